@@ -1,0 +1,15 @@
+//! The control plane of Tieline.
+//!
+//! Arrows inside: `http` → `app` → {`plan`, `engine`, `store`}; `engine` → {`plan`, `store`, providers}; `plan` → the
+//! providers' pure halves. `plan` does no IO; no cloud is named in `plan` or `engine`; no SQL stands outside `store`; no
+//! clock and no randomness outside `engine::clock`.
+
+pub mod app;
+pub mod auth;
+pub mod engine;
+pub mod events;
+pub mod http;
+pub mod plan;
+pub mod secrets;
+pub mod store;
+pub mod topology;

@@ -1,0 +1,4 @@
+//! Pure planning: what to configure on both sides, and what to do next. No IO, no clock, no randomness.
+
+pub mod negotiate;
+pub mod step;

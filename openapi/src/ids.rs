@@ -1,0 +1,131 @@
+//! Typed identifiers. A wrong kind of id is a compile error, a malformed one a problem document.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Why a text is not an identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not a UUID in its hyphenated form.
+    #[error("`{0}` is not a UUID such as 0192f0c1-2345-7abc-8def-0123456789ab")]
+    Uuid(String),
+    /// Not a slug.
+    #[error(
+        "`{0}` is not an identifier: 1 to 63 characters of a-z, 0-9, `-`, `.` and `_`, starting with a letter or digit"
+    )]
+    Slug(String),
+}
+
+macro_rules! uuid_id {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// The UUID itself.
+            #[must_use]
+            pub const fn uuid(self) -> Uuid { self.0 }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                // Only the hyphenated form: one id has one spelling in paths, logs and ETags.
+                match Uuid::try_parse(text) {
+                    Ok(id) if text.len() == 36 => Ok(Self(id)),
+                    _ => Err(IdError::Uuid(text.to_owned())),
+                }
+            }
+        }
+        impl From<Uuid> for $name { fn from(id: Uuid) -> Self { Self(id) } }
+    )*};
+}
+
+uuid_id! {
+    /// A Connection (UUID v7).
+    ConnectionId
+    /// An Operation (UUID v7).
+    OperationId
+    /// A saved Plan (UUID v7).
+    PlanId
+    /// An API token (UUID v7).
+    TokenId
+    /// A gateway join token (UUID v7).
+    JoinTokenId
+    /// A Gateway (UUID v7).
+    GatewayId
+    /// An Issue (UUID v7).
+    IssueId
+    /// One installation of Tieline: drawn at the first start, written into the name or tags of everything it creates.
+    InstallationId
+    /// One instance of a cloud-side resource; a new generation of the same resource is a new instance.
+    InstanceId
+    /// One ledger row: one mutating call to a provider.
+    ProviderCallId
+}
+
+macro_rules! slug_id {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The identifier as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str { &self.0 }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> { Self::try_from(text.to_owned()) }
+        }
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                if is_slug(&text) { Ok(Self(text)) } else { Err(IdError::Slug(text)) }
+            }
+        }
+        impl From<$name> for String { fn from(id: $name) -> String { id.0 } }
+    )*};
+}
+
+slug_id! {
+    /// A cloud account in `tieline.toml`.
+    AccountId
+    /// A customer-side place to attach.
+    AttachPointId
+    /// A pair of sites.
+    EnvironmentId
+    /// A redundancy group of channels.
+    InterconnectId
+    /// One LAG of an interconnect.
+    ChannelId
+    /// A channel's end in one cloud.
+    PortId
+    /// A group of gateways in one attach point's network.
+    GatewayGroupId
+    /// A tenant's name space.
+    ProjectId
+    /// A provider's short name: `aws`, `google`, ...
+    ProviderName
+}
+
+fn is_slug(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    first
+        && text.len() <= 63
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_'))
+}

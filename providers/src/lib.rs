@@ -1,0 +1,28 @@
+//! One module a cloud, each in two halves.
+//!
+//! The pure half ([`Rules`]) says what a cloud allows, which resources a channel's side needs, how each is identified, and
+//! how a wanted and an observed resource differ. The IO half ([`CloudApi`]) does exactly one mutating wire request a call
+//! and maps the cloud's errors to one closed list. Neither knows a database, a retry policy or a clock.
+
+pub mod api;
+pub mod constraints;
+pub mod error;
+pub mod feature;
+pub mod resource;
+pub mod rules;
+
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(feature = "fake")]
+pub mod fake;
+#[cfg(feature = "google")]
+pub mod google;
+
+pub use api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target};
+pub use constraints::{Constraints, Rule, Sourced};
+pub use error::{CallError, CallErrorKind, Outcome};
+pub use feature::{Addressing, FeatureSide, Ipv4Pair};
+pub use resource::{
+    Change, IdentityKind, Learned, Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceKind, ResourceSpec,
+};
+pub use rules::Rules;

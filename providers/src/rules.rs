@@ -1,0 +1,49 @@
+//! The pure half of an adapter.
+
+use crate::{
+    constraints::Constraints,
+    feature::FeatureSide,
+    resource::{Change, IdentityKind, Observed, ResourceKind, ResourceSpec},
+};
+use serde_json::Value;
+use tieline_openapi::v1::{AttachPoint, ChannelPort};
+
+/// What a cloud allows and needs. No IO, no clock, no randomness: same input, same output.
+pub trait Rules: Send + Sync {
+    /// What this side allows on a channel, for an attach point.
+    fn constraints(&self, attach_point: &AttachPoint, port: &ChannelPort) -> Constraints;
+
+    /// The resources that a side needs, in any order; `after` holds the order.
+    fn decompose(&self, side: &FeatureSide) -> Vec<ResourceSpec>;
+
+    /// Every kind that [`Rules::decompose`] can give.
+    fn kinds(&self) -> &'static [ResourceKind];
+
+    /// How a lost create of this kind is found again.
+    fn identity(&self, kind: &ResourceKind) -> IdentityKind;
+
+    /// What differs between wanted and observed, by default over every field that the wanted object names. Fields that
+    /// the cloud adds are no drift.
+    fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {
+        let mut changes = Vec::new();
+        diff_value("", &spec.fields, &observed.fields, &spec.immutable, &mut changes);
+        changes
+    }
+}
+
+fn diff_value(pointer: &str, wanted: &Value, observed: &Value, immutable: &[String], changes: &mut Vec<Change>) {
+    if let (Value::Object(wanted), Value::Object(observed)) = (wanted, observed) {
+        for (key, value) in wanted {
+            let escaped = key.replace('~', "~0").replace('/', "~1");
+            let seen = observed.get(key).unwrap_or(&Value::Null);
+            diff_value(&format!("{pointer}/{escaped}"), value, seen, immutable, changes);
+        }
+    } else if wanted != observed {
+        changes.push(Change {
+            pointer: pointer.to_owned(),
+            observed: observed.clone(),
+            wanted: wanted.clone(),
+            immutable: immutable.iter().any(|p| pointer == p || pointer.starts_with(&format!("{p}/"))),
+        });
+    }
+}
