@@ -1,2 +1,3 @@
-//! Empty.
+//! Tieline in one binary: the service, the gateway, the lab and the scripting verbs.
+
 fn main() {}
