@@ -64,9 +64,6 @@ pub(crate) struct Serve {
     /// The key that seals secrets at rest; made at the first start. `TIELINE_KEY` holds the key itself instead.
     #[arg(long, env = "TIELINE_KEY_FILE", default_value = "tieline.key", value_name = "FILE")]
     pub key_file: PathBuf,
-    /// Write the address that is listened on to this file, once it is.
-    #[arg(long, env = "TIELINE_ADDRESS_FILE", value_name = "FILE")]
-    pub address_file: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,
