@@ -207,8 +207,12 @@ fn a_password_must_suit_both_where_one_needs_it() {
     assert!(n.findings.iter().any(|f| f.code == "md5-off"));
     world.left.standard.md5.value.required = true;
     assert_eq!(world.errors(), ["md5-conflict /environmentId"]);
-    world.right.standard.md5.value =
-        tieline_providers::constraints::Md5Rule { required: false, supported: true, length: 81..=90, alphanumeric_only: true };
+    world.right.standard.md5.value = tieline_providers::constraints::Md5Rule {
+        required: false,
+        supported: true,
+        length: 81..=90,
+        alphanumeric_only: true,
+    };
     assert_eq!(world.errors(), ["md5-conflict /environmentId"]);
     world.right.standard.md5.value.length = 1..=25;
     let n = world.run().unwrap();

@@ -107,6 +107,33 @@ fn small() -> impl Strategy<Value = Small> {
         })
 }
 
+/// A space where only subnets are scarce: the channels fit in every other way, and each was refused some subnets.
+fn scarce() -> impl Strategy<Value = Small> {
+    let refused = proptest::collection::vec(some((0u8..4).collect(), 0), 4);
+    (small(), refused, any::<bool>()).prop_map(|(mut small, refused, quad)| {
+        let channel = |(n, refused_subnets): (u8, BTreeSet<u8>)| SmallChannel {
+            devices: (n, n),
+            enabled: true,
+            vlans_left: VLANS.into(),
+            vlans_right: VLANS.into(),
+            vlans_held: BTreeSet::new(),
+            refused_vlans: BTreeSet::new(),
+            refused_subnets,
+            held_mbps: 0,
+        };
+        small.interconnects = vec![(0..4).zip(refused).map(channel).collect()];
+        small.redundancy = if quad { Redundancy::Quad } else { Redundancy::Dual };
+        small.tiers_left = [500, 1_000].into();
+        small.tiers_right = [500, 1_000].into();
+        small.mtus_left = [1_500].into();
+        small.mtus_right = [1_500].into();
+        small.lengths_left = vec![30];
+        small.lengths_right = vec![30];
+        small.held_left.clear();
+        small
+    })
+}
+
 /// The n-th /30 of the space.
 fn slot(n: u8) -> Ipv4Net {
     net(&format!("169.254.0.{}/30", n * 4))
@@ -291,6 +318,17 @@ proptest! {
             }
         }
     }
+
+
+    #[test]
+    fn where_subnets_are_scarce_a_solution_is_found_exactly_where_there_is_one(small in scarce()) {
+        let found = world(&small).run();
+        prop_assert_eq!(found.is_ok(), solvable(&small), "{:#?}", found);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn links_made_one_after_another_share_nothing(count in 1usize..40, quad in any::<bool>()) {
