@@ -6,10 +6,16 @@
 
 pub mod api;
 pub mod constraints;
+pub mod credential;
 pub mod error;
 pub mod feature;
 pub mod resource;
 pub mod rules;
+
+#[cfg(any(feature = "aws", feature = "google"))]
+mod call;
+#[cfg(all(test, any(feature = "aws", feature = "google")))]
+mod testing;
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -20,6 +26,7 @@ pub mod google;
 
 pub use api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target};
 pub use constraints::{Constraints, Rule, Sourced};
+pub use credential::{ConnectError, CredentialRef};
 pub use error::{CallError, CallErrorKind, Outcome};
 pub use feature::{Addressing, FeatureSide, Ipv4Pair};
 pub use resource::{
