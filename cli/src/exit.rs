@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use tieline_openapi::problem::{Problem, ProblemCode};
+use tieline_openapi::{
+    client::ClientError,
+    problem::{Problem, ProblemCode},
+};
 
 /// Why a command ends. The numbers are part of the contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,13 +73,34 @@ pub(crate) const fn of_problem(problem: &Problem) -> Exit {
     }
 }
 
-/// The exit code of any error of a command.
-pub(crate) fn of(error: &anyhow::Error) -> Exit {
-    error.downcast_ref::<Failure>().map_or(Exit::Failure, |failure| failure.exit)
+/// The exit code of a failed call.
+fn of_client(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Problem { problem, .. } => of_problem(problem),
+        ClientError::NoToken | ClientError::Token => Exit::Denied,
+        ClientError::Timeout { .. } => Exit::Timeout,
+        ClientError::Transport { .. } | ClientError::Status { .. } | ClientError::Stream { .. } => Exit::Unreachable,
+        ClientError::Url { .. } => Exit::Usage,
+        ClientError::Setup(_)
+        | ClientError::TooLarge { .. }
+        | ClientError::Decode { .. }
+        | ClientError::Header { .. } => Exit::Failure,
+    }
 }
 
-/// An error and its causes in one line.
+/// The exit code of any error of a command.
+pub(crate) fn of(error: &anyhow::Error) -> Exit {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.exit;
+    }
+    error.downcast_ref::<ClientError>().map_or(Exit::Failure, of_client)
+}
+
+/// An error in one line that says what to do.
 pub(crate) fn line(error: &anyhow::Error) -> String {
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return error.line();
+    }
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
