@@ -31,6 +31,12 @@ pub trait Rules: Send + Sync {
     /// How a lost create of this kind is found again.
     fn identity(&self, kind: &ResourceKind) -> IdentityKind;
 
+    /// The object that resources of this kind live in, at an attach point in a region, where they live in one (a Cloud
+    /// Router): the same text as [`ResourceSpec::shared_parent`]. Lists of such kinds are taken one object at a time.
+    fn parent(&self, _kind: &ResourceKind, _attach_point: &AttachPoint, _region: &str) -> Option<String> {
+        None
+    }
+
     /// What differs between wanted and observed, by default over every field that the wanted object names. Fields that
     /// the cloud adds are no drift.
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {
