@@ -36,8 +36,12 @@ pub(crate) fn set<T: Serialize + DeserializeOwned>(
 ) -> Result<(), CorruptError> {
     let lost = || CorruptError::NoField(pointer.to_owned());
     let mut document = serde_json::to_value(&*resource).map_err(CorruptError::Misfit)?;
-    let segments: Vec<String> =
-        pointer.strip_prefix('/').ok_or_else(lost)?.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
+    let segments: Vec<String> = pointer
+        .strip_prefix('/')
+        .ok_or_else(lost)?
+        .split('/')
+        .map(|s| s.replace("~1", "/").replace("~0", "~"))
+        .collect();
     let (last, path) = segments.split_last().ok_or_else(lost)?;
     let mut at = &mut document;
     for segment in path {
@@ -52,7 +56,9 @@ pub(crate) fn set<T: Serialize + DeserializeOwned>(
 }
 
 fn child<'a>(value: &'a mut Value, segment: &str) -> Option<&'a mut Value> {
-    let named = |item: &Value| ["name", "bgpPeerId", "key"].iter().any(|k| item.get(k).and_then(Value::as_str) == Some(segment));
+    let named = |item: &Value| {
+        ["name", "bgpPeerId", "key"].iter().any(|k| item.get(k).and_then(Value::as_str) == Some(segment))
+    };
     match value {
         Value::Object(map) => map.get_mut(segment),
         Value::Array(items) => match segment.parse::<usize>() {

@@ -161,7 +161,12 @@ pub(crate) struct Sim<S> {
 }
 
 impl<S: Cloud> Sim<S> {
-    pub(crate) fn new(state: S, settings: CloudSettings, network: Arc<dyn Network>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(crate) fn new(
+        state: S,
+        settings: CloudSettings,
+        network: Arc<dyn Network>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         let past = VecDeque::from([(clock.now(), state.clone())]);
         Arc::new(Self {
             held: Mutex::new(Held { state, past }),
@@ -198,6 +203,11 @@ impl<S: Cloud> Sim<S> {
         drop(held);
         self.changed.notify_one();
         Ok(done)
+    }
+
+    /// Reads the state as it is, whatever the lag.
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&S) -> T) -> T {
+        look(&self.lock().state)
     }
 
     /// Reads the state as it was a lag ago.
@@ -341,7 +351,11 @@ impl<S: Cloud> Sim<S> {
                         in_step = true;
                     }
                     Err(error) => {
-                        tracing::warn!(site = S::SITE, error = &error as &dyn std::error::Error, "will configure again");
+                        tracing::warn!(
+                            site = S::SITE,
+                            error = &error as &dyn std::error::Error,
+                            "will configure again"
+                        );
                     }
                 }
             }
@@ -363,7 +377,9 @@ impl<S: Cloud> Sim<S> {
             return poll;
         }
         held.state.next_due().map_or(LONGEST_SLEEP, |due| {
-            Duration::try_from(due.duration_since(now)).unwrap_or_default().clamp(Duration::from_millis(1), LONGEST_SLEEP)
+            Duration::try_from(due.duration_since(now))
+                .unwrap_or_default()
+                .clamp(Duration::from_millis(1), LONGEST_SLEEP)
         })
     }
 }
@@ -390,10 +406,7 @@ impl<S: Cloud> Admin for Sim<S> {
     }
 
     fn lag(&self) -> Lag {
-        Lag {
-            list_ms: self.list_lag_ms.load(Ordering::Relaxed),
-            read_ms: self.read_lag_ms.load(Ordering::Relaxed),
-        }
+        Lag { list_ms: self.list_lag_ms.load(Ordering::Relaxed), read_ms: self.read_lag_ms.load(Ordering::Relaxed) }
     }
 
     fn set_lag(&self, lag: Lag) {

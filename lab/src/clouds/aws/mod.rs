@@ -12,8 +12,8 @@ mod reads;
 mod state;
 mod strangers;
 mod tags;
-mod vifs;
 mod views;
+mod vifs;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -280,9 +280,7 @@ impl Cloud for Aws {
         for vif in &mut self.interfaces {
             match vif.phase {
                 Phase::Pending => {
-                    if lit.contains(&vif.connection_id)
-                        && passed(vif.since, delays.virtual_interface_pending_ms, now)
-                    {
+                    if lit.contains(&vif.connection_id) && passed(vif.since, delays.virtual_interface_pending_ms, now) {
                         (vif.phase, vif.since) = (Phase::Active, now);
                         for peer in vif.bgp_peers.iter_mut().filter(|p| p.phase == Phase::Pending) {
                             (peer.phase, peer.since) = (Phase::Active, now);
@@ -317,9 +315,9 @@ impl Cloud for Aws {
     fn next_due(&self) -> Option<Timestamp> {
         let tombstone = u64::try_from(self.tombstone.as_millis()).unwrap_or(u64::MAX);
         let of_vif = |vif: &VirtualInterface| match vif.phase {
-            Phase::Pending => self
-                .gateway(&vif.gateway_id)
-                .map(|_| due(vif.since, self.delays.virtual_interface_pending_ms)),
+            Phase::Pending => {
+                self.gateway(&vif.gateway_id).map(|_| due(vif.since, self.delays.virtual_interface_pending_ms))
+            }
             Phase::Active => None,
             Phase::Deleting => Some(due(vif.since, self.delays.deleting_ms)),
             Phase::Deleted => Some(due(vif.since, tombstone)),

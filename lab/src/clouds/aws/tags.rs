@@ -35,9 +35,7 @@ pub(super) struct Untagging {
 
 /// Checks tags as `TagKey` and `TagValue` of the model demand.
 pub(super) fn check(tags: &[Tag]) -> Result<(), AwsError> {
-    let allowed = |text: &str| {
-        text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c))
-    };
+    let allowed = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c));
     for (i, tag) in tags.iter().enumerate() {
         let (key, value) = (tag.key.chars().count(), tag.value.chars().count());
         if !(1..=128).contains(&key) || value > 256 || !allowed(&tag.key) || !allowed(&tag.value) {

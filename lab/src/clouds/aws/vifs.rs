@@ -109,7 +109,8 @@ fn check_rate(rate: Option<&String>, lag: &AwsLag) -> Result<(), AwsError> {
 impl Aws {
     fn port(&self, id: &str) -> Result<AwsLag, AwsError> {
         if let Some(lag) = self.lags.iter().find(|lag| Self::member_ids(lag).iter().any(|member| member == id)) {
-            let message = format!("Connection {id} is a member of {}: create the virtual interface on the LAG.", lag.id);
+            let message =
+                format!("Connection {id} is a member of {}: create the virtual interface on the LAG.", lag.id);
             return Err(AwsError::client(message));
         }
         self.lag(id).cloned().ok_or_else(|| AwsError::client(format!("Could not find Connection with ID {id}")))
@@ -159,9 +160,8 @@ impl Aws {
             }
         };
         let gateway = self.gateway(&gateway_id);
-        let amazon_asn = gateway
-            .ok_or_else(|| AwsError::client(format!("Direct Connect Gateway {gateway_id} does not exist")))?
-            .asn;
+        let amazon_asn =
+            gateway.ok_or_else(|| AwsError::client(format!("Direct Connect Gateway {gateway_id} does not exist")))?.asn;
         let mut peer = self.new_peer(&new.peer, amazon_asn, now)?;
         peer.phase = Phase::Pending;
         let id = format!("dxvif-fg{}", self.draw.text(6));
@@ -228,7 +228,7 @@ impl Api {
     /// One interface as it is now, whatever the lag of reads: a mutation's answer shows its own effect.
     pub(super) async fn echo(&self, id: &str) -> Result<Value, AwsError> {
         let status = self.sim.status().await;
-        self.sim.write(|aws, _| {
+        self.sim.peek(|aws| {
             let vif = aws.interface(id).ok_or_else(|| no_interface(id))?;
             Ok(aws.show_interface(vif, &status))
         })

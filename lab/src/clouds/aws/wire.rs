@@ -14,10 +14,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::clouds::{
-    settings::CloudSettings,
-    sim::Dialect,
-};
+use crate::clouds::{settings::CloudSettings, sim::Dialect};
 
 /// A refusal in the service's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +109,8 @@ pub(super) fn authenticate(
         }
         return Err(AwsError::new(403, "MissingAuthenticationTokenException", "Missing Authentication Token"));
     };
-    let incomplete = || AwsError::new(403, "IncompleteSignatureException", "Authorization header is not an AWS4-HMAC-SHA256 one.");
+    let incomplete =
+        || AwsError::new(403, "IncompleteSignatureException", "Authorization header is not an AWS4-HMAC-SHA256 one.");
     let given = header.to_str().ok().and_then(parse).ok_or_else(incomplete)?;
     if given.key != settings.access_key_id {
         let message = "The security token included in the request is invalid.";
