@@ -110,9 +110,9 @@ fn ipv4_peer(seen: &VirtualInterface) -> Option<&BgpPeer> {
 }
 
 fn bgp(status: &BgpStatus) -> BgpState {
-    match status {
-        BgpStatus::Up => BgpState::Established,
-        BgpStatus::Down => BgpState::Down,
+    match status.as_str() {
+        "up" => BgpState::Established,
+        "down" => BgpState::Down,
         _ => BgpState::Unknown,
     }
 }

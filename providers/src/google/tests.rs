@@ -71,7 +71,7 @@ async fn a_life_takes_one_request_a_change_and_leaves_the_router_as_it_was() {
 
     let [attachment, peer] = specs(&ours(Addressing::CloudPicks(vec![picked().subnet])));
     assert!(attachment.ready && !peer.ready);
-    assert_eq!(peer.after, [attachment.key.clone()]);
+    assert_eq!(peer.after, std::slice::from_ref(&attachment.key));
     assert!(api.read(&target(&attachment, 1, None)).await.unwrap().is_none());
     server.take_changes(is_change);
     let made = api.create(&target(&attachment, 1, None), &Secrets::new()).await.unwrap();
