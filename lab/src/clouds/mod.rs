@@ -1,0 +1,3 @@
+//! The simulated clouds.
+
+pub mod network;
