@@ -171,7 +171,7 @@ impl World {
         let until = self.us + ms * 1_000;
         let mut next_tick = self.us.next_multiple_of(TICK_US);
         while next_tick <= until {
-            while let Some(Reverse((at, _, node, tunnel, bytes))) = self.flight.pop_if(|Reverse((at, ..))| *at < next_tick) {
+            while let Some(Reverse((at, _, node, tunnel, bytes))) = self.flight.pop_when(|Reverse((at, ..))| *at < next_tick) {
                 self.us = at;
                 let path = if tunnel { PathKind::Tunnel } else { PathKind::Private };
                 if self.nodes[node].stalled {
@@ -203,13 +203,13 @@ impl World {
     }
 }
 
-/// `BinaryHeap` has no `pop_if` on a stable compiler yet.
-trait PopIf<T> {
-    fn pop_if(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T>;
+/// Takes the greatest item if it passes a test.
+trait PopWhen<T> {
+    fn pop_when(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T>;
 }
 
-impl<T: Ord> PopIf<T> for BinaryHeap<T> {
-    fn pop_if(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T> {
+impl<T: Ord> PopWhen<T> for BinaryHeap<T> {
+    fn pop_when(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.peek().is_some_and(test) { self.pop() } else { None }
     }
 }
