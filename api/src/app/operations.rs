@@ -1,0 +1,69 @@
+//! Operations: read, and waited for.
+
+use std::time::Duration;
+
+use tieline_openapi::{
+    ids::{ConnectionId, OperationId, ProjectId},
+    v1::Operation,
+};
+
+use super::{App, AppError, Paged, one_more};
+
+/// How often a waiting answer looks at the store without a hint.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+impl App {
+    /// One operation.
+    ///
+    /// # Errors
+    /// [`AppError::NotFound`], or the store's.
+    pub async fn operation(&self, project: &ProjectId, id: OperationId) -> Result<Operation, AppError> {
+        Ok(self.store.operation(project, id).await?)
+    }
+
+    /// A page of operations, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn operations(
+        &self,
+        project: &ProjectId,
+        connection: Option<ConnectionId>,
+        size: u32,
+        after: Option<uuid::Uuid>,
+    ) -> Result<Paged<Operation>, AppError> {
+        let rows = self.store.operations(project, connection, one_more(size, after)).await?;
+        Ok(Paged::of(rows, size, |operation| operation.id.to_string()))
+    }
+
+    /// Waits until an operation is final, at most for `longest`; gives its last known form.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn wait_for(
+        &self,
+        project: &ProjectId,
+        id: OperationId,
+        longest: Duration,
+    ) -> Result<Operation, AppError> {
+        let until = self.clock.monotonic().saturating_add(longest);
+        let mut changes = self.changes.subscribe();
+        loop {
+            let operation = self.store.operation(project, id).await?;
+            let left = until.saturating_sub(self.clock.monotonic());
+            if operation.state.is_final() || left.is_zero() {
+                return Ok(operation);
+            }
+            self.news_within(&mut changes, left.min(LOOK_EVERY)).await;
+        }
+    }
+
+    /// Returns at the next hint, and after `longest` in any case.
+    pub async fn news_within(&self, changes: &mut tokio::sync::watch::Receiver<u64>, longest: Duration) {
+        tokio::select! {
+            // The sender lives as long as `self`, so an error cannot come; if it did, the sleep still bounds the loop.
+            Ok(()) = changes.changed() => {}
+            () = self.clock.sleep(longest) => {}
+        }
+    }
+}
