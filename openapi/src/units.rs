@@ -68,6 +68,10 @@ bounded! {
     /// A maximum transmission unit in bytes of the IP packet.
     Mtu(u16, 576, 9216) = |n| if (576..=9216).contains(&n) { Ok(()) } else { Err(UnitError::Mtu(n)) }
 }
+impl Mtu {
+    /// What Ethernet carries: 1500 bytes (RFC 894).
+    pub const ETHERNET: Self = Self(1_500);
+}
 bounded! {
     /// Bandwidth in Mbit/s (10^6 bit/s).
     BandwidthMbps(u32, 1, 800000) = |n| if (1..=800_000).contains(&n) { Ok(()) } else { Err(UnitError::Bandwidth(n)) }

@@ -1,17 +1,26 @@
 //! The pure half of an adapter.
 
 use crate::{
-    constraints::Constraints,
+    constraints::{Constraints, Rule, Sourced},
     feature::FeatureSide,
     resource::{Change, IdentityKind, Observed, ResourceKind, ResourceSpec},
 };
 use serde_json::Value;
-use tieline_openapi::v1::{AttachPoint, ChannelPort};
+use tieline_openapi::{
+    units::Mtu,
+    v1::{AttachPoint, ChannelPort},
+};
 
 /// What a cloud allows and needs. No IO, no clock, no randomness: same input, same output.
 pub trait Rules: Send + Sync {
     /// What this side allows on a channel, for an attach point.
     fn constraints(&self, attach_point: &AttachPoint, port: &ChannelPort) -> Constraints;
+
+    /// The MTU of what a gateway of this attach point's network sends over the internet, outside any tunnel: what the
+    /// tunnel's own packets must fit into. By default Ethernet's 1500 bytes (RFC 894).
+    fn internet_mtu(&self, _attach_point: &AttachPoint) -> Sourced<Mtu> {
+        Sourced::new(Mtu::ETHERNET, Rule::new("Ethernet carries IP packets of up to 1500 bytes", "RFC 894"))
+    }
 
     /// The resources that a side needs, in any order; `after` holds the order.
     fn decompose(&self, side: &FeatureSide) -> Vec<ResourceSpec>;

@@ -1,4 +1,5 @@
 //! Pure planning: what to configure on both sides, and what to do next. No IO, no clock, no randomness.
 
+pub mod checks;
 pub mod negotiate;
 pub mod step;

@@ -84,7 +84,7 @@ impl<T> Ends<T> {
     }
 
     /// The same for both ends, made by a function.
-    pub fn map<U>(&self, mut f: impl FnMut(End, &T) -> U) -> Ends<U> {
+    pub fn map<'s, U>(&'s self, mut f: impl FnMut(End, &'s T) -> U) -> Ends<U> {
         Ends { a: f(End::A, &self.a), b: f(End::B, &self.b) }
     }
 }
