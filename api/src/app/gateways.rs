@@ -20,6 +20,7 @@ use tieline_openapi::{
 
 use super::{App, AppError, Caller, Paged, error::field, one_more, vault, view};
 use crate::{
+    events::Wake,
     store::{ConnectionRecord, GatewayInputs, NewEvent, NewGateway},
     topology::Topology,
 };

@@ -131,7 +131,7 @@ pub fn patched(intent: &ConnectionIntent, patch: &Value) -> Result<ConnectionInt
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    json_patch::merge(&mut document, patch);
+    merge(&mut document, patch);
     let result: ConnectionIntent = decode(&document)?;
     let mut fixed = Vec::new();
     let constant = "cannot be changed; create another connection and delete this one";
@@ -144,6 +144,25 @@ pub fn patched(intent: &ConnectionIntent, patch: &Value) -> Result<ConnectionInt
         }
     }
     if fixed.is_empty() { Ok(result) } else { Err(fixed) }
+}
+
+/// RFC 7396 section 2.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(members) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            members.remove(key);
+        } else {
+            merge(members.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
 }
 
 fn unknown_members(patch: &Value, document: &Value, pointer: &str, errors: &mut Vec<FieldError>) {
@@ -207,6 +226,26 @@ mod tests {
 
     fn pointers(patch: &Value) -> Vec<String> {
         patched(&intent(), patch).unwrap_err().into_iter().map(|error| error.pointer).collect()
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7396_hold() {
+        let cases = [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ];
+        for (mut target, patch, result) in cases {
+            merge(&mut target, &patch);
+            assert_eq!(target, result, "{patch}");
+        }
     }
 
     #[test]

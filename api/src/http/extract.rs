@@ -9,10 +9,7 @@ use axum::{
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tieline_openapi::{
-    ids::OperationId,
-    problem::{FieldError, ProblemCode},
-};
+use tieline_openapi::problem::{FieldError, ProblemCode};
 
 use super::{Http, problem::Fault};
 use crate::{
@@ -21,9 +18,9 @@ use crate::{
 };
 
 /// The most bytes of a body.
-pub const BODY_LIMIT: usize = 256 * 1024;
+pub(super) const BODY_LIMIT: usize = 256 * 1024;
 /// The longest `?wait=`.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 impl FromRequestParts<Http> for Caller {
     type Rejection = Fault;
@@ -37,7 +34,7 @@ impl FromRequestParts<Http> for Caller {
 }
 
 /// The `{id}` of the path, without a custom verb. A malformed id is one that does not exist.
-pub struct Id<T>(pub T);
+pub(super) struct Id<T>(pub T);
 
 /// Cuts a custom verb off an id: `<id>:apply` gives `<id>` and `apply`.
 pub(super) fn split_verb(segment: &str) -> (&str, Option<&str>) {
@@ -57,7 +54,7 @@ impl<T: FromStr + Send> FromRequestParts<Http> for Id<T> {
 }
 
 /// The query, decoded into a type that denies unknown fields.
-pub struct Query<T>(pub T);
+pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<Http> for Query<T> {
     type Rejection = Fault;
@@ -79,11 +76,11 @@ impl<T: DeserializeOwned> FromRequestParts<Http> for Query<T> {
 /// No query at all.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nothing {}
+pub(super) struct Nothing {}
 
 /// `60s`: how long to hold an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wait(pub Duration);
+pub(super) struct Wait(pub Duration);
 
 impl<'de> Deserialize<'de> for Wait {
     fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Self, D::Error> {
@@ -152,7 +149,7 @@ fn refuse_nul(value: &Value, pointer: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// A JSON body: as decoded, and as it came.
-pub struct Json<T>(pub T, pub Value);
+pub(super) struct Json<T>(pub T, pub Value);
 
 impl<T: DeserializeOwned> FromRequest<Http> for Json<T> {
     type Rejection = Fault;
@@ -170,7 +167,7 @@ impl<T: DeserializeOwned> FromRequest<Http> for Json<T> {
 }
 
 /// A merge patch (RFC 7396).
-pub struct MergePatch(pub Value);
+pub(super) struct MergePatch(pub Value);
 
 impl FromRequest<Http> for MergePatch {
     type Rejection = Fault;
@@ -181,7 +178,7 @@ impl FromRequest<Http> for MergePatch {
 }
 
 /// No body, or an empty JSON object.
-pub struct NoBody;
+pub(super) struct NoBody;
 
 impl FromRequest<Http> for NoBody {
     type Rejection = Fault;
@@ -197,7 +194,7 @@ impl FromRequest<Http> for NoBody {
 }
 
 /// The headers of a mutation.
-pub struct Headers {
+pub(super) struct Headers {
     method: String,
     path: String,
     query: Vec<(String, String)>,
@@ -227,7 +224,7 @@ impl FromRequestParts<Http> for Headers {
 
 impl Headers {
     /// The scope and the digest of the idempotency key, if one was sent.
-    pub fn key(&self, caller: &Caller, body: &Value) -> Option<IdempotencyKey> {
+    pub(super) fn key(&self, caller: &Caller, body: &Value) -> Option<IdempotencyKey> {
         let digest = digest(&json!({"body": body, "query": self.query}));
         Some(IdempotencyKey {
             principal: caller.principal.clone(),
@@ -239,7 +236,7 @@ impl Headers {
     }
 
     /// The If-Match that PATCH and DELETE need.
-    pub fn if_match(&self) -> Result<&IfMatch, Fault> {
+    pub(super) fn if_match(&self) -> Result<&IfMatch, Fault> {
         self.if_match.as_ref().ok_or_else(|| {
             Fault::new(ProblemCode::PreconditionRequired, "this call needs an If-Match header with the ETag that was read")
         })
@@ -275,7 +272,3 @@ fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Fault> {
     Ok(Some(IfMatch::Generations(value.split(',').filter_map(generation).collect())))
 }
 
-/// The operation of an `Operation-Location`.
-pub fn operation_of(location: &str) -> Option<OperationId> {
-    location.rsplit('/').next()?.parse().ok()
-}

@@ -25,7 +25,7 @@ enum Token {
 ///
 /// # Errors
 /// What is wrong, and at which character.
-pub fn parse(text: &str) -> Result<Wanted, FieldError> {
+pub(super) fn parse(text: &str) -> Result<Wanted, FieldError> {
     let at = |position: usize, message: &str| field("?filter", format!("at character {}: {message}", position + 1));
     if text.len() > LONGEST {
         return Err(field("?filter", format!("at most {LONGEST} bytes")));

@@ -55,7 +55,7 @@ const fn texts(code: ProblemCode) -> (&'static str, &'static str) {
 
 /// Title and remedy of a code, for its page.
 #[must_use]
-pub const fn describe(code: ProblemCode) -> (&'static str, &'static str) {
+pub(super) const fn describe(code: ProblemCode) -> (&'static str, &'static str) {
     texts(code)
 }
 
@@ -244,7 +244,7 @@ impl From<StoreError> for Fault {
 
 /// The code of a status that an answer without a problem document has.
 #[must_use]
-pub fn of_status(status: StatusCode) -> Fault {
+pub(super) fn of_status(status: StatusCode) -> Fault {
     match status {
         StatusCode::NOT_FOUND => Fault::not_found(),
         StatusCode::METHOD_NOT_ALLOWED => {
