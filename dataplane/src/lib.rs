@@ -1,1 +1,10 @@
-//! Empty.
+//! The gateway at each site: it carries a connection's traffic over the private bundle or the WireGuard tunnel, measures
+//! both all the time, and chooses by itself.
+//!
+//! Two halves. [`proto`] holds the state machines (probe, path choice, tunnel): no socket, no clock, no randomness; time
+//! is an argument. [`shell`] holds everything that touches the machine: namespace, TUN, routes, sockets, state on disk,
+//! the API. [`run`] is the whole of `tieline gateway`.
+//!
+//! The data path never waits for the API: with it gone, traffic flows, fails over and returns.
+
+pub mod proto;

@@ -4,12 +4,25 @@
 //! how a wanted and an observed resource differ. The IO half ([`CloudApi`]) does exactly one mutating wire request a call
 //! and maps the cloud's errors to one closed list. Neither knows a database, a retry policy or a clock.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "an error comes with a wire request of milliseconds; its size is of no matter and a box a nuisance to match on"
+)]
+
 pub mod api;
 pub mod constraints;
+pub mod credential;
 pub mod error;
 pub mod feature;
 pub mod resource;
 pub mod rules;
+
+#[cfg(any(feature = "aws", feature = "google"))]
+mod call;
+#[cfg(test)]
+#[cfg(any(feature = "aws", feature = "google"))]
+#[cfg_attr(not(all(feature = "aws", feature = "google")), allow(dead_code, reason = "made for both clouds"))]
+mod testing;
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -20,6 +33,7 @@ pub mod google;
 
 pub use api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target};
 pub use constraints::{Constraints, Rule, Sourced};
+pub use credential::{ConnectError, CredentialRef};
 pub use error::{CallError, CallErrorKind, Outcome};
 pub use feature::{Addressing, FeatureSide, Ipv4Pair};
 pub use resource::{

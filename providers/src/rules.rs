@@ -31,13 +31,25 @@ pub trait Rules: Send + Sync {
     /// How a lost create of this kind is found again.
     fn identity(&self, kind: &ResourceKind) -> IdentityKind;
 
+    /// The object that resources of this kind live in, at an attach point in a region, where they live in one (a Cloud
+    /// Router): the same text as [`ResourceSpec::shared_parent`]. Lists of such kinds are taken one object at a time.
+    fn parent(&self, _kind: &ResourceKind, _attach_point: &AttachPoint, _region: &str) -> Option<String> {
+        None
+    }
+
     /// What differs between wanted and observed, by default over every field that the wanted object names. Fields that
     /// the cloud adds are no drift.
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {
-        let mut changes = Vec::new();
-        diff_value("", &spec.fields, &observed.fields, &spec.immutable, &mut changes);
-        changes
+        diff_fields(&spec.fields, &observed.fields, &spec.immutable)
     }
+}
+
+/// What differs, over every field that `wanted` names. `immutable` holds JSON pointers.
+#[must_use]
+pub fn diff_fields(wanted: &Value, observed: &Value, immutable: &[String]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    diff_value("", wanted, observed, immutable, &mut changes);
+    changes
 }
 
 fn diff_value(pointer: &str, wanted: &Value, observed: &Value, immutable: &[String], changes: &mut Vec<Change>) {

@@ -6,14 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::ExposeSecret;
 use tieline_openapi::{
     ids::{IdError, ProjectId, TokenId},
     v1::{Scope, Token},
 };
 
-use super::vault;
 use crate::{
     engine::clock::{Clock, Random},
+    secrets,
     store::{NewToken, Store, StoreError},
 };
 
@@ -56,8 +57,9 @@ pub async fn first_token(
     }
     let now = clock.now();
     let id = TokenId(random.uuid_v7(now));
-    let (secret, hash) = vault::draw_secret(random, "tlt");
-    write(path, &secret, id).map_err(|source| BootstrapError::Write { path: path.to_owned(), source })?;
+    let secret = secrets::token_secret(random);
+    let hash = secrets::token_hash(secret.expose_secret());
+    write(path, secret.expose_secret(), id).map_err(|source| BootstrapError::Write { path: path.to_owned(), source })?;
     let token = Token {
         id,
         name: "first".to_owned(),

@@ -64,9 +64,6 @@ pub fn etag(generation: u64) -> String {
     format!("\"g{generation}\"")
 }
 
-/// The name under which a channel's BGP password is kept.
-pub const BGP_PASSWORD: &str = "bgpPassword";
-
 /// What an error of the negotiation becomes.
 fn unsatisfiable(refusal: Unsatisfiable) -> AppError {
     AppError::Unsatisfiable(refusal.findings)
@@ -170,7 +167,6 @@ impl App {
             Err(StoreError::IdempotencyReplay(answer)) => Accepted::again(*answer),
             other => {
                 other?;
-                self.committed();
                 Ok(accepted)
             }
         }
@@ -255,12 +251,7 @@ impl App {
         let mut sealed = Vec::new();
         for channel in channels {
             let Some(rule) = negotiate::password_rule(&self.topology, channel) else { continue };
-            sealed.push(SealedSecret {
-                channel_id: channel.channel_id.clone(),
-                generation: channel.generation,
-                name: BGP_PASSWORD.to_owned(),
-                sealed: self.vault.new_password(&*self.random, id, channel, &rule)?,
-            });
+            sealed.push(self.vault.new_password(id, &channel.channel_id, channel.generation, &rule)?);
         }
         Ok(sealed)
     }

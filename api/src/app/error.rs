@@ -2,7 +2,10 @@
 
 use tieline_openapi::{problem::FieldError, v1::Finding, v1::Timestamp};
 
-use crate::store::{SavedAnswer, StoreError};
+use crate::{
+    secrets::SecretError,
+    store::{SavedAnswer, StoreError},
+};
 
 /// Why a use case did not do what it was asked. Every variant has its own problem document.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +83,7 @@ pub enum AppError {
     Spent,
     /// A secret could not be sealed.
     #[error("a secret could not be sealed")]
-    Seal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Seal(#[source] SecretError),
     /// A document could not be written as JSON.
     #[error("a document could not be written as JSON")]
     Encode(#[from] serde_json::Error),
@@ -104,6 +107,7 @@ impl From<StoreError> for AppError {
             | StoreError::InUse { .. }
             | StoreError::Unusable { .. }
             | StoreError::Decode { .. }
+            | StoreError::Invalid { .. }
             | StoreError::Id(_)
             | StoreError::Full
             | StoreError::Unavailable(_)) => Self::Store(other),

@@ -8,6 +8,7 @@ use std::{
 
 use data_encoding::BASE64;
 use ipnet::IpNet;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use tieline_openapi::{
     ids::{GatewayId, ProjectId},
@@ -18,9 +19,10 @@ use tieline_openapi::{
     },
 };
 
-use super::{App, AppError, Caller, Paged, error::field, one_more, vault, view};
+use super::{App, AppError, Caller, Paged, error::field, one_more, view};
 use crate::{
-    events::Wake,
+    events::Topic,
+    secrets,
     store::{ConnectionRecord, GatewayInputs, NewEvent, NewGateway},
     topology::Topology,
 };
@@ -178,7 +180,8 @@ impl App {
         }
         let now = self.now();
         let id = GatewayId(self.random.uuid_v7(now));
-        let (credential, credential_hash) = vault::draw_secret(&*self.random, "tlg");
+        let credential = secrets::token_secret(&*self.random).expose_secret().to_owned();
+        let credential_hash = secrets::token_hash(&credential);
         let event = NewEvent {
             project: project.clone(),
             time: now,
@@ -190,7 +193,6 @@ impl App {
         };
         let new = NewGateway { id, request, credential_hash, event, at: now };
         let gateway = self.store.join_gateway(join_hash, new).await?;
-        self.changes.wake();
         Ok(JoinAnswer { gateway: self.judged(gateway), credential })
     }
 
@@ -240,12 +242,12 @@ impl App {
         has: Option<u64>,
         longest: Duration,
     ) -> Result<Option<GatewayConfiguration>, AppError> {
-        let mut changes = self.changes.subscribe();
+        let mut news = self.hints.subscribe(Topic::Configuration);
         let configuration = self.gateway_configuration(id).await?;
         if has != Some(configuration.version) {
             return Ok(Some(configuration));
         }
-        self.news_within(&mut changes, longest).await;
+        news.wait_at_most(&*self.clock, longest).await;
         Ok(None)
     }
 
@@ -290,11 +292,8 @@ impl App {
             .iter()
             .filter_map(|change| Some(path_event(&caller.project, id, end_of(change.connection_id)?, change, now)))
             .collect();
-        let told = !events.is_empty();
-        let new = self.store.observe(id, &report, now, events).await?;
-        if new && told {
-            self.changes.wake();
-        }
+        // False where the report was taken before: the answer is the same.
+        self.store.observe(id, &report, now, events).await?;
         Ok(())
     }
 }

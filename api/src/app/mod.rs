@@ -22,7 +22,7 @@ use tieline_openapi::{
 
 use crate::{
     engine::clock::{Clock, Random},
-    events::{Hints, Wake},
+    events::Hints,
     store::{Audit, Page, Store},
     topology::Topology,
 };
@@ -42,19 +42,11 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
-    /// The engine, which looks at the store when it is woken.
-    pub engine: Arc<dyn Wake>,
-    /// Woken whenever something was written: streams and waiting answers look at the store again.
-    pub changes: Hints,
+    /// Given by the store at each commit: streams and waiting answers look at the store again.
+    pub hints: Hints,
 }
 
 impl App {
-    /// After a commit: wakes the engine and everything that waits for news.
-    pub(crate) fn committed(&self) {
-        self.engine.wake();
-        self.changes.wake();
-    }
-
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -8,6 +8,7 @@ use tieline_openapi::{
 };
 
 use super::{App, AppError, Paged, one_more};
+use crate::events::Topic;
 
 /// How often a waiting answer looks at the store without a hint.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -47,23 +48,14 @@ impl App {
         longest: Duration,
     ) -> Result<Operation, AppError> {
         let until = self.clock.monotonic().saturating_add(longest);
-        let mut changes = self.changes.subscribe();
+        let mut news = self.hints.subscribe(Topic::Events);
         loop {
             let operation = self.store.operation(project, id).await?;
             let left = until.saturating_sub(self.clock.monotonic());
             if operation.state.is_final() || left.is_zero() {
                 return Ok(operation);
             }
-            self.news_within(&mut changes, left.min(LOOK_EVERY)).await;
-        }
-    }
-
-    /// Returns at the next hint, and after `longest` in any case.
-    pub async fn news_within(&self, changes: &mut tokio::sync::watch::Receiver<u64>, longest: Duration) {
-        tokio::select! {
-            // The sender lives as long as `self`, so an error cannot come; if it did, the sleep still bounds the loop.
-            Ok(()) = changes.changed() => {}
-            () = self.clock.sleep(longest) => {}
+            news.wait_at_most(&*self.clock, left.min(LOOK_EVERY)).await;
         }
     }
 }

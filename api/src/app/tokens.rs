@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tieline_openapi::{
     ids::{GatewayGroupId, JoinTokenId, ProjectId, TokenId},
     v1::{IssuedJoinToken, IssuedToken, JoinToken, JoinTokenRequest, Timestamp, Token, TokenRequest},
 };
 
-use super::{App, AppError, Caller, Paged, error::field, one_more, vault};
-use crate::store::{NewJoinToken, NewToken, StoreError};
+use super::{App, AppError, Caller, Paged, error::field, one_more};
+use crate::{
+    secrets,
+    store::{NewJoinToken, NewToken, StoreError},
+};
 
 /// The longest life of a token that has an end: ten years.
 const LONGEST_SECONDS: u64 = 10 * 365 * 24 * 3600;
@@ -46,7 +50,8 @@ impl App {
             return Err(AppError::Invalid(errors));
         }
         let now = self.now();
-        let (secret, hash) = vault::draw_secret(&*self.random, "tlt");
+        let secret = secrets::token_secret(&*self.random).expose_secret().to_owned();
+        let hash = secrets::token_hash(&secret);
         let token = Token {
             id: TokenId(self.random.uuid_v7(now)),
             name: request.name.clone(),
@@ -118,7 +123,8 @@ impl App {
             return Err(AppError::GroupElsewhere { attach_point: other.attach_point_id.to_string() });
         }
         let now = self.now();
-        let (secret, hash) = vault::draw_secret(&*self.random, "tlj");
+        let secret = secrets::token_secret(&*self.random).expose_secret().to_owned();
+        let hash = secrets::token_hash(&secret);
         let join_token = JoinToken {
             id: JoinTokenId(self.random.uuid_v7(now)),
             group: group.clone(),

@@ -1,56 +1,55 @@
-//! What use cases need of secrets: sealing, drawing, hashing. The cryptography itself is that of the `secrets` room.
+//! What use cases and the engine need of secrets, over the sealer of the `secrets` room.
 
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
-use sha2::{Digest, Sha256};
-use tieline_openapi::ids::ConnectionId;
-use zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use tieline_openapi::ids::{ChannelId, ConnectionId};
 
 use super::AppError;
 use crate::{
-    engine::clock::Random,
-    plan::negotiate::{NegotiatedChannel, PasswordRule},
+    engine::{self, VaultError, clock::Random},
+    plan::negotiate::PasswordRule,
+    secrets::{Place, SecretError, Sealer, bgp_password},
+    store::SealedSecret,
 };
 
-/// Authenticated encryption under the installation's key.
-pub trait Seal: Send + Sync {
-    /// Seals a text for one purpose: it can be opened for no other.
-    ///
-    /// # Errors
-    /// Whatever the cipher says.
-    fn seal(&self, purpose: &str, clear: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
+/// The name under which a channel's BGP password is kept: the one that adapters ask for.
+pub const BGP_PASSWORD: &str = "bgpPassword";
 
-    /// Opens what was sealed for this purpose; `None` for anything else.
-    fn open(&self, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>>;
+/// Secrets at rest.
+#[derive(Clone)]
+pub struct Vault {
+    sealer: Arc<Sealer>,
+    random: Arc<dyn Random>,
 }
 
-/// Secrets, as use cases see them.
-#[derive(Clone)]
-pub struct Vault(Arc<dyn Seal>);
-
 impl Vault {
-    /// A vault over a cipher.
+    /// A vault over a ring of keys.
     #[must_use]
-    pub fn new(seal: Arc<dyn Seal>) -> Self {
-        Self(seal)
+    pub fn new(sealer: Arc<Sealer>, random: Arc<dyn Random>) -> Self {
+        Self { sealer, random }
     }
 
-    /// Draws a BGP password that both sides of a channel take, and seals it for that channel.
+    fn seal_at(&self, place: &Place, secret: &SecretString) -> Result<Vec<u8>, SecretError> {
+        self.sealer.seal(&*self.random, place, secret)
+    }
+
+    /// Draws a BGP password that both sides of a channel take, and seals it for one generation of that channel.
     ///
     /// # Errors
     /// [`AppError::Seal`].
     pub fn new_password(
         &self,
-        random: &dyn Random,
         connection: ConnectionId,
-        channel: &NegotiatedChannel,
+        channel: &ChannelId,
+        generation: u32,
         rule: &PasswordRule,
-    ) -> Result<Vec<u8>, AppError> {
-        // Letters and digits are taken everywhere. 32 of them are 190 bits.
-        let length = 32usize.clamp(*rule.length.start(), *rule.length.end());
-        let password = Zeroizing::new(draw_password(random, length));
-        self.0.seal(&password_purpose(connection, channel), password.as_bytes()).map_err(AppError::Seal)
+    ) -> Result<SealedSecret, AppError> {
+        let password = fitted(&*self.random, rule);
+        let place = Place::of_channel(connection, channel, generation, BGP_PASSWORD);
+        let sealed = self.seal_at(&place, &password).map_err(AppError::Seal)?;
+        Ok(SealedSecret { channel_id: channel.clone(), generation, name: BGP_PASSWORD.to_owned(), sealed })
     }
 
     /// A page token: opaque, and good only for the query that it continues.
@@ -58,41 +57,71 @@ impl Vault {
     /// # Errors
     /// [`AppError::Seal`].
     pub fn page_token(&self, query: &str, last: &str) -> Result<String, AppError> {
-        let sealed = self.0.seal(&format!("page:{query}"), last.as_bytes()).map_err(AppError::Seal)?;
-        Ok(BASE64URL_NOPAD.encode(&sealed))
+        let sealed = self.seal_at(&Place::new("pageToken", query), &SecretString::from(last));
+        Ok(BASE64URL_NOPAD.encode(&sealed.map_err(AppError::Seal)?))
     }
 
     /// What a page token of this query says; `None` for any other text.
     #[must_use]
     pub fn read_page_token(&self, query: &str, token: &str) -> Option<String> {
         let sealed = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
-        String::from_utf8(self.0.open(&format!("page:{query}"), &sealed)?).ok()
+        let last = self.sealer.open(&Place::new("pageToken", query), &sealed).ok()?;
+        Some(last.expose_secret().to_owned())
     }
 }
 
-/// Draws a bearer secret of 256 bits. The prefix tells a person, and a scanner for leaked secrets, what it is.
-#[must_use]
-pub fn draw_secret(random: &dyn Random, prefix: &str) -> (String, [u8; 32]) {
-    let mut bytes = [0u8; 32];
-    random.fill(&mut bytes);
-    let secret = format!("{prefix}_{}", BASE64URL_NOPAD.encode(&bytes));
-    let hash = hash(&secret);
-    (secret, hash)
+/// A password of letters and digits, of a length that both sides take.
+fn fitted(random: &dyn Random, rule: &PasswordRule) -> SecretString {
+    let drawn = bgp_password(random);
+    let length = drawn.expose_secret().len();
+    if rule.length.contains(&length) {
+        return drawn;
+    }
+    // Longer ones are made of several, shorter ones are the beginning of one.
+    let wanted = length.clamp(*rule.length.start(), *rule.length.end());
+    let mut password = zeroize::Zeroizing::new(drawn.expose_secret().to_owned());
+    while password.len() < wanted {
+        password.push_str(bgp_password(random).expose_secret());
+    }
+    password.truncate(wanted);
+    SecretString::from(password.as_str())
 }
 
-/// SHA-256 of a bearer secret. A secret of 256 random bits needs no slow hash.
-#[must_use]
-pub fn hash(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret.as_bytes()).into()
+impl engine::Vault for Vault {
+    fn open(&self, connection: ConnectionId, sealed: &SealedSecret) -> Result<SecretString, VaultError> {
+        let place = Place::of_channel(connection, &sealed.channel_id, sealed.generation, &sealed.name);
+        self.sealer
+            .open(&place, &sealed.sealed)
+            .map_err(|error| VaultError { name: sealed.name.clone(), source: Some(Box::new(error)) })
+    }
+
+    fn seal(
+        &self,
+        connection: ConnectionId,
+        channel: &ChannelId,
+        generation: u32,
+        name: &str,
+        secret: &SecretString,
+    ) -> Result<SealedSecret, VaultError> {
+        let sealed = self
+            .seal_at(&Place::of_channel(connection, channel, generation, name), secret)
+            .map_err(|error| VaultError { name: name.to_owned(), source: Some(Box::new(error)) })?;
+        Ok(SealedSecret { channel_id: channel.clone(), generation, name: name.to_owned(), sealed })
+    }
 }
 
-/// The purpose that a channel's BGP password is sealed for: opened under another channel it is nothing.
-#[must_use]
-pub fn password_purpose(connection: ConnectionId, channel: &NegotiatedChannel) -> String {
-    format!("bgpPassword:{connection}/{}/{}", channel.channel_id, channel.generation)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::clock::ChaChaRandom;
 
-fn draw_password(random: &dyn Random, length: usize) -> String {
-    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    (0..length).map(|_| char::from(LETTERS[random.below(LETTERS.len() as u64) as usize])).collect()
+    #[test]
+    fn passwords_have_a_length_that_both_sides_take() {
+        let random = ChaChaRandom::from_seed(1);
+        for (length, wanted) in [(6..=80, 24), (1..=16, 16), (40..=64, 40)] {
+            let password = fitted(&random, &PasswordRule { length, alphanumeric_only: true });
+            assert_eq!(password.expose_secret().len(), wanted);
+            assert!(password.expose_secret().bytes().all(|b| b.is_ascii_alphanumeric()));
+        }
+    }
 }

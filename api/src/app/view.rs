@@ -66,7 +66,7 @@ pub fn state(facts: &Facts) -> ConnectionState {
     if !facts.current {
         return ConnectionState::Updating;
     }
-    if !facts.established_once {
+    if !facts.verified_once {
         return ConnectionState::Provisioning;
     }
     let impaired = facts.bgp != ConditionStatus::True
@@ -146,7 +146,7 @@ fn state_reason(state: ConnectionState, record: &ConnectionRecord, facts: &Facts
         }
     };
     let since = match state {
-        ConnectionState::Active => record.status.established_at.unwrap_or(record.updated_at),
+        ConnectionState::Active => record.status.verified_at.unwrap_or(record.updated_at),
         ConnectionState::Provisioning if facts.provisioned => {
             record.status.provisioned_at.unwrap_or(record.updated_at)
         }

@@ -11,7 +11,7 @@ use tieline_openapi::{
 };
 
 use crate::{
-    app::vault,
+    secrets::token_hash,
     store::{Store, StoreError, StoredPrincipal},
 };
 
@@ -95,7 +95,7 @@ pub fn permit(principal: &Principal, access: Access, own: Option<&str>) -> Resul
 /// # Errors
 /// The store's.
 pub async fn principal(store: &dyn Store, secret: &str, now: Timestamp) -> Result<Option<Principal>, StoreError> {
-    let hash = vault::hash(secret);
+    let hash = token_hash(secret);
     let Some(stored) = store.principal_by_hash(hash).await? else { return Ok(None) };
     Ok(match stored {
         StoredPrincipal::Token(token) => {

@@ -1,6 +1,6 @@
 //! Events: pages of JSON, and a stream.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -21,14 +21,16 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Http, extract::Query, pages, problem::Fault};
-use crate::app::{App, AppError, Caller, error::field};
+use crate::{
+    app::{Caller, error::field},
+    events::EventReader,
+    store::StoreError,
+};
 
 /// How often a quiet stream shows that it lives.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// After this a stream ends and the client comes again with its cursor: its token is then looked at again.
 const LONGEST_STREAM: Duration = Duration::from_secs(900);
-/// How often a stream looks at the store without a hint.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Events that are read at once.
 const BATCH: u32 = 200;
 
@@ -118,13 +120,21 @@ async fn stream(http: &Http, project: ProjectId, headers: &HeaderMap, since: Opt
         None => http.app.last_cursor().await?,
     };
     // A cursor that is too old is told as a problem, not as a stream that ends.
-    let first = http.app.events(&project, from, BATCH).await?;
-    let tail = Tail { app: Arc::clone(&http.app), project, cursor: from, ready: first.into() };
-    let events = futures::stream::unfold(tail, |mut tail| async move {
-        let event = tail.next().await?;
-        let sent = Sse::default().id(&event.cursor).event(&event.kind).json_data(&event).ok()?;
-        Some((Ok::<_, Infallible>(sent), tail))
+    http.app.events(&project, from, 1).await?;
+    let app = &http.app;
+    let reader = EventReader::new(Arc::clone(&app.store), Arc::clone(&app.clock), &app.hints, project, from);
+    let batches = futures::stream::unfold(reader, |mut reader| async move {
+        match reader.next(BATCH).await {
+            Ok(events) => Some((futures::stream::iter(events), reader)),
+            // The client comes again, and is told 410 where its cursor has become too old.
+            Err(StoreError::CursorTooOld) => None,
+            Err(error) => {
+                tracing::warn!(error.cause = %error, "an event stream ends");
+                None
+            }
+        }
     });
+    let events = batches.flatten().map(|event| Sse::default().id(&event.cursor).event(&event.kind).json_data(&event));
     let alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
     Ok(Stream::new(until_the_end(http, events).boxed()).keep_alive(alive).into_response())
 }
@@ -144,34 +154,4 @@ pub(super) fn until_the_end<S: futures::Stream + Send + 'static>(
         }
     };
     stream.take_until(Box::pin(end))
-}
-
-/// Where a stream of events stands.
-struct Tail {
-    app: Arc<App>,
-    project: ProjectId,
-    cursor: u64,
-    ready: VecDeque<Event>,
-}
-
-impl Tail {
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                self.cursor = event.cursor.parse().unwrap_or(self.cursor);
-                return Some(event);
-            }
-            let mut changes = self.app.changes.subscribe();
-            match self.app.events(&self.project, self.cursor, BATCH).await {
-                Ok(events) if events.is_empty() => self.app.news_within(&mut changes, LOOK_EVERY).await,
-                Ok(events) => self.ready = events.into(),
-                // The client comes again and is told 410.
-                Err(AppError::CursorTooOld) => return None,
-                Err(error) => {
-                    tracing::warn!(error.cause = %error, "an event stream ends");
-                    return None;
-                }
-            }
-        }
-    }
 }

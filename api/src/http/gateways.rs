@@ -34,7 +34,7 @@ use super::{
 use crate::app::Caller;
 
 /// How often a stream looks at the store without a hint.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn routes() -> OpenApiRouter<Http> {
     let plain = OpenApiRouter::new()

@@ -232,6 +232,7 @@ fn stored(error: &StoreError) -> Fault {
         | StoreError::CursorTooOld
         | StoreError::Unusable { .. }
         | StoreError::Decode { .. }
+        | StoreError::Invalid { .. }
         | StoreError::Id(_) => Fault::new(ProblemCode::Internal, "something went wrong here, not in the request"),
     }
 }

@@ -1,7 +1,12 @@
 //! The store: every transaction of Tieline, as one trait with two modules, `sqlite` and `postgres`, and one conformance
 //! suite that runs on both. Nothing outside this room knows SQL. Each method is one transaction.
 
+mod postgres;
+mod sql;
+mod sqlite;
 pub mod types;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tieline_openapi::{
@@ -11,7 +16,40 @@ use tieline_openapi::{
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp},
 };
 
+pub use sql::SqlStore;
 pub use types::*;
+
+use crate::events::Hints;
+
+/// Where the store's time comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StoreTime {
+    /// The database's own clock.
+    #[default]
+    Database,
+    /// A one-row table that [`SqlStore::set_time`] writes: for tests that step the time. It begins at 0.
+    Row,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// Told of every commit that somebody may wait for.
+    pub hints: Hints,
+    /// Where its time comes from.
+    pub time: StoreTime,
+}
+
+/// Opens a database, `sqlite://PATH` (made if it is not there; `sqlite::memory:` for one that is gone with the store) or
+/// `postgres://...`, and brings it to this version's schema.
+///
+/// # Errors
+/// [`StoreError::InUse`] when another process has the SQLite file open, [`StoreError::Unusable`] when it is damaged or
+/// not Tieline's, [`StoreError::Full`] when there is no room, [`StoreError::Unavailable`] when Postgres does not answer.
+pub async fn open(url: &str, options: OpenOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let store: Arc<dyn Store> = SqlStore::open(url, options).await?;
+    Ok(store)
+}
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +119,12 @@ pub enum StoreError {
     /// A stored id cannot be read.
     #[error("a stored id cannot be read")]
     Id(#[from] IdError),
+    /// What was to be written cannot be: the caller should have refused it.
+    #[error("it cannot be stored: {reason}")]
+    Invalid {
+        /// Why.
+        reason: String,
+    },
     /// The disk is full.
     #[error("the database's disk is full: free some space; nothing was written")]
     Full,
@@ -213,6 +257,10 @@ pub trait Store: Send + Sync {
     /// In one transaction: the fence (an UPDATE of the connection's row where the epoch is ours, which rolls back on no row),
     /// then every write in order.
     async fn write_fenced(&self, claim: &Claim, writes: Vec<EngineWrite>) -> Result<(), StoreError>;
+
+    /// Releases many claims in one transaction, after passes that changed nothing: each with the milliseconds after which it
+    /// is due again. Claims that were lost meanwhile are passed over.
+    async fn release_unchanged(&self, releases: Vec<(Claim, u64)>) -> Result<(), StoreError>;
 
     /// Takes the lease of an object that is shared with others, or of a sweep; `None` while another holds it.
     async fn lease_shared(&self, name: &str, owner: &str, lease_ms: u64) -> Result<Option<SharedLease>, StoreError>;

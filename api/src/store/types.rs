@@ -296,6 +296,10 @@ pub struct EngineStatus {
     pub verified_at: Option<Timestamp>,
     /// Walk-backs by channel.
     pub walk_backs: BTreeMap<String, u32>,
+    /// The generation of the intent that the walk-backs are counted under: another intent starts afresh.
+    pub walk_backs_generation: u64,
+    /// The issues that stand because of this connection: code and title.
+    pub issues: BTreeMap<String, String>,
 }
 
 /// Why a connection waits.

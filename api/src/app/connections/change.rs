@@ -227,7 +227,6 @@ impl App {
             Err(StoreError::IdempotencyReplay(answer)) => Accepted::again(*answer),
             other => {
                 other?;
-                self.committed();
                 Ok(accepted)
             }
         }

@@ -36,19 +36,22 @@ pub(super) fn between(
     let same = |one: &NegotiatedChannel, other: &NegotiatedChannel| {
         one.channel_id == other.channel_id && one.generation == other.generation
     };
+    // Taking the last channel away ends the private path; traffic leaves a single one for the others in seconds.
+    let disruption = if after.is_empty() { Disruption::Outage } else { Disruption::Brief };
+    let gone = |create: &Call| removal(create, disruption);
     for channel in after {
         match before.iter().find(|old| same(old, channel)) {
             None => made.extend(creates(topology, channel)),
             Some(old) => {
                 let (updates, anew) = differences(topology, old, channel);
                 changed.extend(updates);
-                removed.extend(anew.iter().map(removal));
+                removed.extend(anew.iter().map(gone));
                 made.extend(anew);
             }
         }
     }
     for channel in before.iter().filter(|old| !after.iter().any(|new| same(old, new))) {
-        removed.extend(creates(topology, channel).iter().map(removal));
+        removed.extend(creates(topology, channel).iter().map(gone));
     }
     turn_round(&mut removed);
     // What is taken away goes first: what comes may need its slot.
@@ -223,8 +226,8 @@ fn as_observed(spec: &ResourceSpec) -> Observed {
     }
 }
 
-fn removal(create: &Call) -> Call {
-    Call { verb: Verb::Delete, disruption: Disruption::Outage, fields: Vec::new(), ..create.clone() }
+fn removal(create: &Call, disruption: Disruption) -> Call {
+    Call { verb: Verb::Delete, disruption, fields: Vec::new(), ..create.clone() }
 }
 
 /// Deletes go the other way round: what came after something goes before it.

@@ -21,8 +21,8 @@ pub struct Facts {
     pub touched: bool,
     /// Every wanted resource has been usable once.
     pub provisioned: bool,
-    /// Every channel's BGP has been Established once on both sides.
-    pub established_once: bool,
+    /// It has been VERIFIED once.
+    pub verified_once: bool,
     /// Both ends have a gateway that has reported.
     pub gateways_at_both_ends: bool,
     /// Every channel's BGP is Established as both providers report it.
@@ -58,7 +58,7 @@ impl Facts {
             current,
             touched: !record.instances.is_empty(),
             provisioned: record.status.provisioned_at.is_some(),
-            established_once: record.status.established_at.is_some(),
+            verified_once: record.status.verified_at.is_some(),
             gateways_at_both_ends: End::BOTH
                 .into_iter()
                 .all(|end| record.gateway_ends.values().any(|of_gateway| *of_gateway == end)),

@@ -1,0 +1,69 @@
+# make demo    the main job, end to end, in a lab on this machine
+# make test    every check and every test
+# make build   target/release/tieline
+# make bench   the figures of README.md, beside the peers that are found
+# Each installs what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tieline/tools/bin
+export PATH := $(TOOLS):$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Runs a command and prints how many minutes it took.
+stage = @start=$$(date +%s); printf '\n== %s\n' '$(1)'; $(2); \
+	awk -v s=$$(( $$(date +%s) - start )) 'BEGIN { printf "== %s: %.1f min\n", "$(1)", s / 60 }'
+
+.PHONY: help build demo test bench tools-build tools-test fmt clippy deny machete nextest openapi faults
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+tools-build:
+	@scripts/install-tools.sh
+
+tools-test:
+	@scripts/install-tools.sh test
+
+build: tools-build
+	CARGO_TARGET_DIR=target cargo build --release -p tieline
+
+demo: tools-build
+	cargo build -p tieline
+	$(TARGET)/debug/tieline demo $(if $(KEEP),--keep) $(DEMO_FLAGS)
+
+test:
+	$(call stage,tools,$(MAKE) --no-print-directory tools-test)
+	$(call stage,fmt,$(MAKE) --no-print-directory fmt)
+	$(call stage,deny,$(MAKE) --no-print-directory deny)
+	$(call stage,machete,$(MAKE) --no-print-directory machete)
+	$(call stage,clippy,$(MAKE) --no-print-directory clippy)
+	$(call stage,build,cargo build --workspace --all-targets)
+	$(call stage,nextest,$(MAKE) --no-print-directory nextest)
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny:
+	cargo deny --log-level error check licenses bans sources
+	@cargo deny --log-level error fetch db >/dev/null 2>&1 && cargo deny --log-level error check advisories \
+		|| echo 'advisories: SKIPPED, the advisory database cannot be reached from here'
+
+machete:
+	cargo machete
+
+nextest:
+	TIELINE_BIN=$(abspath $(TARGET))/debug/tieline cargo nextest run --workspace --all-targets
+
+# Writes the committed document anew from the code.
+openapi:
+	TIELINE_UPDATE=1 cargo nextest run -p tieline-api document
+
+# The engine under 20,000 random schedules: for a nightly run.
+faults: tools-test
+	TIELINE_SEEDS=20000 cargo nextest run -p tieline-api --run-ignored all faults

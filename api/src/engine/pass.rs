@@ -1,0 +1,333 @@
+//! One pass over one claimed connection: load, look, and step after step until there is nothing to do now.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tieline_openapi::{
+    ids::InstanceId,
+    v1::{OperationState, Timestamp, Verb},
+};
+
+use super::{
+    Engine,
+    draft::Draft,
+    execute::Did,
+    failpoints,
+    limits::Lane,
+    status::{Ending, Report},
+};
+use crate::{
+    plan::step::{Instance, Seen, Step, Trouble, Verdict, millis_between, next, rehearse::learned},
+    store::{Allocation, Claim, EngineWrite, NewEvent, StoreError},
+};
+
+/// Steps of one pass: far more than a connection of four channels needs. What is left goes on in the next pass.
+const STEPS: usize = 256;
+
+impl Engine {
+    /// Runs a pass. True if the connection is due again before the claim loop would look by itself.
+    pub(super) async fn run_pass(&self, claim: Claim, claimed_at: Duration) -> bool {
+        self.progress.passes.fetch_add(1, Ordering::Relaxed);
+        match self.pass(claim.clone(), claimed_at).await {
+            Ok(due_soon) => due_soon,
+            Err(StoreError::Fenced) => {
+                self.progress.fenced.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(connection = %claim.id, "another replica holds the connection now");
+                false
+            }
+            Err(error) => {
+                self.progress.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(connection = %claim.id, %error, "a pass was given up");
+                let due_in_ms = self.config.poll_ms.max(1);
+                let release = EngineWrite::Release { due_in_ms, failures: 1, progress: false };
+                // If this fails too, the lease ends by itself.
+                if let Err(error) = self.store.write_fenced(&claim, vec![release]).await {
+                    tracing::info!(connection = %claim.id, %error, "the claim runs out by itself");
+                }
+                false
+            }
+        }
+    }
+
+    async fn pass(&self, claim: Claim, claimed_at: Duration) -> Result<bool, StoreError> {
+        let work = self.store.load(&claim).await?;
+        self.failpoints.hit(failpoints::LOADED).await;
+        let mut draft = Draft::new(claim, claimed_at, work, self.topology.as_ref());
+        self.first_look(&mut draft).await;
+        self.failpoints.hit(failpoints::OBSERVED).await;
+        let mut steps = 0;
+        let ending = loop {
+            steps += 1;
+            if steps > STEPS || !self.lease_fits(&draft) {
+                break Ending::Again;
+            }
+            let held = self.held();
+            let step = next(&draft.situation(self.topology.as_ref(), &held, self.clock.now()), &self.config);
+            match self.take(&mut draft, step).await? {
+                Taken::Further => {}
+                Taken::End(ending) => break ending,
+                Taken::Removed => return Ok(false),
+            }
+        };
+        self.finish(draft, ending).await
+    }
+
+    /// Settled connections are looked at by lists that all of them share; the others, and settled ones that show anything
+    /// unusual, resource by resource.
+    async fn first_look(&self, draft: &mut Draft) {
+        let settled = draft.operation.is_none() && draft.record.status.verified_at.is_some();
+        if settled && self.look_by_list(draft).await {
+            let held = self.held();
+            let step = next(&draft.situation(self.topology.as_ref(), &held, self.clock.now()), &self.config);
+            if step == Step::Settled {
+                return;
+            }
+        }
+        let asked: Vec<_> = draft
+            .instances
+            .iter()
+            .map(|i| i.id)
+            .filter(|id| draft.calls.iter().any(|call| call.instance_id == *id))
+            .collect();
+        self.look(draft, &asked, if settled { Lane::Housekeeping } else { Lane::User }).await;
+    }
+
+    async fn take(&self, draft: &mut Draft, step: Step) -> Result<Taken, StoreError> {
+        tracing::debug!(connection = %draft.record.id, ?step, "step");
+        match step {
+            Step::Observe { instances } => self.look(draft, &instances, Lane::User).await,
+            Step::NewInstance { channel_id, generation, key, account_id } => {
+                let id = InstanceId(self.random.uuid_v7(self.clock.now()));
+                let instance = Instance {
+                    id,
+                    channel_id,
+                    channel_generation: generation,
+                    key,
+                    account_id,
+                    cloud_id: None,
+                    seen: Seen::Never,
+                };
+                let mut writes = draft.sightings(self.config.visibility_lag_ms);
+                writes.push(EngineWrite::PutInstance(Box::new(instance.clone())));
+                draft.instances.push(instance);
+                self.write(draft, writes).await?;
+                self.failpoints.hit(failpoints::INSTANCE_WRITTEN).await;
+            }
+            Step::Create { instance } => return self.send(draft, instance, Verb::Create).await,
+            Step::Update { instance, .. } => return self.send(draft, instance, Verb::Update).await,
+            Step::Delete { instance } => return self.send(draft, instance, Verb::Delete).await,
+            Step::Resolve { call, verdict } => {
+                if verdict == Verdict::FoundDone {
+                    draft.progressed = true;
+                }
+                self.decide(draft, call, verdict, None).await?;
+                self.failpoints.hit(failpoints::RESOLVED).await;
+            }
+            Step::Learn { channel_id, generation, end, ipv4 } => {
+                return self.learn(draft, &channel_id, generation, end, ipv4).await;
+            }
+            Step::WalkBack { channel_id, generation, refused, detail } => {
+                self.walk_back(draft, &channel_id, generation, refused, detail).await?;
+            }
+            Step::RetireInstance { instance } => self.retire_instance(draft, instance).await?,
+            Step::RetireChannel { channel_id, generation } => {
+                let quarantine_ms = self.config.quarantine_ms;
+                draft.channels.retain(|c| c.channel_id != channel_id || c.generation != generation);
+                draft.settle_channels(self.topology.as_ref());
+                let write = EngineWrite::RetireChannel { channel_id, generation, quarantine_ms };
+                self.write(draft, vec![write]).await?;
+                self.failpoints.hit(failpoints::CHANNEL_RETIRED).await;
+            }
+            Step::Escalate { troubles, until } => return Ok(Taken::End(Ending::Trouble { troubles, until })),
+            Step::Wait { until, .. } => return Ok(Taken::End(Ending::Wait { until })),
+            Step::Settled => return Ok(Taken::End(Ending::Settled)),
+            Step::Gone => {
+                self.remove(draft).await?;
+                return Ok(Taken::Removed);
+            }
+        }
+        Ok(Taken::Further)
+    }
+
+    async fn send(&self, draft: &mut Draft, instance: InstanceId, verb: Verb) -> Result<Taken, StoreError> {
+        Ok(match self.execute(draft, instance, verb).await? {
+            Did::Sent => {
+                self.show_progress(draft).await?;
+                Taken::Further
+            }
+            Did::LeaseShort => Taken::End(Ending::Again),
+            Did::NotNow => {
+                let until = crate::plan::step::plus(self.clock.now(), self.config.poll_ms);
+                Taken::End(Ending::Wait { until })
+            }
+        })
+    }
+
+    async fn learn(
+        &self,
+        draft: &mut Draft,
+        channel_id: &tieline_openapi::ids::ChannelId,
+        generation: u32,
+        end: tieline_openapi::v1::End,
+        ipv4: tieline_providers::Ipv4Pair,
+    ) -> Result<Taken, StoreError> {
+        let place = draft.channels.iter().position(|c| c.channel_id == *channel_id && c.generation == generation);
+        let Some(place) = place else { return Ok(Taken::Further) };
+        let channel = learned(&draft.channels[place], end, ipv4);
+        let reserved = channel.reserved_subnets.iter().any(|net| net.contains(&ipv4.subnet));
+        let allocations = if reserved {
+            Vec::new()
+        } else {
+            // Outside of what was reserved: it has to be free on both attach points, or nothing goes on.
+            [&channel.sides.a, &channel.sides.b]
+                .map(|side| Allocation::Subnet {
+                    channel_id: channel_id.clone(),
+                    generation,
+                    attach_point_id: side.attach_point_id.clone(),
+                    subnet: ipv4.subnet,
+                })
+                .to_vec()
+        };
+        let mut writes = draft.sightings(self.config.visibility_lag_ms);
+        writes.push(EngineWrite::PutChannel { channel: Box::new(channel.clone()), allocations, secrets: Vec::new() });
+        match self.write(draft, writes).await {
+            Ok(()) => {}
+            Err(StoreError::AllocationTaken { what }) => {
+                draft.stuck.insert(channel_id.clone(), super::walk_back::no_room(channel_id, &what));
+                let until = crate::plan::step::plus(self.clock.now(), self.config.settled_poll_ms);
+                return Ok(Taken::End(Ending::Wait { until }));
+            }
+            Err(error) => return Err(error),
+        }
+        draft.channels[place] = channel;
+        draft.settle_channels(self.topology.as_ref());
+        draft.progressed = true;
+        self.failpoints.hit(failpoints::LEARNED).await;
+        Ok(Taken::Further)
+    }
+
+    async fn retire_instance(&self, draft: &mut Draft, id: InstanceId) -> Result<(), StoreError> {
+        draft.instances.retain(|i| i.id != id);
+        draft.calls.retain(|c| c.instance_id != id);
+        draft.fresh.remove(&id);
+        draft.errors.remove(&id);
+        draft.progressed = true;
+        self.write(draft, vec![EngineWrite::RetireInstance(id)]).await?;
+        self.failpoints.hit(failpoints::INSTANCE_RETIRED).await;
+        self.show_progress(draft).await
+    }
+
+    /// Lets users see how far it is, while the pass goes on.
+    async fn show_progress(&self, draft: &mut Draft) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let operation = Report::new(draft, self.topology.as_ref(), &Ending::Again, now).operation();
+        if let Some(operation) = operation.filter(|new| draft.operation.as_ref() != Some(new)) {
+            let write = put_operation(&operation);
+            draft.operation = Some(operation);
+            self.write(draft, vec![write]).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is left in any cloud: the record goes, and with it the tunnel.
+    async fn remove(&self, draft: &mut Draft) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut writes = Vec::new();
+        for code in draft.record.status.issues.keys() {
+            writes.push(EngineWrite::ResolveIssue { code: code.clone(), subject: draft.path(), at: now });
+        }
+        if let Some(operation) = Report::new(draft, self.topology.as_ref(), &Ending::Gone, now).operation() {
+            writes.push(put_operation(&operation));
+        }
+        writes.push(self.event(draft, "connection.deleted", now, serde_json::json!({ "name": draft.record.intent.name })));
+        writes.push(EngineWrite::Remove { quarantine_ms: self.config.quarantine_ms });
+        self.failpoints.hit(failpoints::BEFORE_REMOVE).await;
+        self.write(draft, writes).await?;
+        self.note_progress();
+        tracing::info!(connection = %draft.record.id, "the connection is gone from both clouds");
+        Ok(())
+    }
+
+    pub(super) fn event(&self, draft: &Draft, kind: &str, at: Timestamp, data: serde_json::Value) -> EngineWrite {
+        EngineWrite::Event(NewEvent {
+            project: draft.record.project.clone(),
+            time: at,
+            kind: kind.to_owned(),
+            subject: draft.path(),
+            generation: Some(draft.record.generation),
+            cause: "engine".to_owned(),
+            data,
+        })
+    }
+
+    /// Writes what the pass found, if anything is new, and gives the claim back.
+    async fn finish(&self, mut draft: Draft, mut ending: Ending) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        ending.add_stuck(draft.stuck.values(), crate::plan::step::plus(now, self.config.settled_poll_ms));
+        let report = Report::new(&draft, self.topology.as_ref(), &ending, now);
+        let (status, verified, operation) = (report.status(), report.verified(), report.operation());
+        let mut writes = draft.sightings(self.config.visibility_lag_ms);
+        let settled = matches!(ending, Ending::Settled);
+        let observed = settled && draft.record.observed_generation != draft.record.generation;
+        let troubles: &[Trouble] = ending.troubles();
+        let (status, raised) = self.issues(&draft, status, troubles, now);
+        writes.extend(raised);
+        writes.extend(self.events(&draft, &status, now));
+        if status != draft.record.status || observed {
+            let observed_generation = observed.then_some(draft.record.generation);
+            writes.push(EngineWrite::PutStatus { status: Box::new(status), observed_generation });
+        }
+        if let Some(operation) = operation.filter(|new| draft.operation.as_ref() != Some(new)) {
+            writes.push(put_operation(&operation));
+        }
+        let failures = if draft.errors.is_empty() { 0 } else { draft.failures.saturating_add(1) };
+        let due_in_ms = self.due_in(&draft, &ending, verified, failures, now);
+        let progress = draft.progressed;
+        if progress {
+            self.note_progress();
+        }
+        writes.push(EngineWrite::Release { due_in_ms, failures, progress });
+        self.failpoints.hit(failpoints::BEFORE_RELEASE).await;
+        self.write(&mut draft, writes).await?;
+        self.failpoints.hit(failpoints::AFTER_RELEASE).await;
+        Ok(due_in_ms < self.config.poll_ms)
+    }
+
+    /// When to look again, in milliseconds.
+    fn due_in(&self, draft: &Draft, ending: &Ending, verified: bool, failures: u32, now: Timestamp) -> u64 {
+        let (poll, settled) = (self.config.poll_ms.max(1), self.config.settled_poll_ms.max(1));
+        let due = match ending {
+            Ending::Again | Ending::Gone => 1,
+            Ending::Wait { until } => millis_between(now, *until).clamp(1, poll),
+            Ending::Trouble { until, .. } => millis_between(now, *until).clamp(1, settled),
+            Ending::Settled if verified => settled,
+            Ending::Settled => {
+                // Sessions come up within minutes or not soon.
+                let since = draft.record.status.provisioned_at.unwrap_or(now);
+                if millis_between(since, now) < poll.saturating_mul(120) { poll } else { poll.max(settled / 4) }
+            }
+        };
+        // A cloud that does not answer is asked less and less often.
+        let slower = 1u64.checked_shl(failures.min(6)).unwrap_or(64).saturating_mul(poll);
+        if failures > 0 { due.max(slower.min(settled.max(poll))) } else { due }
+    }
+}
+
+fn put_operation(operation: &tieline_openapi::v1::Operation) -> EngineWrite {
+    EngineWrite::PutOperation {
+        id: operation.id,
+        state: operation.state,
+        stages: operation.stages.clone(),
+        problem: operation.problem.clone(),
+        finished_at: operation.finished_at.filter(|_| operation.state == OperationState::Succeeded),
+    }
+}
+
+/// What became of a step.
+enum Taken {
+    /// It is done; the next one.
+    Further,
+    /// The pass ends.
+    End(Ending),
+    /// The connection is gone.
+    Removed,
+}

@@ -1,0 +1,572 @@
+//! What to do about one instance, by itself.
+
+use tieline_openapi::{
+    config::EngineConfig,
+    problem::ProviderDetail,
+    v1::{Timestamp, Verb},
+};
+use tieline_providers::{Addressing, CallErrorKind, FeatureSide, IdentityKind, Observed, Presence, ResourceSpec};
+
+use super::{
+    Instance, NegotiatedChannel, ProviderCall, Refused, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why,
+    kind_of_name, time::plus,
+};
+
+/// What one instance needs.
+#[derive(Debug, PartialEq)]
+pub(super) enum Need {
+    /// This, now.
+    Act(Step),
+    /// This, as soon as the order of resources allows.
+    Create,
+    /// Its end, as soon as the order of resources allows.
+    Delete,
+    /// Time.
+    Wait(Timestamp, Why),
+    /// A person, and another try at this time.
+    Trouble(Trouble, Timestamp),
+    /// Nothing: it is there, usable and as wanted.
+    Nothing,
+}
+
+/// One instance with its ledger.
+pub(super) struct Case<'a> {
+    pub instance: &'a Instance,
+    /// Its calls, oldest first.
+    pub calls: Vec<&'a ProviderCall>,
+    /// What is wanted of it; none where its generation is not wanted any more.
+    pub wanted: Option<(&'a NegotiatedChannel, &'a ResourceSpec)>,
+    pub situation: &'a Situation<'a>,
+    pub config: &'a EngineConfig,
+}
+
+impl<'a> Case<'a> {
+    /// Whether it is on its way out. An instance that was once asked to go never comes back: a new one takes its place.
+    pub(super) fn doomed(&self) -> bool {
+        let asked_to_go =
+            self.calls.iter().any(|c| c.verb == Verb::Delete && !matches!(c.verdict, Verdict::Refused { .. }));
+        self.wanted.is_none() || asked_to_go
+    }
+
+    /// Whether the cloud may hold it, for all that is known.
+    pub(super) fn may_exist(&self) -> bool {
+        let asked = self.calls.iter().any(|c| c.verb == Verb::Create && !matches!(c.verdict, Verdict::Refused { .. }));
+        asked && !self.looks_gone()
+    }
+
+    /// Whether it was not there at the last look, and no call about it is without answer.
+    pub(super) fn looks_gone(&self) -> bool {
+        let open = self.calls.iter().any(|c| c.verdict == Verdict::Open);
+        !open && (matches!(self.instance.seen, Seen::Absent { .. }) || is_tombstone(&self.instance.seen))
+    }
+
+    /// What it needs.
+    pub(super) fn need(&self) -> Need {
+        if let Some(call) = self.calls.iter().find(|c| c.verdict == Verdict::Open) {
+            return match call.verb {
+                Verb::Create => self.open_create(call),
+                Verb::Update => self.open_update(call),
+                Verb::Delete => self.open_delete(call),
+            };
+        }
+        match self.wanted {
+            Some((channel, spec)) if !self.doomed() => self.need_of_wanted(channel, spec),
+            Some(_) | None => self.need_of_doomed(),
+        }
+    }
+
+    // ---- calls without answer -------------------------------------------------------------------------------------
+
+    fn open_create(&self, call: &ProviderCall) -> Need {
+        if call.identity == IdentityKind::Blind && self.instance.cloud_id.is_none() {
+            return self.blind();
+        }
+        if self.instance.present().is_some() {
+            return self.resolve(call, Verdict::FoundDone);
+        }
+        // A slot that somebody else holds cannot have taken ours.
+        if call.identity == IdentityKind::Slot && self.instance.foreign().is_some() {
+            return self.resolve(call, Verdict::FoundUndone);
+        }
+        let absent = matches!(self.instance.seen, Seen::Absent { .. }) || is_tombstone(&self.instance.seen);
+        if absent && !self.doomed() && self.can_retry_at_once(call.identity) {
+            return self.resolve(call, Verdict::FoundUndone);
+        }
+        self.wait_out(call, Verdict::FoundUndone)
+    }
+
+    /// Whether a second create cannot make a second resource, whatever became of the first.
+    fn can_retry_at_once(&self, identity: IdentityKind) -> bool {
+        match identity {
+            IdentityKind::Named | IdentityKind::Slot => true,
+            IdentityKind::Token { lifetime_ms } => {
+                let first = self.calls.iter().find(|c| c.verb == Verb::Create).map(|c| c.written_at);
+                let now = plus(self.situation.now, self.config.call_timeout_ms);
+                first.is_some_and(|first| now < plus(first, lifetime_ms))
+            }
+            IdentityKind::Tagged | IdentityKind::Blind => false,
+        }
+    }
+
+    fn open_update(&self, call: &ProviderCall) -> Need {
+        if let (Some(observed), Some((_, spec))) = (self.instance.present(), self.wanted) {
+            if self.diff(spec, observed).is_some_and(|changes| changes.is_empty()) {
+                return self.resolve(call, Verdict::FoundDone);
+            }
+        }
+        let until = plus(call.deadline, self.config.visibility_lag_ms);
+        if self.situation.now >= until && !matches!(self.instance.seen, Seen::Unknown { .. } | Seen::Never) {
+            return self.resolve(call, Verdict::FoundUndone);
+        }
+        Need::Wait(self.soon(until), Why::Unanswered(self.instance.key.clone()))
+    }
+
+    fn open_delete(&self, call: &ProviderCall) -> Need {
+        let leaving = self.instance.present().is_some_and(|o| o.presence == Presence::Leaving);
+        if leaving || self.instance.foreign().is_some() || self.absent_for_good() {
+            return self.resolve(call, Verdict::FoundDone);
+        }
+        let until = plus(call.deadline, self.config.visibility_lag_ms);
+        if self.instance.present().is_some() && self.situation.now >= until {
+            return self.resolve(call, Verdict::FoundUndone);
+        }
+        Need::Wait(self.soon(until), Why::Unanswered(self.instance.key.clone()))
+    }
+
+    /// Nothing is decided before the call is over, whoever sent it has lost its lease, and what it did would show; and then
+    /// only by two looks a lag apart.
+    fn wait_out(&self, call: &ProviderCall, verdict: Verdict) -> Need {
+        let until = self.over(call);
+        if self.absent_for_good() && self.situation.now >= until && self.last_look() >= Some(until) {
+            return self.resolve(call, verdict);
+        }
+        Need::Wait(self.soon(until), Why::Unanswered(self.instance.key.clone()))
+    }
+
+    /// When nothing of a call can show up any more: client timeout, lease and visibility lag.
+    fn over(&self, call: &ProviderCall) -> Timestamp {
+        plus(call.deadline, self.config.lease_ms.saturating_add(self.config.visibility_lag_ms))
+    }
+
+    fn resolve(&self, call: &ProviderCall, verdict: Verdict) -> Need {
+        Need::Act(Step::Resolve { call: call.id, verdict })
+    }
+
+    fn blind(&self) -> Need {
+        let key = &self.instance.key;
+        let trouble = self.trouble(
+            TroubleCode::BlindCreate,
+            format!("the answer to the create of a {} was lost, and nothing tells whether it was made", key.kind),
+            format!(
+                "look in account {} for a {} made since {}, delete it there if it exists, and ask support how to go on",
+                self.instance.account_id,
+                key.kind,
+                self.calls.first().map_or(self.situation.now, |c| c.written_at)
+            ),
+            None,
+        );
+        Need::Trouble(trouble, plus(self.situation.now, self.slow(4)))
+    }
+
+    // ---- wanted ---------------------------------------------------------------------------------------------------
+
+    fn need_of_wanted(&self, channel: &NegotiatedChannel, spec: &ResourceSpec) -> Need {
+        if self.instance.foreign().is_some() {
+            return self.walk_back(channel, None);
+        }
+        if let Some(observed) = self.instance.present() {
+            return self.need_of_present(channel, spec, observed);
+        }
+        let made = self.calls.iter().rev().find(|c| {
+            c.verb == Verb::Create && matches!(c.verdict, Verdict::Accepted | Verdict::FoundDone)
+        });
+        match (&self.instance.seen, made) {
+            (Seen::Unknown { .. }, _) => Need::Wait(self.poll(), Why::Unseen(self.instance.key.clone())),
+            (_, None) => self.need_of_unmade(channel),
+            (_, Some(call)) => self.need_of_vanished(call),
+        }
+    }
+
+    fn need_of_present(&self, channel: &NegotiatedChannel, spec: &ResourceSpec, observed: &Observed) -> Need {
+        match observed.presence {
+            Presence::Settling | Presence::Leaving | Presence::Gone => {
+                return Need::Wait(self.poll(), Why::CloudAtWork(self.instance.key.clone()));
+            }
+            Presence::Usable | Presence::Failed => {}
+        }
+        let side = channel.sides.get(self.instance.key.end);
+        if let (Addressing::CloudPicks(_), Some(ipv4)) = (&side.ipv4, observed.learned.ipv4) {
+            return Need::Act(Step::Learn {
+                channel_id: channel.channel_id.clone(),
+                generation: channel.generation,
+                end: self.instance.key.end,
+                ipv4,
+            });
+        }
+        let Some(changes) = self.diff(spec, observed) else { return self.provider_missing() };
+        if let Some(fixed) = changes.iter().find(|c| c.immutable) {
+            let trouble = self.trouble(
+                TroubleCode::ImmutableDrift,
+                format!("{} {} has {} at {}, not {}", spec.key.kind, observed.cloud_id, fixed.observed, fixed.pointer, fixed.wanted),
+                "set it back in the cloud's console, or delete this connection and create it again".to_owned(),
+                None,
+            );
+            return Need::Trouble(trouble, self.poll());
+        }
+        if !changes.is_empty() {
+            return self.need_of_drifted(channel, changes);
+        }
+        if observed.presence == Presence::Failed {
+            let trouble = self.trouble(
+                TroubleCode::ResourceFailed,
+                format!("{} {} is {} and will not become usable by itself", spec.key.kind, observed.cloud_id, observed.provider_state),
+                "repair what it depends on, or delete this connection and create it again".to_owned(),
+                None,
+            );
+            return Need::Trouble(trouble, self.poll());
+        }
+        Need::Nothing
+    }
+
+    fn need_of_drifted(&self, channel: &NegotiatedChannel, changes: Vec<tieline_providers::Change>) -> Need {
+        let update = Need::Act(Step::Update { instance: self.instance.id, changes });
+        let Some(last) = self.calls.last().filter(|c| c.verb == Verb::Update) else { return update };
+        match &last.verdict {
+            Verdict::Refused { kind, detail } => self.after_refusal(channel, last, kind, detail, update),
+            Verdict::Accepted | Verdict::FoundDone | Verdict::FoundUndone | Verdict::Open => {
+                // What was just accepted may not show yet, and what somebody keeps changing back is not fought over.
+                let since = last.decided_at.unwrap_or(last.written_at);
+                let until = plus(since, self.config.visibility_lag_ms.max(self.backoff(self.streak(Verb::Update))));
+                self.not_before(until, update)
+            }
+        }
+    }
+
+    /// A create was never taken, as far as is known.
+    fn need_of_unmade(&self, channel: &NegotiatedChannel) -> Need {
+        let Some(last) = self.calls.iter().rev().find(|c| c.verb == Verb::Create) else { return Need::Create };
+        match &last.verdict {
+            Verdict::Refused { kind, detail } => self.after_refusal(channel, last, kind, detail, Need::Create),
+            Verdict::Accepted | Verdict::FoundDone | Verdict::FoundUndone | Verdict::Open => {
+                let tries = self.streak(Verb::Create);
+                let since = last.decided_at.unwrap_or(last.written_at);
+                let wait = if tries <= 1 { 0 } else { self.backoff(tries - 1) };
+                self.not_before(plus(since, wait), Need::Create)
+            }
+        }
+    }
+
+    /// It was made once and is not there now: not visible yet, or somebody took it away.
+    fn need_of_vanished(&self, made: &ProviderCall) -> Need {
+        let visible = plus(made.decided_at.unwrap_or(made.deadline), self.config.visibility_lag_ms);
+        if self.situation.now >= visible && self.absent_for_good() && self.last_look() >= Some(visible) && self.all_over() {
+            return Need::Act(Step::RetireInstance { instance: self.instance.id });
+        }
+        Need::Wait(self.poll(), Why::Absence(self.instance.key.clone()))
+    }
+
+    // ---- unwanted -------------------------------------------------------------------------------------------------
+
+    fn need_of_doomed(&self) -> Need {
+        let retire = Need::Act(Step::RetireInstance { instance: self.instance.id });
+        let asked = self.calls.iter().any(|c| c.verb == Verb::Create && !matches!(c.verdict, Verdict::Refused { .. }));
+        if !asked {
+            return retire;
+        }
+        let key = || self.instance.key.clone();
+        match &self.instance.seen {
+            Seen::Never | Seen::Unknown { .. } => Need::Wait(self.poll(), Why::Unseen(key())),
+            Seen::Present { observed, .. } if self.instance.present().is_some() => self.need_of_leaving(observed),
+            Seen::Present { .. } if self.instance.foreign().is_some() && self.all_over() => retire,
+            Seen::Present { .. } | Seen::Absent { .. } => {
+                if self.all_over() && self.absent_for_good() {
+                    retire
+                } else {
+                    Need::Wait(self.poll(), Why::Absence(key()))
+                }
+            }
+        }
+    }
+
+    fn need_of_leaving(&self, observed: &Observed) -> Need {
+        let key = || self.instance.key.clone();
+        if observed.presence == Presence::Leaving {
+            return Need::Wait(self.poll(), Why::CloudAtWork(key()));
+        }
+        let Some(last) = self.calls.last().filter(|c| c.verb == Verb::Delete) else { return Need::Delete };
+        let since = last.decided_at.unwrap_or(last.written_at);
+        let tries = self.streak(Verb::Delete);
+        match &last.verdict {
+            Verdict::Refused { kind, detail } => self.after_refused_delete(last, kind, detail, tries),
+            Verdict::Accepted | Verdict::FoundDone => {
+                // Taken and still shown: the cloud's views lag, or the delete did not take.
+                let until = plus(since, self.config.visibility_lag_ms.max(self.backoff(tries)));
+                self.not_before(until, Need::Delete)
+            }
+            Verdict::FoundUndone | Verdict::Open => self.not_before(plus(since, self.backoff(tries)), Need::Delete),
+        }
+    }
+
+    fn after_refused_delete(&self, last: &ProviderCall, kind: &str, detail: &ProviderDetail, tries: u32) -> Need {
+        let since = last.decided_at.unwrap_or(last.written_at);
+        match kind_of_name(kind) {
+            CallErrorKind::Throttled | CallErrorKind::NotSent | CallErrorKind::NotFound => {
+                self.not_before(plus(since, self.backoff(tries)), Need::Delete)
+            }
+            // Something that still hangs on it is on its way out: a few tries, then a person.
+            CallErrorKind::Invalid | CallErrorKind::SlotTaken | CallErrorKind::Quota | CallErrorKind::Conflict
+                if tries < 5 =>
+            {
+                self.not_before(plus(since, self.backoff(tries)), Need::Delete)
+            }
+            kind @ (CallErrorKind::Invalid
+            | CallErrorKind::SlotTaken
+            | CallErrorKind::Quota
+            | CallErrorKind::Conflict
+            | CallErrorKind::Unauthenticated
+            | CallErrorKind::Forbidden
+            | CallErrorKind::Unavailable
+            | CallErrorKind::Unknown
+            | CallErrorKind::Malformed) => {
+                let until = plus(since, self.slow(tries));
+                if self.situation.now >= until {
+                    Need::Delete
+                } else {
+                    Need::Trouble(self.refusal(kind, "the delete", detail), until)
+                }
+            }
+        }
+    }
+
+    // ---- refusals -------------------------------------------------------------------------------------------------
+
+    fn after_refusal(
+        &self,
+        channel: &NegotiatedChannel,
+        last: &ProviderCall,
+        kind: &str,
+        detail: &ProviderDetail,
+        again: Need,
+    ) -> Need {
+        let since = last.decided_at.unwrap_or(last.written_at);
+        let tries = self.streak(last.verb);
+        let what = if last.verb == Verb::Update { "the update" } else { "the create" };
+        let kind = kind_of_name(kind);
+        match kind {
+            CallErrorKind::Throttled | CallErrorKind::NotSent => {
+                self.not_before(plus(since, self.backoff(tries)), again)
+            }
+            CallErrorKind::NotFound if tries < 4 => self.not_before(plus(since, self.backoff(tries)), again),
+            CallErrorKind::SlotTaken if last.verb == Verb::Create => {
+                // A conflict means "look again": what holds the slot may be our own, not visible yet.
+                let until = plus(since, self.config.visibility_lag_ms);
+                if self.situation.now < until {
+                    Need::Wait(self.soon(until), Why::Unanswered(self.instance.key.clone()))
+                } else {
+                    self.walk_back(channel, Some(detail))
+                }
+            }
+            CallErrorKind::Invalid if names_negotiated(detail, channel.sides.get(self.instance.key.end)) => {
+                self.walk_back(channel, Some(detail))
+            }
+            CallErrorKind::Invalid
+            | CallErrorKind::NotFound
+            | CallErrorKind::Quota
+            | CallErrorKind::Forbidden
+            | CallErrorKind::Unauthenticated
+            | CallErrorKind::SlotTaken
+            | CallErrorKind::Conflict
+            | CallErrorKind::Unavailable
+            | CallErrorKind::Unknown
+            | CallErrorKind::Malformed => {
+                let until = plus(since, self.slow(tries));
+                if self.situation.now >= until {
+                    again
+                } else {
+                    Need::Trouble(self.refusal(kind, what, detail), until)
+                }
+            }
+        }
+    }
+
+    fn refusal(&self, kind: CallErrorKind, what: &str, detail: &ProviderDetail) -> Trouble {
+        let (code, remediation) = match kind {
+            CallErrorKind::Quota => {
+                (TroubleCode::Quota, "raise the quota with the cloud, or free some of it; Tieline tries again by itself")
+            }
+            CallErrorKind::Forbidden => (
+                TroubleCode::Forbidden,
+                "give the account's credential the permission that the cloud names; Tieline tries again by itself",
+            ),
+            CallErrorKind::Unauthenticated => {
+                (TroubleCode::Unauthenticated, "renew the account's credential; Tieline tries again by itself")
+            }
+            CallErrorKind::NotFound => (
+                TroubleCode::ParentMissing,
+                "check that the port and the attach point of tieline.toml still exist; Tieline tries again by itself",
+            ),
+            CallErrorKind::Invalid
+            | CallErrorKind::SlotTaken
+            | CallErrorKind::Conflict
+            | CallErrorKind::Throttled
+            | CallErrorKind::Unavailable
+            | CallErrorKind::Unknown
+            | CallErrorKind::NotSent
+            | CallErrorKind::Malformed => {
+                (TroubleCode::Invalid, "change the connection so that the cloud takes it, or delete it")
+            }
+        };
+        let message = format!("{} refused {what} of {}: {}", detail.name, self.instance.key.kind, detail.message);
+        self.trouble(code, message, remediation.to_owned(), Some(detail.clone()))
+    }
+
+    fn walk_back(&self, channel: &NegotiatedChannel, detail: Option<&ProviderDetail>) -> Need {
+        if let Some(trouble) = self.situation.stuck.get(&channel.channel_id) {
+            return Need::Trouble(trouble.clone(), plus(self.situation.now, self.slow(2)));
+        }
+        if self.situation.walk_backs.get(&channel.channel_id).copied().unwrap_or(0) >= MAX_WALK_BACKS {
+            let trouble = self.trouble(
+                TroubleCode::WalkBacksUsedUp,
+                format!("{MAX_WALK_BACKS} configurations of channel {} were refused", channel.channel_id),
+                "wish for another VLAN or subnet in `wanted`, or free what is in use on the ports".to_owned(),
+                detail.cloned(),
+            );
+            return Need::Trouble(trouble, plus(self.situation.now, self.slow(2)));
+        }
+        let mut refused = Refused::default();
+        for side in [&channel.sides.a, &channel.sides.b] {
+            refused.vlans.insert(side.vlan.get());
+        }
+        refused.subnets.extend(channel.reserved_subnets.iter().copied());
+        Need::Act(Step::WalkBack {
+            channel_id: channel.channel_id.clone(),
+            generation: channel.generation,
+            refused,
+            detail: detail.cloned(),
+        })
+    }
+
+    // ---- small things ---------------------------------------------------------------------------------------------
+
+    fn provider_missing(&self) -> Need {
+        let trouble = self.trouble(
+            TroubleCode::ProviderMissing,
+            format!("this binary does not know the cloud of account {}", self.instance.account_id),
+            "run a build of Tieline that has this provider".to_owned(),
+            None,
+        );
+        Need::Trouble(trouble, plus(self.situation.now, self.slow(2)))
+    }
+
+    fn trouble(
+        &self,
+        code: TroubleCode,
+        message: String,
+        remediation: String,
+        detail: Option<ProviderDetail>,
+    ) -> Trouble {
+        Trouble {
+            code,
+            channel_id: self.instance.channel_id.clone(),
+            key: Some(self.instance.key.clone()),
+            instance_id: Some(self.instance.id),
+            message,
+            remediation,
+            detail,
+        }
+    }
+
+    fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Option<Vec<tieline_providers::Change>> {
+        self.situation.rules.rules(&self.instance.account_id).map(|rules| rules.diff(spec, observed))
+    }
+
+    /// Absent twice, a lag apart.
+    fn absent_for_good(&self) -> bool {
+        match &self.instance.seen {
+            Seen::Absent { since, at, times } => *times >= 2 && *at >= plus(*since, self.config.visibility_lag_ms),
+            // A tombstone is the cloud's own word that it is gone.
+            seen @ Seen::Present { .. } => is_tombstone(seen),
+            Seen::Never | Seen::Unknown { .. } => false,
+        }
+    }
+
+    fn last_look(&self) -> Option<Timestamp> {
+        match &self.instance.seen {
+            Seen::Absent { at, .. } | Seen::Present { at, .. } => Some(*at),
+            Seen::Never | Seen::Unknown { .. } => None,
+        }
+    }
+
+    /// Whether no create that went without an answer can still show up, by the last look.
+    fn all_over(&self) -> bool {
+        self.calls
+            .iter()
+            .filter(|c| c.verb == Verb::Create && matches!(c.verdict, Verdict::FoundUndone | Verdict::Open))
+            .all(|c| self.last_look() >= Some(self.over(c)))
+    }
+
+    /// Calls of this verb at the end of the ledger.
+    fn streak(&self, verb: Verb) -> u32 {
+        let run = self.calls.iter().rev().take_while(|c| c.verb == verb).count();
+        u32::try_from(run).unwrap_or(u32::MAX)
+    }
+
+    fn not_before(&self, until: Timestamp, need: Need) -> Need {
+        if self.situation.now >= until {
+            need
+        } else {
+            Need::Wait(self.soon(until), Why::BackOff(self.instance.key.clone()))
+        }
+    }
+
+    fn poll(&self) -> Timestamp {
+        plus(self.situation.now, self.config.poll_ms)
+    }
+
+    /// The time itself, or the next poll if that comes earlier: a clock that was stepped back must not stall for long.
+    fn soon(&self, until: Timestamp) -> Timestamp {
+        let now = self.situation.now;
+        if until <= now { self.poll() } else { super::time::earlier(until, self.poll()) }
+    }
+
+    /// Milliseconds before another try of what may succeed soon.
+    fn backoff(&self, tries: u32) -> u64 {
+        let doubled = 1u64.checked_shl(tries.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
+        self.config.poll_ms.saturating_mul(doubled).min(300_000.max(self.config.poll_ms))
+    }
+
+    /// Milliseconds before another try of what a person has to mend.
+    fn slow(&self, tries: u32) -> u64 {
+        let doubled = 1u64.checked_shl(tries.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
+        self.config.poll_ms.saturating_mul(12).saturating_mul(doubled).min(3_600_000)
+    }
+}
+
+/// Walk-backs of a channel before a person is asked.
+pub(super) const MAX_WALK_BACKS: u32 = 3;
+
+/// A terminal state counts as absent.
+fn is_tombstone(seen: &Seen) -> bool {
+    match seen {
+        Seen::Present { observed, .. } => observed.presence == Presence::Gone,
+        Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => false,
+    }
+}
+
+/// Whether a refusal is about a value that was negotiated: clouds quote the value that they refuse.
+fn names_negotiated(detail: &ProviderDetail, side: &FeatureSide) -> bool {
+    let mut values = vec![side.vlan.to_string()];
+    match &side.ipv4 {
+        Addressing::Fixed(pair) => {
+            values.extend([pair.subnet.to_string(), pair.host.to_string(), pair.peer.to_string()]);
+        }
+        Addressing::CloudPicks(subnets) | Addressing::Awaited(subnets) => {
+            values.extend(subnets.iter().map(ToString::to_string));
+        }
+    }
+    let words = |c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '/' || c == ':');
+    detail.message.split(words).any(|word| {
+        let word = word.trim_matches(['.', ':', '/']);
+        values.iter().any(|value| word == value || word.split('/').next() == Some(value.as_str()))
+    })
+}

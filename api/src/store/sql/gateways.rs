@@ -1,0 +1,170 @@
+//! Join tokens, gateways, and what their configurations are computed from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tieline_openapi::{
+    ids::{GatewayGroupId, GatewayId, ProjectId},
+    v1::{Gateway, GatewayState, JoinRequest},
+};
+
+use super::{
+    SqlStore, principals, records,
+    row::{Row, Value, args, to_doc},
+};
+use crate::store::{GatewayInputs, NewGateway, NewJoinToken, Page, StoreError};
+
+const COLUMNS: &str =
+    "id, gateway_group, attach_point_id, request, configuration_version, last_heard_at, created_at, number";
+
+fn gateway(row: &mut Row) -> Result<(Gateway, u32), StoreError> {
+    let id = row.id()?;
+    let group: GatewayGroupId = row.id()?;
+    let attach_point_id = row.id()?;
+    let request: JoinRequest = row.doc("gateway")?;
+    let configuration_version = row.opt_int()?.map(|n| u64::try_from(n).unwrap_or(0));
+    let last_heard_at = row.opt_time()?;
+    let gateway = Gateway {
+        id,
+        group,
+        attach_point_id,
+        name: request.name,
+        private_address: request.private_address,
+        lanes: request.lanes,
+        steering: request.steering,
+        // Whether it fell silent is for the reader to tell, who knows the time and the report interval.
+        state: if last_heard_at.is_some() { GatewayState::Live } else { GatewayState::Joined },
+        configuration_version,
+        last_heard_at,
+        created_at: row.time()?,
+    };
+    Ok((gateway, row.small()?))
+}
+
+impl SqlStore {
+    pub(super) async fn add_join_token(&self, project: &ProjectId, new: NewJoinToken) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write
+            .execute(
+                "INSERT INTO join_tokens (id, project, gateway_group, attach_point_id, hash, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+                args![
+                    new.id.uuid(),
+                    project.as_str(),
+                    new.group.as_str(),
+                    new.attach_point_id.as_str(),
+                    new.hash,
+                    new.expires_at
+                ],
+            )
+            .await?;
+        principals::audit(&mut write, &new.audit).await?;
+        write.commit().await
+    }
+
+    pub(super) async fn join(&self, join_hash: [u8; 32], new: NewGateway) -> Result<Gateway, StoreError> {
+        let mut write = self.write().await?;
+        let spent = write
+            .row(
+                "UPDATE join_tokens SET used_at = $2 WHERE hash = $1 AND used_at IS NULL AND expires_at > $2
+                 RETURNING project, gateway_group, attach_point_id",
+                args![join_hash, new.at],
+            )
+            .await?;
+        let mut right = spent.ok_or(StoreError::Spent)?;
+        let (project, group, attach_point) = (right.text()?, right.text()?, right.text()?);
+        let number = write
+            .row("UPDATE counters SET value = value + 1 WHERE name = 'gateway_number' RETURNING value", args![])
+            .await?
+            .ok_or(StoreError::NotFound)?
+            .count()?;
+        let sql = format!(
+            "INSERT INTO gateways (id, project, number, gateway_group, attach_point_id, request, credential_hash,
+                 created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {COLUMNS}"
+        );
+        let row = write
+            .row(
+                &sql,
+                args![
+                    new.id.uuid(),
+                    project,
+                    number,
+                    group,
+                    attach_point,
+                    to_doc("gateway", &new.request)?,
+                    new.credential_hash,
+                    new.at
+                ],
+            )
+            .await?;
+        let (joined, _) = gateway(&mut row.ok_or(StoreError::NotFound)?)?;
+        write.event(new.event);
+        write.configuration_changed();
+        write.commit().await?;
+        Ok(joined)
+    }
+
+    pub(super) async fn list_gateways(&self, project: &ProjectId, page: Page) -> Result<Vec<Gateway>, StoreError> {
+        let mut tx = self.read().await?;
+        let sql = format!("SELECT {COLUMNS} FROM gateways WHERE project = $1 AND id > $2 ORDER BY id LIMIT $3");
+        let after = page.after.map(|id| id.to_string()).unwrap_or_default();
+        let rows = tx.rows(&sql, args![project.as_str(), after, page.limit]).await?;
+        tx.done().await?;
+        rows.into_iter().map(|mut row| Ok(gateway(&mut row)?.0)).collect()
+    }
+
+    pub(super) async fn find_gateway(&self, project: &ProjectId, id: GatewayId) -> Result<Gateway, StoreError> {
+        let mut tx = self.read().await?;
+        let sql = format!("SELECT {COLUMNS} FROM gateways WHERE id = $1 AND project = $2");
+        let row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?;
+        tx.done().await?;
+        Ok(gateway(&mut row.ok_or(StoreError::NotFound)?)?.0)
+    }
+
+    pub(super) async fn inputs_of_gateway(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
+        let mut tx = self.read().await?;
+        let mut row = tx
+            .row("SELECT attach_point_id, project FROM gateways WHERE id = $1", args![id.uuid()])
+            .await?
+            .ok_or(StoreError::NotFound)?;
+        let (attach_point, project) = (row.text()?, row.text()?);
+        let version = tx
+            .row("SELECT value FROM counters WHERE name = 'configuration'", args![])
+            .await?
+            .ok_or(StoreError::NotFound)?
+            .count()?;
+        let sql = format!(
+            "SELECT {} FROM connections
+             WHERE project = $2 AND (a_attach_point_id = $1 OR b_attach_point_id = $1) ORDER BY id",
+            records::COLUMNS
+        );
+        let rows = tx.rows(&sql, args![attach_point.as_str(), project.as_str()]).await?;
+        let mut connections =
+            rows.into_iter().map(|mut row| records::record(&mut row)).collect::<Result<Vec<_>, _>>()?;
+        records::complete(&mut tx, &mut connections, false).await?;
+
+        let mut points: BTreeSet<String> = connections
+            .iter()
+            .flat_map(|c| [&c.intent.a, &c.intent.b])
+            .map(|end| end.attach_point_id.to_string())
+            .collect();
+        points.insert(attach_point);
+        let mut arguments: Vec<Value> = points.into_iter().map(Value::from).collect();
+        let places = records::list(arguments.len());
+        arguments.push(Value::from(project));
+        let sql = format!(
+            "SELECT {COLUMNS} FROM gateways WHERE attach_point_id IN {places} AND project = ${} ORDER BY id",
+            arguments.len()
+        );
+        let mut numbers = BTreeMap::new();
+        let mut gateways = Vec::new();
+        for mut row in tx.rows(&sql, arguments).await? {
+            let (gateway, number) = gateway(&mut row)?;
+            numbers.insert(gateway.id, number);
+            gateways.push(gateway);
+        }
+        tx.done().await?;
+        let gateway = gateways.iter().find(|g| g.id == id).cloned().ok_or(StoreError::NotFound)?;
+        Ok(GatewayInputs { gateway, version, connections, gateways, numbers })
+    }
+}

@@ -1,0 +1,229 @@
+//! Instances and the ledger of provider calls. Neither is ever deleted: a resource that turns up in a cloud years later
+//! must still find its row.
+
+use tieline_openapi::{
+    ids::{AccountId, ConnectionId, InstanceId, ProviderCallId},
+    v1::Timestamp,
+};
+use tieline_providers::{Observed, ResourceKey};
+
+use super::{
+    SqlStore,
+    row::{args, to_doc, to_word},
+    tx::Tx,
+};
+use crate::{
+    plan::step::{Instance, ProviderCall, Seen, Verdict},
+    store::{LedgerFacts, StoreError},
+};
+
+/// What of an instance a gateway's configuration may depend on: not when it was looked at.
+fn told_to_gateways(instance: &Instance) -> (Option<&String>, Option<&Observed>) {
+    let present = match &instance.seen {
+        Seen::Present { observed, .. } => Some(observed.as_ref()),
+        Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => None,
+    };
+    (instance.cloud_id.as_ref(), present)
+}
+
+/// Writes an instance; true if it changed in what others than the engine look at.
+pub(super) async fn put_instance(
+    tx: &mut Tx,
+    connection: ConnectionId,
+    instance: &Instance,
+) -> Result<bool, StoreError> {
+    let old = tx
+        .row("SELECT doc FROM instances WHERE id = $1", args![instance.id.uuid()])
+        .await?
+        .map(|mut row| row.doc::<Instance>("instance"))
+        .transpose()?;
+    let changed = old.as_ref().is_none_or(|old| told_to_gateways(old) != told_to_gateways(instance));
+    if old.is_some() {
+        tx.execute(
+            "UPDATE instances SET cloud_id = $3, doc = $4 WHERE id = $1 AND connection_id = $2",
+            args![instance.id.uuid(), connection.uuid(), instance.cloud_id.clone(), to_doc("instance", instance)?],
+        )
+        .await?;
+        return Ok(changed);
+    }
+    let written = tx
+        .execute(
+            "INSERT INTO instances (id, connection_id, project, channel_id, generation, side, kind, account_id, cloud_id,
+                 doc)
+             SELECT $1, id, project, $3, $4, $5, $6, $7, $8, $9 FROM connections WHERE id = $2
+             ON CONFLICT (connection_id, channel_id, generation, side, kind) WHERE retired_at IS NULL DO NOTHING",
+            args![
+                instance.id.uuid(),
+                connection.uuid(),
+                instance.channel_id.as_str(),
+                instance.channel_generation,
+                instance.key.end.as_str(),
+                instance.key.kind.as_str(),
+                instance.account_id.as_str(),
+                instance.cloud_id.clone(),
+                to_doc("instance", instance)?
+            ],
+        )
+        .await?;
+    if written == 0 {
+        let what = format!("{} of channel {} has a living instance", instance.key.kind, instance.channel_id);
+        return Err(StoreError::AllocationTaken { what });
+    }
+    Ok(changed)
+}
+
+/// An instance is gone for good.
+pub(super) async fn retire_instance(tx: &mut Tx, connection: ConnectionId, id: InstanceId) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE instances SET retired_at = {now} WHERE id = $1 AND connection_id = $2 AND retired_at IS NULL",
+        args![id.uuid(), connection.uuid()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// What a ledger row says beside the call itself.
+pub(super) struct About {
+    pub(super) key: ResourceKey,
+    pub(super) account_id: AccountId,
+    pub(super) name: String,
+    pub(super) token: String,
+    pub(super) digest: [u8; 32],
+}
+
+/// Writes a ledger row, before the wire.
+pub(super) async fn open_call(
+    tx: &mut Tx,
+    connection: ConnectionId,
+    call: &ProviderCall,
+    about: About,
+) -> Result<(), StoreError> {
+    // The fence has locked the connection: its rows are numbered one after the other.
+    let written = tx
+        .execute(
+            "INSERT INTO provider_calls (id, seq, instance_id, connection_id, project, verb, identity, side, kind,
+                 account_id, name, token, digest, written_at, deadline, verdict, is_open, decided_at)
+             SELECT $1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM provider_calls WHERE connection_id = $3),
+                    $2, id, project, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
+             FROM connections WHERE id = $3",
+            args![
+                call.id.uuid(),
+                call.instance_id.uuid(),
+                connection.uuid(),
+                to_word("verb", &call.verb)?,
+                to_doc("identity", &call.identity)?,
+                about.key.end.as_str(),
+                about.key.kind.as_str(),
+                about.account_id.as_str(),
+                about.name,
+                about.token,
+                about.digest,
+                call.written_at,
+                call.deadline,
+                to_doc("verdict", &call.verdict)?,
+                call.verdict == Verdict::Open,
+                call.decided_at
+            ],
+        )
+        .await?;
+    if written == 1 { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+/// Writes what became of a call.
+pub(super) async fn decide_call(
+    tx: &mut Tx,
+    connection: ConnectionId,
+    id: ProviderCallId,
+    verdict: &Verdict,
+    at: Timestamp,
+    cloud_id: Option<String>,
+    request_id: Option<String>,
+) -> Result<(), StoreError> {
+    let written = tx
+        .execute(
+            "UPDATE provider_calls
+             SET verdict = $3, is_open = $4, decided_at = $5, cloud_id = COALESCE($6, cloud_id),
+                 request_id = COALESCE($7, request_id)
+             WHERE id = $1 AND connection_id = $2",
+            args![
+                id.uuid(),
+                connection.uuid(),
+                to_doc("verdict", verdict)?,
+                *verdict == Verdict::Open,
+                at,
+                cloud_id,
+                request_id
+            ],
+        )
+        .await?;
+    if written == 1 { Ok(()) } else { Err(StoreError::NotFound) }
+}
+
+/// The ledger of a connection: of its living instances, and every call without verdict; oldest first.
+pub(super) async fn calls(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<ProviderCall>, StoreError> {
+    let rows = tx
+        .rows(
+            "SELECT c.id, c.instance_id, c.verb, c.identity, c.written_at, c.deadline, c.verdict, c.decided_at
+             FROM provider_calls c LEFT JOIN instances i ON i.id = c.instance_id
+             WHERE c.connection_id = $1 AND (i.retired_at IS NULL OR c.is_open = 1) ORDER BY c.seq",
+            args![connection.uuid()],
+        )
+        .await?;
+    rows.into_iter()
+        .map(|mut row| {
+            Ok(ProviderCall {
+                id: row.id()?,
+                instance_id: row.id()?,
+                verb: row.word("verb")?,
+                identity: row.doc("identity")?,
+                written_at: row.time()?,
+                deadline: row.time()?,
+                verdict: row.doc("verdict")?,
+                decided_at: row.opt_time()?,
+            })
+        })
+        .collect()
+}
+
+impl SqlStore {
+    pub(super) async fn facts(&self, instance: InstanceId) -> Result<Option<LedgerFacts>, StoreError> {
+        let mut tx = self.read().await?;
+        let id = || args![instance.uuid()];
+        let row = tx
+            .row("SELECT connection_id, project, cloud_id, retired_at, doc FROM instances WHERE id = $1", id())
+            .await?;
+        let Some(mut row) = row else { return Ok(None) };
+        let (connection_id, project, recorded) = (row.id()?, row.id()?, row.opt_text()?);
+        let live = row.opt_int()?.is_none();
+        let document: Instance = row.doc("instance")?;
+        let mut facts = LedgerFacts {
+            connection_id,
+            project,
+            key: document.key,
+            cloud_id: recorded,
+            live,
+            first_create_at: None,
+            open: false,
+            last_verb: None,
+        };
+        let rows = tx
+            .rows(
+                "SELECT verb, written_at, is_open, cloud_id FROM provider_calls WHERE instance_id = $1 ORDER BY seq",
+                id(),
+            )
+            .await?;
+        tx.done().await?;
+        let mut told = None;
+        for mut row in rows {
+            let (verb, written_at) = (row.word("verb")?, row.time()?);
+            if verb == tieline_openapi::v1::Verb::Create && facts.first_create_at.is_none() {
+                facts.first_create_at = Some(written_at);
+            }
+            facts.open |= row.int()? != 0;
+            facts.last_verb = Some(verb);
+            told = row.opt_text()?.or(told);
+        }
+        facts.cloud_id = facts.cloud_id.or(told);
+        Ok(Some(facts))
+    }
+}

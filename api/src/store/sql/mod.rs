@@ -1,0 +1,128 @@
+//! The store's methods, written once for both databases: the SQL in here is what SQLite and Postgres have in common, with
+//! `$1` for arguments and `{now}` for the store's time. What differs stands in [`super::sqlite`] and [`super::postgres`].
+
+mod allocations;
+mod answers;
+mod claims;
+mod connections;
+pub(crate) mod error;
+mod events;
+mod gateways;
+mod housekeeping;
+mod leases;
+mod ledger;
+pub(crate) mod migrate;
+mod operations;
+mod principals;
+mod records;
+pub(crate) mod row;
+mod samples;
+mod store;
+pub(crate) mod tx;
+mod writes;
+
+use std::sync::Arc;
+
+use tieline_openapi::v1::Timestamp;
+
+use self::{
+    row::args,
+    tx::{Tx, Write},
+};
+use super::{OpenOptions, StoreError, StoreTime, postgres::PostgresPool, sqlite::SqlitePools};
+
+/// A due or lease time further ahead than this (24 h) can only come from a clock that was stepped back: it counts as now.
+pub(crate) const LONGEST_WAIT_MS: u64 = 24 * 3_600_000;
+
+/// Which database.
+pub(crate) enum Backend {
+    Sqlite(SqlitePools),
+    Postgres(PostgresPool),
+}
+
+/// The store on a SQL database.
+pub struct SqlStore {
+    backend: Backend,
+    options: OpenOptions,
+}
+
+impl std::fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlStore").finish_non_exhaustive()
+    }
+}
+
+impl SqlStore {
+    /// Opens, migrates and locks a database.
+    ///
+    /// # Errors
+    /// As [`super::open`].
+    pub async fn open(url: &str, options: OpenOptions) -> Result<Arc<Self>, StoreError> {
+        let backend = if url.starts_with("sqlite:") {
+            Backend::Sqlite(SqlitePools::open(url).await?)
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            Backend::Postgres(PostgresPool::open(url).await?)
+        } else {
+            return Err(StoreError::Unusable {
+                reason: "its URL begins neither with sqlite:// nor with postgres://".to_owned(),
+                source: None,
+            });
+        };
+        let store = Self { backend, options };
+        if store.options.time == StoreTime::Row {
+            let mut write = store.write().await?;
+            write
+                .execute("CREATE TABLE IF NOT EXISTS store_time (one BIGINT PRIMARY KEY, now_ms BIGINT)", args![])
+                .await?;
+            write
+                .execute("INSERT INTO store_time (one, now_ms) VALUES (1, 0) ON CONFLICT (one) DO NOTHING", args![])
+                .await?;
+            write.commit().await?;
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Sets the time of a store that was opened with [`StoreTime::Row`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when it was not.
+    pub async fn set_time(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write.execute("UPDATE store_time SET now_ms = $1 WHERE one = 1", args![now]).await?;
+        write.commit().await
+    }
+
+    /// Closes every connection to the database; later calls answer [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        match &self.backend {
+            Backend::Sqlite(pools) => pools.close().await,
+            Backend::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Begins a writing transaction.
+    async fn write(&self) -> Result<Write, StoreError> {
+        let tx = match &self.backend {
+            Backend::Sqlite(pools) => Tx::sqlite(pools.begin_write().await?, self.now_sql()),
+            Backend::Postgres(pool) => Tx::postgres(pool.begin_write().await?, self.now_sql()),
+        };
+        Ok(Write::new(tx, self.options.hints.clone()))
+    }
+
+    /// Begins a reading transaction: all its statements see the same moment.
+    async fn read(&self) -> Result<Tx, StoreError> {
+        Ok(match &self.backend {
+            Backend::Sqlite(pools) => Tx::sqlite(pools.begin_read().await?, self.now_sql()),
+            Backend::Postgres(pool) => Tx::postgres(pool.begin_read().await?, self.now_sql()),
+        })
+    }
+
+    /// The one SQL expression for the store's time, in milliseconds.
+    const fn now_sql(&self) -> &'static str {
+        match (&self.options.time, &self.backend) {
+            (StoreTime::Row, _) => "(SELECT now_ms FROM store_time)",
+            (StoreTime::Database, Backend::Sqlite(_)) => super::sqlite::NOW,
+            (StoreTime::Database, Backend::Postgres(_)) => super::postgres::NOW,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Operations and plans. Both outlive their connection.
+
+use tieline_openapi::{
+    ids::{ConnectionId, OperationId, PlanId, ProjectId},
+    v1::{Operation, Plan},
+};
+
+use super::{
+    SqlStore,
+    row::{args, to_doc},
+    tx::Tx,
+};
+use crate::store::{Page, StoreError};
+
+/// Writes a new operation.
+pub(super) async fn insert(tx: &mut Tx, project: &str, operation: &Operation) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO operations (id, project, connection_id, finished_at, doc) VALUES ($1, $2, $3, $4, $5)",
+        args![
+            operation.id.uuid(),
+            project,
+            operation.target.uuid(),
+            operation.finished_at,
+            to_doc("operation", operation)?
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Writes how far an operation is, unless it has ended: what is final stays.
+pub(super) async fn replace(tx: &mut Tx, operation: &Operation) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE operations SET finished_at = $2, doc = $3 WHERE id = $1 AND finished_at IS NULL",
+        args![operation.id.uuid(), operation.finished_at, to_doc("operation", operation)?],
+    )
+    .await?;
+    Ok(())
+}
+
+impl SqlStore {
+    pub(super) async fn find_operation(&self, project: &ProjectId, id: OperationId) -> Result<Operation, StoreError> {
+        let mut tx = self.read().await?;
+        let row = tx
+            .row("SELECT doc FROM operations WHERE id = $1 AND project = $2", args![id.uuid(), project.as_str()])
+            .await?;
+        tx.done().await?;
+        row.ok_or(StoreError::NotFound)?.doc("operation")
+    }
+
+    pub(super) async fn list_operations(
+        &self,
+        project: &ProjectId,
+        connection: Option<ConnectionId>,
+        page: Page,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let mut tx = self.read().await?;
+        // After every UUID comes this text.
+        let before = page.after.map_or_else(|| "~".to_owned(), |id| id.to_string());
+        let rows = match connection {
+            None => {
+                let sql = "SELECT doc FROM operations WHERE project = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+                tx.rows(sql, args![project.as_str(), before, page.limit]).await?
+            }
+            Some(connection) => {
+                let sql = "SELECT doc FROM operations WHERE project = $1 AND id < $2 AND connection_id = $4
+                           ORDER BY id DESC LIMIT $3";
+                tx.rows(sql, args![project.as_str(), before, page.limit, connection.uuid()]).await?
+            }
+        };
+        tx.done().await?;
+        rows.into_iter().map(|mut row| row.doc("operation")).collect()
+    }
+
+    pub(super) async fn save_plan(
+        &self,
+        project: &ProjectId,
+        plan: &Plan,
+        request: &serde_json::Value,
+    ) -> Result<(), StoreError> {
+        let id =
+            plan.id.ok_or_else(|| StoreError::Invalid { reason: "a plan without an id is a dry run".to_owned() })?;
+        let mut write = self.write().await?;
+        write
+            .execute(
+                "INSERT INTO plans (id, project, expires_at, doc, request) VALUES ($1, $2, $3, $4, $5)",
+                args![
+                    id.uuid(),
+                    project.as_str(),
+                    plan.expires_at,
+                    to_doc("plan", plan)?,
+                    to_doc("plan request", request)?
+                ],
+            )
+            .await?;
+        write.commit().await
+    }
+
+    pub(super) async fn find_plan(
+        &self,
+        project: &ProjectId,
+        id: PlanId,
+    ) -> Result<(Plan, serde_json::Value), StoreError> {
+        let mut tx = self.read().await?;
+        let row = tx
+            .row("SELECT doc, request FROM plans WHERE id = $1 AND project = $2", args![id.uuid(), project.as_str()])
+            .await?;
+        tx.done().await?;
+        let mut row = row.ok_or(StoreError::NotFound)?;
+        Ok((row.doc("plan")?, row.doc("plan request")?))
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading connections with everything that a view needs.
+
+use std::collections::BTreeMap;
+
+use tieline_openapi::{
+    ids::{ConnectionId, GatewayId, ProjectId},
+    v1::{ConnectionState, End, PathSample},
+};
+use uuid::Uuid;
+
+use super::{
+    SqlStore,
+    row::{Row, Value, args},
+    tx::Tx,
+};
+use crate::store::{ConnectionFilter, ConnectionRecord, Page, StoreError};
+
+/// The columns of a record.
+pub(super) const COLUMNS: &str = "id, project, kind, intent, generation, observed_generation, negotiated, status,
+    last_operation_id, created_at, updated_at, deletion_requested_at";
+
+/// Records that are completed with one statement each for instances and samples.
+const CHUNK: usize = 200;
+
+/// A record without instances and samples.
+pub(super) fn record(row: &mut Row) -> Result<ConnectionRecord, StoreError> {
+    Ok(ConnectionRecord {
+        id: row.id()?,
+        project: row.id()?,
+        kind: row.word("connection kind")?,
+        intent: row.doc("intent")?,
+        generation: row.count()?,
+        observed_generation: row.count()?,
+        negotiated: row.doc("negotiated configuration")?,
+        status: row.doc("status")?,
+        instances: Vec::new(),
+        samples: Vec::new(),
+        gateway_ends: BTreeMap::new(),
+        last_operation: row.id()?,
+        created_at: row.time()?,
+        updated_at: row.time()?,
+        deletion_requested_at: row.opt_time()?,
+    })
+}
+
+/// `($1, $2, ...)`.
+pub(super) fn list(n: usize) -> String {
+    let places: Vec<String> = (1..=n).map(|i| format!("${i}")).collect();
+    format!("({})", places.join(", "))
+}
+
+/// Adds the instances, and the samples where they are asked for.
+pub(super) async fn complete(
+    tx: &mut Tx,
+    records: &mut [ConnectionRecord],
+    with_samples: bool,
+) -> Result<(), StoreError> {
+    for chunk in records.chunks_mut(CHUNK) {
+        let at: BTreeMap<ConnectionId, usize> = chunk.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
+        let ids: Vec<Value> = chunk.iter().map(|r| Value::from(r.id.uuid())).collect();
+        let sql = format!(
+            "SELECT connection_id, doc FROM instances WHERE connection_id IN {} AND retired_at IS NULL
+             ORDER BY connection_id, id",
+            list(ids.len())
+        );
+        for mut row in tx.rows(&sql, ids.clone()).await? {
+            let id: ConnectionId = row.id()?;
+            if let Some(&i) = at.get(&id) {
+                chunk[i].instances.push(row.doc("instance")?);
+            }
+        }
+        if !with_samples {
+            continue;
+        }
+        let sql = format!(
+            "SELECT s.connection_id, s.gateway_id, g.attach_point_id, s.doc
+             FROM latest_samples s JOIN gateways g ON g.id = s.gateway_id
+             WHERE s.connection_id IN {} ORDER BY s.connection_id, s.gateway_id, s.peer_id, s.path",
+            list(ids.len())
+        );
+        for mut row in tx.rows(&sql, ids).await? {
+            let (id, gateway, attach_point): (ConnectionId, GatewayId, String) = (row.id()?, row.id()?, row.text()?);
+            let sample: PathSample = row.doc("sample")?;
+            if let Some(&i) = at.get(&id) {
+                let end = if chunk[i].intent.a.attach_point_id.as_str() == attach_point { End::A } else { End::B };
+                chunk[i].gateway_ends.insert(gateway, end);
+                chunk[i].samples.push(sample);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn passes(record: &ConnectionRecord, filter: &ConnectionFilter) -> bool {
+    let state = if record.deletion_requested_at.is_some() {
+        ConnectionState::Deleting
+    } else {
+        record.status.state.unwrap_or(ConnectionState::Pending)
+    };
+    (filter.states.is_empty() || filter.states.contains(&state))
+        && filter.labels.iter().all(|(key, value)| record.intent.labels.get(key) == Some(value))
+        && filter.family.is_none_or(|family| record.intent.families.contains(&family))
+}
+
+impl SqlStore {
+    pub(super) async fn find_connection(
+        &self,
+        project: &ProjectId,
+        id: ConnectionId,
+    ) -> Result<ConnectionRecord, StoreError> {
+        let mut tx = self.read().await?;
+        let sql = format!("SELECT {COLUMNS} FROM connections WHERE id = $1 AND project = $2");
+        let mut row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?.ok_or(StoreError::NotFound)?;
+        let mut records = [record(&mut row)?];
+        complete(&mut tx, &mut records, true).await?;
+        tx.done().await?;
+        let [record] = records;
+        Ok(record)
+    }
+
+    pub(super) async fn list_connections(
+        &self,
+        project: &ProjectId,
+        filter: &ConnectionFilter,
+        page: Page,
+    ) -> Result<Vec<ConnectionRecord>, StoreError> {
+        let limit = page.limit as usize;
+        let mut tx = self.read().await?;
+        let mut found: Vec<ConnectionRecord> = Vec::new();
+        let mut after: Option<Uuid> = page.after;
+        // Name and environment are columns; the rest is looked up in the documents, a stretch of rows at a time.
+        let selective = !(filter.states.is_empty() && filter.labels.is_empty() && filter.family.is_none());
+        let stretch = if selective { limit.max(CHUNK) } else { limit };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM connections
+             WHERE project = $1 AND id > $2 AND ($4 IS NULL OR name = $4) AND ($5 IS NULL OR environment_id = $5)
+             ORDER BY id LIMIT $3"
+        );
+        while found.len() < limit {
+            let rows = tx
+                .rows(
+                    &sql,
+                    args![
+                        project.as_str(),
+                        after.map(|id| id.to_string()).unwrap_or_default(),
+                        u32::try_from(stretch).unwrap_or(u32::MAX),
+                        filter.name.clone(),
+                        filter.environment.clone()
+                    ],
+                )
+                .await?;
+            let last = rows.len() < stretch;
+            for mut row in rows {
+                let record = record(&mut row)?;
+                after = Some(record.id.uuid());
+                if found.len() < limit && passes(&record, filter) {
+                    found.push(record);
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        complete(&mut tx, &mut found, true).await?;
+        tx.done().await?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,190 @@
+//! One transaction, on either database. The bodies of the store's methods are written once, in the SQL that both speak.
+
+use std::borrow::Cow;
+
+use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction};
+
+use super::{
+    error::classify,
+    row::{Row, Value, check, from_postgres, from_sqlite},
+};
+use crate::{
+    events::{Hints, Topic},
+    store::{NewEvent, StoreError},
+};
+
+enum Inner {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// One transaction. Dropped without a commit, it is rolled back.
+pub(crate) struct Tx {
+    inner: Inner,
+    /// Stands for `{now}` in statements: the store's time in milliseconds.
+    now: &'static str,
+}
+
+macro_rules! bound {
+    ($db:ty, $sql:expr, $args:expr) => {{
+        let mut query = sqlx::query::<$db>(AssertSqlSafe($sql));
+        for value in $args {
+            query = match value {
+                Value::Int(n) => query.bind(n),
+                Value::Text(text) => query.bind(text),
+                Value::Bytes(bytes) => query.bind(bytes),
+            };
+        }
+        query
+    }};
+}
+
+impl Tx {
+    pub(crate) const fn sqlite(tx: Transaction<'static, Sqlite>, now: &'static str) -> Self {
+        Self { inner: Inner::Sqlite(tx), now }
+    }
+
+    pub(crate) const fn postgres(tx: Transaction<'static, Postgres>, now: &'static str) -> Self {
+        Self { inner: Inner::Postgres(tx), now }
+    }
+
+    fn text(&self, sql: &str) -> String {
+        let sql = if sql.contains("{now}") { Cow::Owned(sql.replace("{now}", self.now)) } else { Cow::Borrowed(sql) };
+        sql.into_owned()
+    }
+
+    /// Runs a statement; the number of rows that it touched. The text is one of ours: every value is bound.
+    pub(crate) async fn execute(&mut self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
+        check(&args)?;
+        let sql = self.text(sql);
+        match &mut self.inner {
+            Inner::Sqlite(tx) => bound!(Sqlite, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Inner::Postgres(tx) => {
+                bound!(Postgres, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+        }
+        .map_err(classify)
+    }
+
+    /// Runs a statement and takes all its rows.
+    pub(crate) async fn rows(&mut self, sql: &str, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        check(&args)?;
+        let sql = self.text(sql);
+        match &mut self.inner {
+            Inner::Sqlite(tx) => match bound!(Sqlite, sql, args).fetch_all(&mut **tx).await {
+                Ok(rows) => rows.iter().map(from_sqlite).collect(),
+                Err(e) => Err(e),
+            },
+            Inner::Postgres(tx) => match bound!(Postgres, sql, args).fetch_all(&mut **tx).await {
+                Ok(rows) => rows.iter().map(from_postgres).collect(),
+                Err(e) => Err(e),
+            },
+        }
+        .map_err(classify)
+    }
+
+    /// Runs a statement that answers one row or none.
+    pub(crate) async fn row(&mut self, sql: &str, args: Vec<Value>) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(sql, args).await?.into_iter().next())
+    }
+
+    /// The text that this database needs.
+    pub(crate) const fn either(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        match &self.inner {
+            Inner::Sqlite(_) => sqlite,
+            Inner::Postgres(_) => postgres,
+        }
+    }
+
+    /// Draws cursors one transaction after the other, so that a reader who was given cursor n is never shown a later
+    /// commit below n. SQLite has one writer anyway.
+    async fn lock_events(&mut self) -> Result<(), StoreError> {
+        if matches!(self.inner, Inner::Postgres(_)) {
+            // The key is this installation's own: nothing else uses advisory locks of the transaction in this database.
+            self.rows("SELECT 1::BIGINT FROM (SELECT pg_advisory_xact_lock(7451)) AS locked", Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        match self.inner {
+            Inner::Sqlite(tx) => tx.commit().await,
+            Inner::Postgres(tx) => tx.commit().await,
+        }
+        .map_err(classify)
+    }
+
+    /// Ends a reading transaction.
+    pub(crate) async fn done(self) -> Result<(), StoreError> {
+        match self.inner {
+            Inner::Sqlite(tx) => tx.rollback().await,
+            Inner::Postgres(tx) => tx.rollback().await,
+        }
+        .map_err(classify)
+    }
+}
+
+/// One writing transaction, with what belongs to its end: the events, whose cursors are drawn last so that the lock on
+/// them is short, and the hints, which are given after the commit.
+pub(crate) struct Write {
+    tx: Tx,
+    hints: Hints,
+    events: Vec<NewEvent>,
+    configuration: bool,
+    due: bool,
+}
+
+impl std::ops::Deref for Write {
+    type Target = Tx;
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+impl std::ops::DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut Tx {
+        &mut self.tx
+    }
+}
+
+impl Write {
+    pub(crate) const fn new(tx: Tx, hints: Hints) -> Self {
+        Self { tx, hints, events: Vec::new(), configuration: false, due: false }
+    }
+
+    /// Writes an event with this transaction.
+    pub(crate) fn event(&mut self, event: NewEvent) {
+        self.events.push(event);
+    }
+
+    /// Says that some gateway's configuration may have changed.
+    pub(crate) const fn configuration_changed(&mut self) {
+        self.configuration = true;
+    }
+
+    /// Says that a connection is due.
+    pub(crate) const fn connection_due(&mut self) {
+        self.due = true;
+    }
+
+    /// Commits, or leaves nothing behind.
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        if self.configuration {
+            self.tx.execute("UPDATE counters SET value = value + 1 WHERE name = 'configuration'", Vec::new()).await?;
+        }
+        let events = std::mem::take(&mut self.events);
+        let any_event = !events.is_empty();
+        if any_event {
+            self.tx.lock_events().await?;
+            super::events::insert(&mut self.tx, events).await?;
+        }
+        self.tx.commit().await?;
+        for (topic, said) in
+            [(Topic::Events, any_event), (Topic::Configuration, self.configuration), (Topic::Due, self.due)]
+        {
+            if said {
+                self.hints.give(topic);
+            }
+        }
+        Ok(())
+    }
+}

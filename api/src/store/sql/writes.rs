@@ -1,0 +1,178 @@
+//! The engine's writes, one by one, inside the transaction that its fence began.
+
+use tieline_openapi::{ids::ChannelId, v1::Operation};
+
+use super::{
+    allocations, claims, connections, events, ledger, operations,
+    row::{args, to_doc},
+    tx::Write,
+};
+use crate::{
+    plan::negotiate::{Negotiated, NegotiatedChannel},
+    store::{Allocation, Claim, EngineWrite, SealedSecret, StoreError},
+};
+
+/// Applies one write. Without a claim only what belongs to no connection may be written.
+pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineWrite) -> Result<(), StoreError> {
+    match one {
+        EngineWrite::Event(event) => {
+            write.event(event);
+            Ok(())
+        }
+        EngineWrite::RaiseIssue { project, issue } => events::raise(write, &project, &issue).await,
+        EngineWrite::ResolveIssue { code, subject, at } => events::resolve(write, &code, &subject, at).await,
+        EngineWrite::PutForeign { account_id, vlans, subnets } => {
+            allocations::put_foreign(write, &account_id, vlans, subnets).await
+        }
+        owned @ (EngineWrite::PutInstance(_)
+        | EngineWrite::UpdateInstance(_)
+        | EngineWrite::RetireInstance(_)
+        | EngineWrite::OpenCall { .. }
+        | EngineWrite::DecideCall { .. }
+        | EngineWrite::PutChannel { .. }
+        | EngineWrite::RetireChannel { .. }
+        | EngineWrite::PutStatus { .. }
+        | EngineWrite::PutOperation { .. }
+        | EngineWrite::Remove { .. }
+        | EngineWrite::Release { .. }) => {
+            let claim = claim.ok_or_else(|| StoreError::Invalid {
+                reason: "a write that belongs to a connection came without a claim".to_owned(),
+            })?;
+            apply_owned(write, claim, owned).await
+        }
+    }
+}
+
+async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Result<(), StoreError> {
+    match one {
+        EngineWrite::PutInstance(instance) | EngineWrite::UpdateInstance(instance) => {
+            if ledger::put_instance(write, claim.id, &instance).await? {
+                write.configuration_changed();
+            }
+        }
+        EngineWrite::RetireInstance(id) => {
+            ledger::retire_instance(write, claim.id, id).await?;
+            write.configuration_changed();
+        }
+        EngineWrite::OpenCall { call, key, account_id, name, token, digest } => {
+            let about = ledger::About { key, account_id, name, token, digest };
+            ledger::open_call(write, claim.id, &call, about).await?;
+        }
+        EngineWrite::DecideCall { id, verdict, at, cloud_id, request_id } => {
+            ledger::decide_call(write, claim.id, id, &verdict, at, cloud_id, request_id).await?;
+        }
+        EngineWrite::PutChannel { channel, allocations, secrets } => {
+            put_channel(write, claim, &channel, allocations, secrets).await?;
+        }
+        EngineWrite::RetireChannel { channel_id, generation, quarantine_ms } => {
+            retire_channel(write, claim, &channel_id, generation, quarantine_ms).await?;
+        }
+        EngineWrite::PutStatus { status, observed_generation } => {
+            if claims::put_status(write, claim, &status, observed_generation).await? {
+                write.configuration_changed();
+            }
+        }
+        EngineWrite::PutOperation { id, state, stages, problem, finished_at } => {
+            let row = write
+                .row(
+                    "SELECT doc FROM operations WHERE id = $1 AND connection_id = $2",
+                    args![id.uuid(), claim.id.uuid()],
+                )
+                .await?;
+            let mut operation: Operation = row.ok_or(StoreError::NotFound)?.doc("operation")?;
+            operation.state = state;
+            operation.stages = stages;
+            operation.problem = problem;
+            operation.finished_at = finished_at;
+            operations::replace(write, &operation).await?;
+        }
+        EngineWrite::Remove { quarantine_ms } => {
+            allocations::quarantine_all(write, claim.id, quarantine_ms).await?;
+            remove(write, claim).await?;
+            write.configuration_changed();
+        }
+        EngineWrite::Release { due_in_ms, failures, progress } => {
+            claims::release(write, claim, due_in_ms, failures, progress).await?;
+            write.connection_due();
+        }
+        EngineWrite::Event(_)
+        | EngineWrite::RaiseIssue { .. }
+        | EngineWrite::ResolveIssue { .. }
+        | EngineWrite::PutForeign { .. } => {}
+    }
+    Ok(())
+}
+
+/// What the connection wants now: the user may have changed it since the claim.
+async fn wanted(write: &mut Write, claim: &Claim) -> Result<Negotiated, StoreError> {
+    write
+        .row("SELECT negotiated FROM connections WHERE id = $1", args![claim.id.uuid()])
+        .await?
+        .ok_or(StoreError::Fenced)?
+        .doc("negotiated configuration")
+}
+
+async fn put_channel(
+    write: &mut Write,
+    claim: &Claim,
+    channel: &NegotiatedChannel,
+    allocations: Vec<Allocation>,
+    secrets: Vec<SealedSecret>,
+) -> Result<(), StoreError> {
+    connections::put_channel(write, claim.id, channel).await?;
+    connections::put_secrets(write, claim.id, secrets).await?;
+    allocations::take(write, claim.id, allocations).await?;
+    // A channel that the intent has dropped meanwhile does not come back.
+    let mut negotiated = wanted(write, claim).await?;
+    let known = negotiated.channels.iter_mut().find(|c| c.channel_id == channel.channel_id);
+    if let Some(known) = known.filter(|known| known.generation <= channel.generation) {
+        *known = channel.clone();
+        write
+            .execute(
+                "UPDATE connections SET negotiated = $2 WHERE id = $1",
+                args![claim.id.uuid(), to_doc("negotiated configuration", &negotiated)?],
+            )
+            .await?;
+    }
+    write.configuration_changed();
+    Ok(())
+}
+
+async fn retire_channel(
+    write: &mut Write,
+    claim: &Claim,
+    channel: &ChannelId,
+    generation: u32,
+    quarantine_ms: u64,
+) -> Result<(), StoreError> {
+    let one = || args![claim.id.uuid(), channel.as_str(), generation];
+    write
+        .execute(
+            "UPDATE channel_configurations SET retired_at = {now}
+             WHERE connection_id = $1 AND channel_id = $2 AND generation = $3 AND retired_at IS NULL",
+            one(),
+        )
+        .await?;
+    write
+        .execute("DELETE FROM secrets WHERE connection_id = $1 AND channel_id = $2 AND generation = $3", one())
+        .await?;
+    let wanted = wanted(write, claim).await?;
+    allocations::quarantine(write, claim.id, channel, generation, quarantine_ms, &wanted).await?;
+    write.configuration_changed();
+    Ok(())
+}
+
+/// The row goes, and with it its channels and secrets; the ledger, operations and events stay.
+async fn remove(write: &mut Write, claim: &Claim) -> Result<(), StoreError> {
+    write
+        .execute(
+            "UPDATE instances SET retired_at = {now} WHERE connection_id = $1 AND retired_at IS NULL",
+            args![claim.id.uuid()],
+        )
+        .await?;
+    for table in ["latest_samples", "sample_minutes"] {
+        write.execute(&format!("DELETE FROM {table} WHERE connection_id = $1"), args![claim.id.uuid()]).await?;
+    }
+    write.execute("DELETE FROM connections WHERE id = $1", args![claim.id.uuid()]).await?;
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! One suite for both databases: every test of these modules runs on SQLite and on Postgres.
+
+mod claims;
+mod fixture;
+mod intent;
+pub(crate) mod server;
+
+/// Runs each named function `async fn(Db)` on both databases.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {$(
+            #[test]
+            fn $name() { crate::store::fixture::on_sqlite(super::$name); }
+        )*}
+        mod postgres {$(
+            #[test]
+            fn $name() { crate::store::fixture::on_postgres(super::$name); }
+        )*}
+    };
+}
+pub(crate) use on_both;

@@ -1,0 +1,103 @@
+//! One real Postgres server for all tests of a run, and a database for each test. Tests run as processes of their own, so
+//! the first one starts the server, every one holds a shared lock while it needs it, and the server ends by itself soon
+//! after the last one.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{Connection, PgConnection};
+
+struct Server {
+    socket: PathBuf,
+    // Held until the process ends.
+    _users: File,
+}
+
+/// The folder of the server's programs, newest version first.
+fn programs() -> Option<PathBuf> {
+    let told = Command::new("pg_config").arg("--bindir").output().ok();
+    let told = told.map(|out| PathBuf::from(String::from_utf8_lossy(&out.stdout).trim()));
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|folders| folders.flatten().map(|f| f.path().join("bin")).collect())
+        .unwrap_or_default();
+    found.sort();
+    found.into_iter().rev().chain(told).find(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
+}
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap()
+}
+
+/// Takes the start lock of a folder that the server before may be removing right now.
+fn lock(base: &Path) -> File {
+    loop {
+        std::fs::create_dir_all(base).unwrap();
+        let path = base.join("lock");
+        let Ok(file) = OpenOptions::new().create(true).truncate(false).write(true).open(&path) else { continue };
+        file.lock().unwrap();
+        // Removed while we waited: what we hold is the lock of a folder that is gone.
+        if path.metadata().is_ok_and(|there| there.ino() == file.metadata().unwrap().ino()) {
+            return file;
+        }
+    }
+}
+
+fn start() -> Option<Server> {
+    let Some(bin) = programs() else {
+        println!("skipped: no Postgres server on this machine (install postgresql to run this test)");
+        return None;
+    };
+    // nextest runs each test in a process of its own and names the run; elsewhere one process runs them all.
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let base = std::env::temp_dir().join(format!("tieline-pg-{}", run.get(..18).unwrap_or(&run)));
+    let start = lock(&base);
+    let ready = base.join("ready");
+    if !ready.exists() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/store/postgres-server.sh");
+        // A session of its own, so that neither the end of this test nor an interrupt takes it away from the others.
+        let log = open(&base.join("script.log"));
+        let mut child = Command::new("setsid")
+            .arg(script)
+            .arg(&base)
+            .arg(bin)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut rounds = 0;
+        while !ready.exists() {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "Postgres did not start ({ended:?}): see {}", base.display());
+            assert!(rounds < 600, "Postgres did not start within a minute: see {}", base.display());
+            rounds += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    let users = open(&base.join("users"));
+    users.lock_shared().unwrap();
+    drop(start);
+    Some(Server { socket: base.join("server"), _users: users })
+}
+
+/// The URL of a fresh database, or none (and a printed reason) where there is no Postgres.
+pub(crate) async fn database() -> Option<String> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let server = SERVER.get_or_init(start).as_ref()?;
+    let name = format!("t_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let url = |name: &str| format!("postgres://postgres@localhost/{name}?host={}", server.socket.display());
+    let mut connection = PgConnection::connect(&url("postgres")).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    Some(url(&name))
+}

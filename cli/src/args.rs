@@ -1,0 +1,362 @@
+//! The command line. Every flag of a daemon has its environment variable.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.
+#[derive(Debug, Parser)]
+#[command(name = "tieline", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service: the API, the engine and the store.
+    Serve(Serve),
+    /// Run a gateway in one site's network.
+    Gateway(Box<Gateway>),
+    /// Show the whole job on this machine: two simulated clouds, real BGP, real WireGuard.
+    Demo(Demo),
+    /// A little internet on this machine, to rehearse in.
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Private links: list, create, show, delete.
+    #[command(subcommand)]
+    Connections(Connections),
+    /// Show what creating a connection would do, without doing it. Exits with 2 if there is something to do.
+    Plan(Plan),
+    /// Look closely: BGP sessions, paths, and why a value was chosen.
+    #[command(subcommand)]
+    Show(Show),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// The first process of a lab's own namespaces.
+    #[command(hide = true)]
+    LabInit(LabInit),
+    /// A measured flow between two hosts of a lab.
+    #[command(hide = true, subcommand)]
+    LabFlow(LabFlow),
+}
+
+/// Flags of `tieline serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// What exists before any connection: accounts, interconnects, attach points. Without it, only the catalogue is there.
+    #[arg(long, env = "TIELINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, env = "TIELINE_LISTEN", default_value = "127.0.0.1:7080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// `sqlite://PATH` or `postgres://...`.
+    #[arg(long, env = "TIELINE_DATABASE", default_value = "sqlite://tieline.db", value_name = "URL", hide_env_values = true)]
+    pub database: String,
+    /// The first admin token is written here at the first start, readable by its owner only.
+    #[arg(long, env = "TIELINE_FIRST_TOKEN_FILE", default_value = "tieline.token", value_name = "FILE")]
+    pub first_token_file: PathBuf,
+    /// The key that seals secrets at rest; made at the first start. `TIELINE_KEY` holds the key itself instead.
+    #[arg(long, env = "TIELINE_KEY_FILE", default_value = "tieline.key", value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// How log lines look.
+    #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the service is, and how to print.
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// The service.
+    #[arg(long, env = "TIELINE_URL", default_value = "http://127.0.0.1:7080", value_name = "URL", global = true)]
+    pub url: String,
+    /// The API token; else `./tieline.token` is read.
+    #[arg(long, env = "TIELINE_TOKEN", hide_env_values = true, value_name = "TOKEN", global = true)]
+    pub token: Option<String>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Flags of `tieline gateway`.
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    /// The service.
+    #[arg(long, env = "TIELINE_URL", default_value = "http://127.0.0.1:7080", value_name = "URL")]
+    pub url: String,
+    /// A one-time token from `POST /v1/gatewayGroups/{id}:issueJoinToken`; needed at the first start only.
+    #[arg(long, env = "TIELINE_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub join_token: Option<String>,
+    /// For people.
+    #[arg(long, env = "TIELINE_GATEWAY_NAME", value_name = "NAME")]
+    pub name: String,
+    /// Where the key, the credential and the last configuration are kept.
+    #[arg(long, env = "TIELINE_STATE_DIR", default_value = "/var/lib/tieline", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// The network namespace of data sockets, TUN and routes; the control connection stays outside.
+    #[arg(long, env = "TIELINE_NETNS", value_name = "PATH")]
+    pub netns: Option<PathBuf>,
+    /// This gateway's address in the site's network.
+    #[arg(long, env = "TIELINE_PRIVATE_ADDRESS", value_name = "IP")]
+    pub private_address: std::net::IpAddr,
+    /// Where peers reach the tunnel over the internet.
+    #[arg(long, env = "TIELINE_ENDPOINT", value_name = "IP:PORT")]
+    pub endpoint: SocketAddr,
+    /// How log lines look.
+    #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+}
+
+/// Flags of `tieline demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave everything running, and say how to explore it.
+    #[arg(long, env = "KEEP")]
+    pub keep: bool,
+    /// Where the lab, the store and the logs are kept; a fresh folder below the system's temporary one by default.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Channels between the two clouds.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub channels: u8,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `tieline lab`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lab {
+    /// Start a lab, and write the `tieline.toml` that describes it.
+    Up {
+        /// Where it is kept.
+        #[arg(long, default_value = ".tieline-lab", value_name = "DIR")]
+        dir: PathBuf,
+        /// Channels between the two clouds.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+        channels: u8,
+        /// One-way delay of a private channel, in microseconds.
+        #[arg(long, default_value_t = 2_000)]
+        private_delay_us: u32,
+        /// One-way delay of the internet, in microseconds.
+        #[arg(long, default_value_t = 8_000)]
+        internet_delay_us: u32,
+        /// Let the simulated clouds take as long as they like, not as long as tests like.
+        #[arg(long)]
+        slow_clouds: bool,
+    },
+    /// End a lab: nothing of it is left.
+    Down {
+        /// Where it is kept.
+        #[arg(long, default_value = ".tieline-lab", value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Show a lab's hosts, wires and routers.
+    Status {
+        /// Where it is kept.
+        #[arg(long, default_value = ".tieline-lab", value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command on a host of the lab; `-` runs it beside the lab's own processes.
+    Exec {
+        /// Where the lab is kept.
+        #[arg(long, default_value = ".tieline-lab", value_name = "DIR")]
+        dir: PathBuf,
+        /// The host: `a-host`, `a-gw`, `a-router`, `b-host`, `b-gw`, `b-router`, `internet`, or `-`.
+        host: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Change a wire: delay, loss, rate, or cut it.
+    Wire {
+        /// Where the lab is kept.
+        #[arg(long, default_value = ".tieline-lab", value_name = "DIR")]
+        dir: PathBuf,
+        /// The wire: `ch0`, `ch1`, ..., `internet`.
+        wire: String,
+        /// Cut it, silently, in both directions.
+        #[arg(long, conflicts_with = "mend")]
+        cut: bool,
+        /// Undo a cut.
+        #[arg(long)]
+        mend: bool,
+        /// One-way delay in microseconds.
+        #[arg(long)]
+        delay_us: Option<u32>,
+        /// Loss in parts per million.
+        #[arg(long)]
+        loss_ppm: Option<u32>,
+    },
+}
+
+/// Flags of `tieline connections`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Connections {
+    /// List them.
+    List {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Create one.
+    Create {
+        #[command(flatten)]
+        api: Api,
+        #[command(flatten)]
+        intent: Intent,
+        /// Wait until it is up, at most this many seconds (600 if no number is given).
+        #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Show one, by id or name.
+    Show {
+        #[command(flatten)]
+        api: Api,
+        /// The id or the name.
+        connection: String,
+    },
+    /// Delete one, by id or name.
+    Delete {
+        #[command(flatten)]
+        api: Api,
+        /// The id or the name.
+        connection: String,
+        /// Wait until it is gone, at most this many seconds (600 if no number is given).
+        #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+}
+
+/// What to connect: flags, or a file with the body of `POST /v1/connections`.
+#[derive(Debug, Args)]
+pub(crate) struct Intent {
+    /// JSON file with the whole intent; `-` reads standard input.
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["name", "environment", "bandwidth", "a", "b"])]
+    pub file: Option<PathBuf>,
+    /// Its name.
+    #[arg(long, required_unless_present = "file")]
+    pub name: Option<String>,
+    /// The pair of sites: see `GET /v1/environments`.
+    #[arg(long, required_unless_present = "file")]
+    pub environment: Option<String>,
+    /// Bandwidth: `1Gbps`, `500Mbps`, or a number of Mbit/s.
+    #[arg(long, required_unless_present = "file")]
+    pub bandwidth: Option<String>,
+    /// End a: an attach point and what it announces, as `ATTACH_POINT=PREFIX[,PREFIX...]`.
+    #[arg(long, required_unless_present = "file")]
+    pub a: Option<String>,
+    /// End b, in the same form.
+    #[arg(long, required_unless_present = "file")]
+    pub b: Option<String>,
+    /// How many channels.
+    #[arg(long, value_enum, default_value = "dual")]
+    pub redundancy: RedundancyArg,
+    /// Do without the WireGuard path.
+    #[arg(long)]
+    pub no_tunnel: bool,
+}
+
+/// How many channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RedundancyArg {
+    /// One.
+    Single,
+    /// Two, each with the whole bandwidth.
+    Dual,
+    /// Four, each with half of it.
+    Quad,
+}
+
+/// Flags of `tieline plan`.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub api: Api,
+    #[command(flatten)]
+    pub intent: Intent,
+}
+
+/// Flags of `tieline show`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Show {
+    /// BGP and BFD of every channel, as both clouds report them.
+    Bgp(ShowOne),
+    /// The ways between the gateways: state, delay, loss, and which one carries traffic.
+    Paths(ShowOne),
+    /// Which rule chose each value.
+    Why(ShowOne),
+}
+
+/// One connection to look at.
+#[derive(Debug, Args)]
+pub(crate) struct ShowOne {
+    #[command(flatten)]
+    pub api: Api,
+    /// The id or the name.
+    pub connection: String,
+}
+
+/// Flags of the lab's first process.
+#[derive(Debug, Args)]
+pub(crate) struct LabInit {
+    /// Where the lab is kept.
+    #[arg(long)]
+    pub dir: PathBuf,
+}
+
+/// A measured flow; each end prints JSON lines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabFlow {
+    /// Send numbered datagrams.
+    UdpSend {
+        /// To whom.
+        to: SocketAddr,
+        /// Datagrams a second.
+        #[arg(long, default_value_t = 1_000)]
+        pps: u32,
+        /// For how long, in milliseconds.
+        #[arg(long)]
+        duration_ms: u64,
+    },
+    /// Receive them, and report loss, reordering and the longest gap.
+    UdpReceive {
+        /// On which address.
+        on: SocketAddr,
+        /// For how long, in milliseconds.
+        #[arg(long)]
+        duration_ms: u64,
+    },
+    /// Send a checked stream.
+    TcpSend {
+        /// To whom.
+        to: SocketAddr,
+        /// For how long, in milliseconds.
+        #[arg(long)]
+        duration_ms: u64,
+    },
+    /// Receive it, and report integrity and the longest stall.
+    TcpReceive {
+        /// On which address.
+        on: SocketAddr,
+        /// For how long, in milliseconds.
+        #[arg(long)]
+        duration_ms: u64,
+    },
+}

@@ -1,0 +1,222 @@
+//! `tieline connections`: list, create, show, delete.
+
+use std::{io::Read as _, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use ipnet::IpNet;
+use tieline_openapi::{
+    client::{Client, ConnectionQuery, PageQuery, Write},
+    ids::OperationId,
+    units::BandwidthMbps,
+    v1::{
+        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Redundancy, Routing,
+        StageState, Wanted,
+    },
+};
+
+use super::{client, explain_timeout, find};
+use crate::{
+    args::{Connections, Intent, RedundancyArg},
+    exit::{Exit, Failure},
+    output,
+};
+
+/// Connections that one page holds.
+const PAGE: u32 = 200;
+
+/// Runs `tieline connections ...`.
+pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
+    match command {
+        Connections::List { api } => list(&client(&api)?, api.json).await?,
+        Connections::Create { api, intent, wait } => {
+            let (client, intent) = (client(&api)?, read(&intent)?);
+            let changed = client.create_connection(&intent, &Write::default()).await?;
+            finish(&client, changed.connection, changed.operation, wait, api.json).await?;
+        }
+        Connections::Show { api, connection } => {
+            let connection = find(&client(&api)?, &connection).await?;
+            if api.json { output::json(&connection)? } else { print(&connection) }
+        }
+        Connections::Delete { api, connection, wait } => {
+            let client = client(&api)?;
+            let connection = find(&client, &connection).await?;
+            let changed = client.delete_connection(connection.id, connection.generation, &Write::default()).await?;
+            finish(&client, changed.connection, changed.operation, wait, api.json).await?;
+        }
+    }
+    Ok(Exit::Ok.into())
+}
+
+async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let mut page = PageQuery { size: Some(PAGE), token: None };
+    let mut all = Vec::new();
+    loop {
+        let list = client.connections(&ConnectionQuery { page: page.clone(), ..ConnectionQuery::default() }).await?;
+        all.extend(list.connections);
+        match list.next_page_token {
+            Some(token) => page.token = Some(token),
+            None => break,
+        }
+    }
+    if json {
+        return output::json(&all);
+    }
+    let mut table = output::table(&["NAME", "STATE", "MBIT/S", "ENVIRONMENT", "CARRIED BY", "ID"]);
+    for c in &all {
+        table.add_row([
+            c.intent.name.clone(),
+            output::word(&c.state),
+            c.intent.bandwidth_mbps.to_string(),
+            c.intent.environment_id.to_string(),
+            carried_by(c),
+            c.id.to_string(),
+        ]);
+    }
+    anstream::println!("{table}");
+    Ok(())
+}
+
+fn carried_by(connection: &Connection) -> String {
+    let carrying = connection.paths.iter().filter(|p| p.carries.a_to_b || p.carries.b_to_a).map(|p| p.id.as_str());
+    let all = carrying.collect::<Vec<_>>().join("+");
+    if all.is_empty() { "-".to_owned() } else { all }
+}
+
+fn print(c: &Connection) {
+    anstream::println!("{} ({})", c.intent.name, c.id);
+    anstream::println!("  state         {}: {}", output::word(&c.state), c.state_reason.message);
+    if !c.state_reason.next_step.is_empty() {
+        anstream::println!("  next          {}", c.state_reason.next_step);
+    }
+    anstream::println!("  verification  {}", output::word(&c.verification_state));
+    anstream::println!("  bandwidth     {} Mbit/s, {}", c.intent.bandwidth_mbps, output::word(&c.intent.redundancy));
+    if let Some(e) = &c.effective {
+        anstream::println!("  MTU, MSS      {} and {} bytes", e.mtu_bytes, e.mss_bytes);
+    }
+    for channel in c.placements.iter().flat_map(|p| &p.channels) {
+        let subnet = channel.a.ipv4_subnet.map_or_else(|| "subnet not known yet".to_owned(), |s| s.to_string());
+        anstream::println!(
+            "  {:<13} BGP {}, VLAN {}, {subnet}",
+            channel.channel_id.to_string(),
+            output::word(&channel.bgp_state),
+            channel.a.vlan_id
+        );
+    }
+}
+
+/// Prints what became of a change, after waiting for it where asked to.
+async fn finish(
+    client: &Client,
+    connection: Connection,
+    operation: OperationId,
+    wait: Option<u64>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let Some(seconds) = wait else {
+        if json {
+            return output::json(&connection);
+        }
+        anstream::println!("{} accepted; operation {operation}", connection.intent.name);
+        return Ok(());
+    };
+    let ended = watch(client, operation, Duration::from_secs(seconds)).await?;
+    if json {
+        output::json(&ended)?;
+    } else {
+        anstream::println!("{}: {}", connection.intent.name, output::word(&ended.state));
+    }
+    match ended.state {
+        OperationState::Succeeded => Ok(()),
+        OperationState::Superseded => {
+            Err(Failure::new(Exit::Conflict, format!("operation {operation} was superseded by a newer change")).into())
+        }
+        OperationState::Running | OperationState::Waiting | OperationState::ActionRequired | OperationState::Failed => {
+            let why = ended.problem.map_or_else(|| "no reason was given".to_owned(), |p| format!("{} {}", p.detail, p.remediation));
+            Err(Failure::new(Exit::Provider, format!("operation {operation} did not succeed: {why}")).into())
+        }
+    }
+}
+
+/// Waits for an operation; on a terminal, shows which stage it is in.
+async fn watch(client: &Client, operation: OperationId, longest: Duration) -> anyhow::Result<Operation> {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let told = async {
+        let mut every = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            every.tick().await;
+            if let Ok(now) = client.operation(operation).await {
+                let running = now.stages.iter().filter(|s| s.state == StageState::Running).map(|s| s.name.as_str());
+                bar.set_message(running.collect::<Vec<_>>().join(", "));
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = client.wait_operation(operation, longest) => ended,
+        never = told => never,
+    };
+    bar.finish_and_clear();
+    ended.map_err(explain_timeout)
+}
+
+/// The intent of the flags, or of the file.
+pub(crate) fn read(flags: &Intent) -> anyhow::Result<ConnectionIntent> {
+    if let Some(path) = &flags.file {
+        let mut text = String::new();
+        let shown = path.display();
+        if path.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text).context("standard input")?;
+        } else {
+            text = std::fs::read_to_string(path).with_context(|| shown.to_string())?;
+        }
+        return serde_json::from_str(&text)
+            .map_err(|error| Failure::new(Exit::Usage, format!("{shown}: {error}")).into());
+    }
+    let missing = |flag: &str| Failure::new(Exit::Usage, format!("--{flag} is needed, or --file"));
+    let text = |value: &Option<String>, flag| value.clone().ok_or_else(|| missing(flag));
+    Ok(ConnectionIntent {
+        name: text(&flags.name, "name")?,
+        environment_id: text(&flags.environment, "environment")?.parse().map_err(|e| usage("--environment", &e))?,
+        bandwidth_mbps: bandwidth(&text(&flags.bandwidth, "bandwidth")?)?,
+        redundancy: match flags.redundancy {
+            RedundancyArg::Single => Redundancy::Single,
+            RedundancyArg::Dual => Redundancy::Dual,
+            RedundancyArg::Quad => Redundancy::Quad,
+        },
+        a: end(&text(&flags.a, "a")?, "--a")?,
+        b: end(&text(&flags.b, "b")?, "--b")?,
+        routing: Routing::default(),
+        families: vec![AddressFamily::Ipv4],
+        wanted: Wanted::default(),
+        fallback: Fallback { tunnel: !flags.no_tunnel, capacity_mbps: None },
+        labels: std::collections::BTreeMap::new(),
+        description: String::new(),
+        deletion_protection: false,
+    })
+}
+
+fn usage(flag: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Usage, format!("{flag}: {error}"))
+}
+
+fn bandwidth(text: &str) -> anyhow::Result<BandwidthMbps> {
+    // The contract takes both a number and a text such as `1Gbps`.
+    let value = text.parse::<u64>().map_or_else(|_| serde_json::Value::from(text), serde_json::Value::from);
+    serde_json::from_value(value).map_err(|error| usage("--bandwidth", &error).into())
+}
+
+fn end(text: &str, flag: &str) -> anyhow::Result<ConnectionEnd> {
+    let (attach_point, prefixes) = text
+        .split_once('=')
+        .ok_or_else(|| usage(flag, &format!("`{text}` is not of the form ATTACH_POINT=PREFIX[,PREFIX...]")))?;
+    let prefix = |p: &str| p.trim().parse::<IpNet>().map_err(|_| usage(flag, &format!("`{p}` is no prefix such as 10.0.0.0/16")));
+    Ok(ConnectionEnd {
+        attach_point_id: attach_point.parse().map_err(|error| usage(flag, &error))?,
+        advertised_prefixes: prefixes.split(',').map(prefix).collect::<Result<_, _>>()?,
+        accepted_prefixes: None,
+    })
+}

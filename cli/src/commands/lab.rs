@@ -1,0 +1,94 @@
+//! `tieline lab`: a little internet on this machine.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+use tieline_lab::{
+    assembly::{self, LabFacts, LabParameters},
+    cell::{self, Place, SpawnOptions, control::Client},
+    net::WireChange,
+};
+
+use crate::{
+    args::Lab,
+    exit::{Exit, Failure},
+    output,
+};
+
+/// Runs `tieline lab ...`.
+pub(crate) async fn run(lab: Lab) -> anyhow::Result<ExitCode> {
+    match lab {
+        Lab::Up { dir, channels, private_delay_us, internet_delay_us, slow_clouds } => {
+            let parameters = LabParameters {
+                channels: usize::from(channels),
+                private_delay_us: u64::from(private_delay_us),
+                internet_delay_us: u64::from(internet_delay_us),
+                slow_clouds,
+                ..LabParameters::default()
+            };
+            let facts = up(&dir, &parameters).await?;
+            tell(&dir, &facts);
+        }
+        Lab::Down { dir } => {
+            let was_up = cell::down(&dir).await?;
+            anstream::println!("{}", if was_up { "the lab is down; nothing of it is left" } else { "no lab was up" });
+        }
+        Lab::Status { dir, json } => status(&dir, json).await?,
+        Lab::Exec { dir, host, command } => {
+            let (program, arguments) = command.split_first().context("a command is needed after `--`")?;
+            let mut inside = cell::command(&dir, &Place::parse(&host), program)?;
+            let status = inside.args(arguments).status().with_context(|| program.to_string_lossy().into_owned())?;
+            return Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)));
+        }
+        Lab::Wire { dir, wire, cut, mend, delay_us, loss_ppm } => {
+            let change = WireChange {
+                cut: if cut { Some(true) } else { mend.then_some(false) },
+                delay_us: delay_us.map(u64::from),
+                loss_ppm,
+                ..WireChange::default()
+            };
+            let now = Client::open(&dir)?.change_wire(&wire, &change).await?;
+            output::json(&now)?;
+        }
+    }
+    Ok(Exit::Ok.into())
+}
+
+/// Starts a lab, or says what this machine lacks.
+pub(crate) async fn up(dir: &Path, parameters: &LabParameters) -> anyhow::Result<LabFacts> {
+    let missing = cell::preflight();
+    if !missing.is_empty() {
+        let lines: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        return Err(Failure::new(Exit::Failure, format!("this machine cannot run a lab: {}", lines.join("; "))).into());
+    }
+    let arguments = ["lab-init".into(), "--dir".into(), std::path::absolute(dir)?.into()].to_vec();
+    let cell = cell::spawn(SpawnOptions::new(dir, parameters.spec()?, arguments)).await?;
+    assembly::facts(cell.dir()).map_err(Into::into)
+}
+
+/// The first process of a lab's own namespaces.
+pub(crate) fn init(dir: &Path) -> anyhow::Result<ExitCode> {
+    Ok(cell::run_inside(dir, assembly::body)?)
+}
+
+fn tell(dir: &Path, facts: &LabFacts) {
+    anstream::println!("a lab is up in {}", dir.display());
+    anstream::println!("  AWS     {}", facts.aws_url);
+    anstream::println!("  Google  {}", facts.google_url);
+    anstream::println!("serve it:     tieline serve --config {}", facts.config.display());
+    anstream::println!("look inside:  tieline lab exec --dir {} a-host -- ip addr", dir.display());
+    anstream::println!("end it:       tieline lab down --dir {}", dir.display());
+}
+
+async fn status(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let status = Client::open(dir)?.status().await?;
+    if json {
+        return output::json(&status);
+    }
+    anstream::println!("hosts    {}", status.hosts.join(" "));
+    for wire in &status.wires {
+        let state = if wire.cut { "cut" } else { "whole" };
+        anstream::println!("wire     {:<10} {state}, {} µs one way", wire.name, wire.impairment.delay_us);
+    }
+    Ok(())
+}

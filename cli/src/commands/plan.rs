@@ -1,0 +1,59 @@
+//! `tieline plan`: what would be done, without doing it.
+
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use tieline_openapi::v1::{self, Severity};
+
+use super::{client, connections};
+use crate::{args, exit::Exit, output};
+
+const ADD: Style = AnsiColor::Green.on_default();
+const WARN: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Runs `tieline plan`. Exits with 2 where there is something to do, and with 1 where it cannot be done.
+pub(crate) async fn run(command: args::Plan) -> anyhow::Result<ExitCode> {
+    let intent = connections::read(&command.intent)?;
+    let plan = client(&command.api)?.plan_create(&intent).await?;
+    if command.api.json {
+        output::json(&plan)?;
+    } else {
+        print(&plan);
+    }
+    let exit = match (plan.applicable, plan.steps.is_empty()) {
+        (false, _) => Exit::Failure,
+        (true, true) => Exit::Ok,
+        (true, false) => Exit::Changes,
+    };
+    Ok(exit.into())
+}
+
+fn print(plan: &v1::Plan) {
+    for step in &plan.steps {
+        anstream::println!(
+            "{ADD}+{ADD:#} {:>2}  {} on end {}, channel {}",
+            step.n,
+            step.resource_type,
+            step.end.as_str(),
+            step.channel_id
+        );
+        for field in &step.fields {
+            let value = match (&field.after, field.sensitive) {
+                (_, true) => "(secret)".to_owned(),
+                (Some(value), false) => value.to_string(),
+                (None, false) => "(none)".to_owned(),
+            };
+            anstream::println!("        {} = {value}", field.pointer);
+        }
+    }
+    for finding in &plan.findings {
+        let (style, word) = match finding.severity {
+            Severity::Error => (BAD, "error"),
+            Severity::Warning => (WARN, "warning"),
+            Severity::Info => (Style::new(), "note"),
+        };
+        anstream::println!("{style}{word}{style:#} {}: {} {}", finding.pointer, finding.message, finding.resolve);
+    }
+    anstream::println!("{} steps; disruption {}", plan.steps.len(), output::word(&plan.disruption));
+}

@@ -1,0 +1,91 @@
+//! The processes of a demo: the service and the gateways, each with a log file, ended by the id that was started.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a process may take to say that it is ready, or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A child process; it is killed when this is dropped.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command with its standard error in `DIR/NAME.log`.
+    pub(crate) fn start(name: &str, dir: &Path, command: std::process::Command) -> anyhow::Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
+        let mut command = Command::from(command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("{name} could not be started"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// Waits for the first line on standard output: what the process says when it is ready.
+    pub(crate) async fn first_line(&mut self) -> anyhow::Result<String> {
+        let stdout = self.child.stdout.take().context("standard output was read already")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        match line {
+            Ok(Ok(Some(line))) => {
+                // Whatever follows is read and dropped, so that the pipe never fills.
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                Ok(line)
+            }
+            Ok(Ok(None)) => bail!("{} ended before it was ready; its log: {}", self.name, self.log.display()),
+            Ok(Err(error)) => Err(error).context(self.name.clone()),
+            Err(_) => bail!("{} was not ready within {} s; its log: {}", self.name, PATIENCE.as_secs(), self.log.display()),
+        }
+    }
+
+    /// Everything that it prints, once it has ended.
+    pub(crate) async fn output(mut self, patience: Duration) -> anyhow::Result<String> {
+        let mut stdout = self.child.stdout.take().context("standard output was read already")?;
+        let mut text = String::new();
+        let read = async {
+            tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut text).await?;
+            self.child.wait().await
+        };
+        let status = timeout(patience, read).await.with_context(|| format!("{} did not end", self.name))??;
+        if !status.success() {
+            bail!("{} ended with {status}; its log: {}", self.name, self.log.display());
+        }
+        Ok(text)
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a crash would (`SIGKILL`), and waits for its end.
+    pub(crate) async fn kill(mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// Lets go of it: it lives on after this command.
+    pub(crate) fn keep(self) {
+        // `kill_on_drop` acts on drop, which a leak prevents; this command ends right after.
+        std::mem::forget(self);
+    }
+
+    /// Its log.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+}

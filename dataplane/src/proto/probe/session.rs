@@ -1,0 +1,669 @@
+//! The probe session of one connection with one peer gateway.
+
+use std::time::{Duration, Instant};
+
+use tieline_openapi::{
+    ids::ConnectionId,
+    v1::{PathKind, PathState},
+};
+
+use super::{
+    stats::{Counters, Jitter, Loss, PathReport, RoundTrips},
+    wire::{HeardReport, Kind, PROBE_LEN, Probe, ProbeKeys},
+};
+
+/// Rounds that an answer may be late by before it counts as lost.
+const RING: u64 = 64;
+/// How long loss is gathered before it is judged.
+const WINDOW: Duration = Duration::from_millis(500);
+/// Loss from which a way is lossy, and below which it is not any more, in parts per million.
+const LOSSY_PPM: u32 = 10_000;
+const CLEAN_PPM: u32 = 5_000;
+/// Lost requests in a window below which loss is chance.
+const LOSSY_MIN: u64 = 5;
+/// A median round trip this much above the best one is slow.
+const SLOW_US: u32 = 10_000;
+/// Longest that an answer is waited for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a session is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Whose ways are measured.
+    pub connection: ConnectionId,
+    /// Between two rounds.
+    pub interval: Duration,
+    /// Rounds without an answer after which a port is dead.
+    pub dead_after: u32,
+    /// Dead ports that make the private way bad.
+    pub dead_ports: u32,
+    /// Source ports of the private bundle, at most 32; `None`: the private way is not probed.
+    pub private_ports: Option<u8>,
+    /// Whether there is a tunnel.
+    pub tunnel: bool,
+}
+
+/// How the traffic *towards* the peer fares on one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Not probed.
+    #[default]
+    Off,
+    /// Probed, never answered.
+    Unknown,
+    /// Within bounds.
+    Up,
+    /// Loses 1 % or more.
+    Lossy,
+    /// A round trip of 10 ms or more above its best.
+    Slow,
+    /// So many source ports dead that a channel is.
+    DeadPorts,
+    /// Silent while the other way was heard in the same rounds.
+    Silent,
+    /// Silent, and so is the other way: the peer or this host has stalled, and nothing follows from it.
+    Stalled,
+}
+
+impl Health {
+    /// As the API names it.
+    #[must_use]
+    pub const fn state(self) -> PathState {
+        match self {
+            Self::Off | Self::Unknown => PathState::Unknown,
+            Self::Up => PathState::Up,
+            Self::Lossy | Self::Slow | Self::DeadPorts => PathState::Degraded,
+            Self::Silent | Self::Stalled => PathState::Down,
+        }
+    }
+
+    /// Whether traffic sent now is expected to arrive, at least in part.
+    #[must_use]
+    pub const fn is_heard(self) -> bool {
+        matches!(self, Self::Up | Self::Lossy | Self::Slow | Self::DeadPorts)
+    }
+}
+
+/// One source port of a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortHealth {
+    /// Never answered.
+    Never,
+    /// Answered, or heard by the peer.
+    Alive,
+    /// Unanswered; whether the way or the peer is to blame is open.
+    Overdue,
+    /// The peer is deaf on it.
+    Dead,
+}
+
+/// Both ways of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Link {
+    /// The private bundle.
+    pub private: Health,
+    /// The tunnel.
+    pub tunnel: Health,
+}
+
+impl Link {
+    /// One of them.
+    #[must_use]
+    pub const fn get(&self, path: PathKind) -> Health {
+        match path {
+            PathKind::Private => self.private,
+            PathKind::Tunnel => self.tunnel,
+        }
+    }
+}
+
+/// A request to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Transmit {
+    /// Which way.
+    pub path: PathKind,
+    /// From which source port.
+    pub port: u8,
+    /// The datagram.
+    pub bytes: [u8; PROBE_LEN],
+}
+
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy)]
+pub enum Received {
+    /// A request: send this back to where it came from, from the socket that it came to.
+    Reply([u8; PROBE_LEN]),
+    /// An answer, taken into account.
+    Answer,
+    /// Not a probe of this session, not authentic, a replay, or too late.
+    Ignored,
+}
+
+#[derive(Debug, Clone)]
+struct Port {
+    is: Counters,
+    window: Counters,
+    reported: Counters,
+    last_sent: u64,
+    last_answered: Option<u64>,
+    sent_ns: [u64; RING as usize],
+    sent_count: [u32; RING as usize],
+    answered: u64,
+    // Added to the peer's count and to ours so that both continue from the request count where the acknowledgements began.
+    rebase: bool,
+    heard_offset: u32,
+    answered_offset: u32,
+}
+
+impl Port {
+    fn new() -> Self {
+        Self {
+            is: Counters::default(),
+            window: Counters::default(),
+            reported: Counters::default(),
+            last_sent: 0,
+            last_answered: None,
+            sent_ns: [0; RING as usize],
+            sent_count: [0; RING as usize],
+            answered: 0,
+            rebase: true,
+            heard_offset: 0,
+            answered_offset: 0,
+        }
+    }
+
+    fn send(&mut self, round: u64, now_ns: u64) {
+        let slot = (round % RING) as usize;
+        self.is.sent = self.is.sent.wrapping_add(1);
+        self.last_sent = round;
+        self.sent_ns[slot] = now_ns;
+        self.sent_count[slot] = self.is.sent;
+        self.answered &= !(1 << slot);
+    }
+
+    /// Takes an answer; false when it is none of this port's outstanding ones.
+    fn answer(&mut self, probe: &Probe) -> bool {
+        let slot = (probe.round % RING) as usize;
+        let outstanding = probe.round <= self.last_sent && self.last_sent - probe.round < RING;
+        if !outstanding || self.sent_ns[slot] != probe.sent_ns || self.answered & (1 << slot) != 0 {
+            return false;
+        }
+        self.answered |= 1 << slot;
+        self.is.answered = self.is.answered.wrapping_add(1);
+        if self.last_answered.is_some_and(|last| last >= probe.round) {
+            return true;
+        }
+        self.last_answered = Some(probe.round);
+        let count = self.sent_count[slot];
+        if self.rebase {
+            self.rebase = false;
+            self.heard_offset = count.wrapping_sub(probe.heard_count);
+            self.answered_offset = count.wrapping_sub(self.is.answered);
+            for snapshot in [&mut self.window, &mut self.reported] {
+                (snapshot.acked_sent, snapshot.acked_heard, snapshot.acked_answered) = (count, count, count);
+            }
+        }
+        self.is.acked_sent = count;
+        self.is.acked_heard = probe.heard_count.wrapping_add(self.heard_offset);
+        self.is.acked_answered = self.is.answered.wrapping_add(self.answered_offset);
+        true
+    }
+
+    /// Whether `dead_after` requests in a row have waited longer than `timeout_ns` for an answer.
+    fn overdue(&self, now_ns: u64, dead_after: u32, timeout_ns: u64) -> bool {
+        let Some(answered) = self.last_answered else { return false };
+        let last_straw = answered + u64::from(dead_after);
+        if self.last_sent < last_straw {
+            return false;
+        }
+        self.last_sent - last_straw >= RING
+            || self.sent_ns[(last_straw % RING) as usize].saturating_add(timeout_ns) <= now_ns
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Way {
+    ports: Vec<Port>,
+    lossy: bool,
+    slow: bool,
+    smoothed_us: Option<u32>,
+    best_us: Option<u32>,
+    window: RoundTrips,
+    trips: RoundTrips,
+    jitter: Jitter,
+}
+
+impl Way {
+    fn new(ports: u8) -> Self {
+        Self {
+            ports: vec![Port::new(); usize::from(ports)],
+            lossy: false,
+            slow: false,
+            smoothed_us: None,
+            best_us: None,
+            window: RoundTrips::default(),
+            trips: RoundTrips::default(),
+            jitter: Jitter::default(),
+        }
+    }
+
+    fn timeout(&self, interval: Duration) -> Duration {
+        let twice = Duration::from_micros(2 * u64::from(self.smoothed_us.unwrap_or(0)));
+        interval.max(twice).min(MAX_TIMEOUT)
+    }
+
+    fn round_trip(&mut self, us: u32) {
+        self.smoothed_us = Some(match self.smoothed_us {
+            // RFC 6298, section 2.
+            Some(smoothed) => smoothed - smoothed / 8 + us / 8,
+            None => us,
+        });
+        self.window.add(us);
+        self.trips.add(us);
+        self.jitter.add(us);
+    }
+
+    fn newest_answer(&self) -> Option<u64> {
+        self.ports.iter().filter_map(|port| port.last_answered).max()
+    }
+}
+
+/// What is heard of the peer on one of its ports.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    count: u32,
+    last_round: u64,
+    seen: u64,
+    last_at: Instant,
+}
+
+/// The state machine: [`poll_transmit`](Self::poll_transmit) what to send, [`receive`](Self::receive) what came, ask
+/// for the [`health`](Self::health).
+#[derive(Debug)]
+pub struct ProbeSession {
+    settings: SessionSettings,
+    keys: ProbeKeys,
+    session: u64,
+    epoch: Instant,
+    private: Option<Way>,
+    tunnel: Option<Way>,
+    round: u64,
+    cursor: Option<u8>,
+    next_round: Instant,
+    window_ends: Instant,
+    carries: Option<PathKind>,
+    peer_session: u64,
+    peer_since: Instant,
+    peer_report: Option<(u64, Instant, HeardReport)>,
+    heard: [Heard; 32],
+    heard_tunnel: Heard,
+}
+
+impl ProbeSession {
+    /// A session that sends its first round at once. `session` counts the starts of this gateway and never falls.
+    #[must_use]
+    pub fn new(settings: SessionSettings, keys: ProbeKeys, session: u64, epoch: Instant, now: Instant) -> Self {
+        let heard = Heard { count: 0, last_round: 0, seen: 0, last_at: now };
+        let mut new = Self {
+            settings,
+            keys,
+            session,
+            epoch,
+            private: None,
+            tunnel: None,
+            round: 0,
+            cursor: None,
+            next_round: now,
+            window_ends: now + WINDOW,
+            carries: None,
+            peer_session: 0,
+            peer_since: now,
+            peer_report: None,
+            heard: [heard; 32],
+            heard_tunnel: heard,
+        };
+        new.configure(settings);
+        new
+    }
+
+    /// Takes new settings; a way that was probed and still is goes on undisturbed.
+    pub fn configure(&mut self, settings: SessionSettings) {
+        self.settings = settings;
+        let ports = settings.private_ports.map(|ports| ports.clamp(1, 32));
+        if self.private.as_ref().map(|way| way.ports.len()) != ports.map(usize::from) {
+            self.private = ports.map(Way::new);
+        }
+        if self.tunnel.is_some() != settings.tunnel {
+            self.tunnel = settings.tunnel.then(|| Way::new(1));
+        }
+        self.cursor = None;
+    }
+
+    /// Tells the peer which way this gateway sends.
+    pub fn set_carries(&mut self, path: Option<PathKind>) {
+        self.carries = path;
+    }
+
+    /// Which way the peer last said that it sends.
+    #[must_use]
+    pub fn peer_carries(&self) -> Option<PathKind> {
+        self.peer_report.and_then(|(_, _, report)| report.carries)
+    }
+
+    /// When to call [`poll_transmit`](Self::poll_transmit) next.
+    #[must_use]
+    pub fn next_round(&self) -> Instant {
+        self.next_round
+    }
+
+    /// The next datagram to send; call it until it has none. The private ports go before the tunnel, so that a round heard
+    /// through the tunnel says that the private requests of the round before it had their time.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if self.cursor.is_none() {
+            if now < self.next_round {
+                return None;
+            }
+            self.round += 1;
+            self.cursor = Some(0);
+            self.next_round += self.settings.interval;
+            if self.next_round <= now {
+                // The host stalled: rounds are not made up for, or a burst would follow.
+                self.next_round = now + self.settings.interval;
+            }
+        }
+        let index = self.cursor?;
+        let now_ns = self.ns(now);
+        let private = self.private.as_ref().map_or(0, |way| way.ports.len());
+        let (path, port, way) = if usize::from(index) < private {
+            (PathKind::Private, index, self.private.as_mut())
+        } else if usize::from(index) == private && self.tunnel.is_some() {
+            (PathKind::Tunnel, 0, self.tunnel.as_mut())
+        } else {
+            self.cursor = None;
+            return None;
+        };
+        way?.ports[usize::from(port)].send(self.round, now_ns);
+        self.cursor = Some(index + 1);
+        let probe = self.probe(now, Kind::Request, path, port);
+        let bytes = Probe { round: self.round, sent_ns: now_ns, ..probe }.encode(&self.keys);
+        Some(Transmit { path, port, bytes })
+    }
+
+    fn probe(&self, now: Instant, kind: Kind, path: PathKind, port: u8) -> Probe {
+        Probe {
+            kind,
+            path,
+            port,
+            connection: self.settings.connection,
+            session: self.session,
+            round: 0,
+            sent_ns: 0,
+            received_ns: 0,
+            stamped_ns: self.ns(now),
+            heard_count: 0,
+            report: self.hears(now),
+        }
+    }
+
+    fn ns(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a datagram that came from the peer's address by `path`.
+    pub fn receive(&mut self, now: Instant, path: PathKind, bytes: &[u8]) -> Received {
+        let Ok(probe) = Probe::decode(bytes) else { return Received::Ignored };
+        if probe.connection != self.settings.connection || probe.path != path || !self.keys.verify(bytes) {
+            return Received::Ignored;
+        }
+        if probe.session < self.peer_session {
+            return Received::Ignored;
+        }
+        if probe.session > self.peer_session {
+            self.peer_restarted(now, probe.session);
+        }
+        let (Some(received), answer) = (match probe.kind {
+            Kind::Request => (self.request(now, &probe), false),
+            Kind::Reply => (self.answer(now, &probe), true),
+        }) else {
+            return Received::Ignored;
+        };
+        if self.peer_report.is_none_or(|(stamped, _, _)| stamped < probe.stamped_ns) {
+            self.peer_report = Some((probe.stamped_ns, now, probe.report));
+        }
+        if answer { Received::Answer } else { Received::Reply(received) }
+    }
+
+    fn peer_restarted(&mut self, now: Instant, session: u64) {
+        self.peer_session = session;
+        self.peer_since = now;
+        self.peer_report = None;
+        let silent = Heard { count: 0, last_round: 0, seen: 0, last_at: now };
+        self.heard = [silent; 32];
+        self.heard_tunnel = silent;
+        for port in self.private.iter_mut().chain(&mut self.tunnel).flat_map(|way| &mut way.ports) {
+            port.rebase = true;
+        }
+    }
+
+    fn request(&mut self, now: Instant, probe: &Probe) -> Option<[u8; PROBE_LEN]> {
+        let heard = match probe.path {
+            PathKind::Private => self.heard.get_mut(usize::from(probe.port))?,
+            PathKind::Tunnel => &mut self.heard_tunnel,
+        };
+        // A window of 64 rounds against replays, as RFC 6479 keeps one for packets.
+        if probe.round > heard.last_round {
+            let ahead = probe.round - heard.last_round;
+            heard.seen = if ahead >= RING { 1 } else { heard.seen << ahead | 1 };
+            heard.last_round = probe.round;
+        } else {
+            let behind = heard.last_round - probe.round;
+            if behind >= RING || heard.seen & (1 << behind) != 0 {
+                return None;
+            }
+            heard.seen |= 1 << behind;
+        }
+        heard.count = heard.count.wrapping_add(1);
+        heard.last_at = now;
+        let heard_count = heard.count;
+        let reply = self.probe(now, Kind::Reply, probe.path, probe.port);
+        let received_ns = reply.stamped_ns;
+        Some(Probe { round: probe.round, sent_ns: probe.sent_ns, received_ns, heard_count, ..reply }.encode(&self.keys))
+    }
+
+    fn answer(&mut self, now: Instant, probe: &Probe) -> Option<[u8; PROBE_LEN]> {
+        let now_ns = self.ns(now);
+        let way = match probe.path {
+            PathKind::Private => self.private.as_mut(),
+            PathKind::Tunnel => self.tunnel.as_mut(),
+        }?;
+        if !way.ports.get_mut(usize::from(probe.port))?.answer(probe) {
+            return None;
+        }
+        let held = probe.stamped_ns.saturating_sub(probe.received_ns);
+        let trip_ns = now_ns.saturating_sub(probe.sent_ns).saturating_sub(held);
+        way.round_trip(u32::try_from(trip_ns / 1_000).unwrap_or(u32::MAX));
+        Some([0; PROBE_LEN])
+    }
+
+    fn patience(&self) -> Duration {
+        self.settings.interval * self.settings.dead_after
+    }
+
+    /// What this gateway hears of its peer.
+    ///
+    /// A way is deaf only when the *other* way was heard over the same rounds: a peer that sends nothing at all has stalled.
+    fn hears(&self, now: Instant) -> HeardReport {
+        let dead_after = u64::from(self.settings.dead_after);
+        let deaf = |heard: &Heard, other: u64| {
+            heard.last_round == 0
+                || (other >= heard.last_round + dead_after
+                    && now.saturating_duration_since(heard.last_at) >= self.patience())
+        };
+        let newest_private = self.heard.iter().map(|heard| heard.last_round).max().unwrap_or(0);
+        let newest = newest_private.max(self.heard_tunnel.last_round);
+        let heard_ports =
+            (0..32).filter(|&i| !deaf(&self.heard[i], newest)).fold(0, |bits, i| bits | 1 << i);
+        HeardReport {
+            heard_ports,
+            valid: newest > 0
+                && now.saturating_duration_since(self.peer_since) >= self.patience() + self.settings.interval,
+            tunnel_heard: !deaf(&self.heard_tunnel, newest_private),
+            carries: self.carries,
+        }
+    }
+
+    /// What the peer hears of us, if it has told so lately.
+    fn told(&self, now: Instant) -> Option<HeardReport> {
+        self.peer_report
+            .filter(|(_, at, report)| report.valid && now.saturating_duration_since(*at) < self.patience())
+            .map(|(_, _, report)| report)
+    }
+
+    fn port_health(&self, now: Instant, way: &Way, port: &Port, heard: Option<bool>, other: Option<u64>) -> PortHealth {
+        let Some(answered) = port.last_answered else { return PortHealth::Never };
+        match heard {
+            Some(true) => return PortHealth::Alive,
+            Some(false) => return PortHealth::Dead,
+            None => {}
+        }
+        let timeout = u64::try_from(way.timeout(self.settings.interval).as_nanos()).unwrap_or(u64::MAX);
+        if !port.overdue(self.ns(now), self.settings.dead_after, timeout) {
+            PortHealth::Alive
+        } else if other.is_some_and(|other| other >= answered + u64::from(self.settings.dead_after)) {
+            PortHealth::Dead
+        } else {
+            PortHealth::Overdue
+        }
+    }
+
+    /// Health of each source port of a way.
+    #[must_use]
+    pub fn ports(&self, now: Instant, path: PathKind) -> Vec<PortHealth> {
+        let told = self.told(now);
+        match path {
+            PathKind::Private => {
+                let Some(way) = &self.private else { return Vec::new() };
+                // Another port of the bundle that is answered tells as well that the peer lives.
+                let other = self.tunnel.as_ref().and_then(Way::newest_answer).max(way.newest_answer());
+                let heard = |i: usize| told.map(|told| told.heard_ports & (1 << i) != 0);
+                way.ports.iter().enumerate().map(|(i, port)| self.port_health(now, way, port, heard(i), other)).collect()
+            }
+            PathKind::Tunnel => {
+                let Some(way) = &self.tunnel else { return Vec::new() };
+                let other = self.private.as_ref().and_then(Way::newest_answer);
+                let heard = told.map(|told| told.tunnel_heard);
+                way.ports.iter().map(|port| self.port_health(now, way, port, heard, other)).collect()
+            }
+        }
+    }
+
+    /// How the traffic towards the peer fares now.
+    #[must_use]
+    pub fn health(&self, now: Instant) -> Link {
+        Link { private: self.way_health(now, PathKind::Private), tunnel: self.way_health(now, PathKind::Tunnel) }
+    }
+
+    fn way_health(&self, now: Instant, path: PathKind) -> Health {
+        let (way, bad_from) = match path {
+            PathKind::Private => (&self.private, self.settings.dead_ports),
+            PathKind::Tunnel => (&self.tunnel, 1),
+        };
+        let Some(way) = way else { return Health::Off };
+        let ports = self.ports(now, path);
+        let count = |health: PortHealth| ports.iter().filter(|port| **port == health).count();
+        let (never, alive, dead) = (count(PortHealth::Never), count(PortHealth::Alive), count(PortHealth::Dead));
+        let bad_from = usize::try_from(bad_from).unwrap_or(usize::MAX).clamp(1, ports.len());
+        if never == ports.len() {
+            Health::Unknown
+        } else if alive == 0 {
+            if self.is_silent(now, path) { Health::Silent } else { Health::Stalled }
+        } else if dead >= bad_from {
+            Health::DeadPorts
+        } else if never >= bad_from {
+            Health::Unknown
+        } else if way.lossy {
+            Health::Lossy
+        } else if way.slow {
+            Health::Slow
+        } else {
+            Health::Up
+        }
+    }
+
+    /// Whether a way without a live port is silent by itself: the peer says so, or the other way was answered meanwhile.
+    fn is_silent(&self, now: Instant, path: PathKind) -> bool {
+        let newest = |way: &Option<Way>| way.as_ref().and_then(Way::newest_answer);
+        let (own, other) = match path {
+            PathKind::Private => (newest(&self.private), newest(&self.tunnel)),
+            PathKind::Tunnel => (newest(&self.tunnel), newest(&self.private)),
+        };
+        let ahead = own.zip(other).is_some_and(|(own, other)| other >= own + u64::from(self.settings.dead_after));
+        ahead || self.told(now).is_some()
+    }
+
+    /// Judges loss and delay at the end of each window.
+    pub fn advance(&mut self, now: Instant) {
+        if now < self.window_ends {
+            return;
+        }
+        self.window_ends = now + WINDOW;
+        for way in self.private.iter_mut().chain(&mut self.tunnel) {
+            let mut loss = Loss::default();
+            for port in &mut way.ports {
+                loss.add(&port.window, &port.is);
+                port.window = port.is;
+            }
+            if loss.out_ppm() >= LOSSY_PPM && loss.lost_out() >= LOSSY_MIN {
+                way.lossy = true;
+            } else if loss.out_ppm() < CLEAN_PPM {
+                way.lossy = false;
+            }
+            if let Some((median, _)) = way.window.take() {
+                let best = way.best_us.map_or(median, |best| best.min(median));
+                way.best_us = Some(best);
+                way.slow = median >= best.saturating_add(SLOW_US);
+            }
+        }
+    }
+
+    /// What has been seen of a way since the last call.
+    pub fn take_report(&mut self, now: Instant, path: PathKind) -> PathReport {
+        let ports = self.ports(now, path);
+        let hears = self.hears(now);
+        let told = self.told(now);
+        let way = match path {
+            PathKind::Private => &mut self.private,
+            PathKind::Tunnel => &mut self.tunnel,
+        };
+        let Some(way) = way else { return PathReport::default() };
+        let mut loss = Loss::default();
+        let mut dead_ports = 0;
+        for (i, (port, health)) in way.ports.iter_mut().zip(&ports).enumerate() {
+            let unanswered = port.is.acked_sent == port.reported.acked_sent;
+            if matches!(health, PortHealth::Dead | PortHealth::Overdue) || (unanswered && port.is.sent > port.reported.sent + 1) {
+                let (peer_hears, we_hear) = match path {
+                    PathKind::Private => {
+                        (told.map(|told| told.heard_ports & (1 << i) != 0), hears.heard_ports & (1 << i) != 0)
+                    }
+                    PathKind::Tunnel => (told.map(|told| told.tunnel_heard), hears.tunnel_heard),
+                };
+                loss.add_dead(&port.reported, &port.is, peer_hears != Some(true), !we_hear || peer_hears == Some(true));
+            } else {
+                loss.add(&port.reported, &port.is);
+            }
+            dead_ports += u8::from(matches!(health, PortHealth::Dead | PortHealth::Overdue));
+            port.reported = port.is;
+        }
+        let trips = way.trips.take();
+        PathReport {
+            sent: u32::try_from(loss.sent).unwrap_or(u32::MAX),
+            received: u32::try_from(loss.answered).unwrap_or(u32::MAX),
+            rtt_us: trips.map(|(median, _)| median),
+            rtt_p99_us: trips.map(|(_, p99)| p99),
+            jitter_us: trips.and(way.jitter.us()),
+            loss_out_ppm: loss.out_ppm(),
+            loss_in_ppm: loss.in_ppm(),
+            dead_ports,
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! One WireGuard lane to one peer gateway, over `boringtun`'s [`Tunn`].
+//!
+//! [`Tunn`] reads the machine's clock for its own timers; this wrapper adds what keeps the tunnel always warm, and takes the
+//! time as an argument: an initiation at once and every second while there is no session (a peer learns of us at a moment
+//! that we do not know), a persistent keepalive, and a new state machine where boringtun would give up.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use boringtun::{
+    noise::{Tunn, TunnResult, errors::WireGuardError},
+    x25519::{PublicKey, StaticSecret},
+};
+
+/// How often [`Lane::tick`] wants to be called.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Bytes that WireGuard adds to an inner packet (whitepaper, section 5.4.6), outer IP and UDP headers not counted.
+pub const OVERHEAD: usize = 32;
+/// Between two initiations while there is no session.
+const KNOCK: Duration = Duration::from_secs(1);
+/// Without a session for this long, the state machine is made anew: boringtun's own gives up for good after 90 s.
+const RENEW: Duration = Duration::from_secs(60);
+/// Seconds between two keepalives: NATs forget a UDP mapping after 30 s at the earliest (RFC 4787, REQ-5, and practice).
+const KEEPALIVE_S: u16 = 15;
+
+/// Why packets were dropped, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Drops {
+    /// No session yet, and the staging queue is boringtun's.
+    pub no_session: u64,
+    /// Not authentic: wrong key, index or tag.
+    pub not_authentic: u64,
+    /// A counter that was seen before, or too old a one.
+    pub replayed: u64,
+    /// Not WireGuard, or not IP inside.
+    pub malformed: u64,
+    /// The inner source is not the peer's to use.
+    pub foreign_source: u64,
+    /// Too many handshakes; answered by a cookie.
+    pub under_load: u64,
+}
+
+/// What has passed, counted in inner bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LaneCounters {
+    /// Packets encrypted.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Packets decrypted and let in.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// What was dropped.
+    pub drops: Drops,
+}
+
+/// What to do with a datagram's result.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Nothing.
+    Nothing,
+    /// Send to the peer's endpoint.
+    Send(&'a mut [u8]),
+    /// An inner packet, authentic; the caller checks its source.
+    Packet(&'a mut [u8]),
+}
+
+/// One lane.
+pub struct Lane {
+    private: StaticSecret,
+    peer: PublicKey,
+    index: u32,
+    tunn: Tunn,
+    endpoint: SocketAddr,
+    configured: SocketAddr,
+    knock_at: Instant,
+    without_session_since: Option<Instant>,
+    /// What has passed.
+    pub counters: LaneCounters,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("index", &self.index).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    /// A lane that knocks at its first [`tick`](Self::tick). `index` is below 2^24 and unique in this gateway: datagrams
+    /// name it.
+    #[must_use]
+    pub fn new(private: StaticSecret, peer: PublicKey, index: u32, endpoint: SocketAddr, now: Instant) -> Self {
+        let tunn = Tunn::new(private.clone(), peer, None, Some(KEEPALIVE_S), index, None);
+        Self {
+            private,
+            peer,
+            index,
+            tunn,
+            endpoint,
+            configured: endpoint,
+            knock_at: now,
+            without_session_since: Some(now),
+            counters: LaneCounters::default(),
+        }
+    }
+
+    /// Where datagrams go: the address that the peer was last heard from.
+    #[must_use]
+    pub fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    /// A new address by configuration; a peer that has roamed is followed only until the configuration changes.
+    pub fn configure(&mut self, endpoint: SocketAddr) {
+        if self.configured != endpoint {
+            self.configured = endpoint;
+            self.endpoint = endpoint;
+        }
+    }
+
+    /// Age of the session's handshake; `None` without a session.
+    #[must_use]
+    pub fn handshake_age(&self) -> Option<Duration> {
+        self.tunn.time_since_last_handshake()
+    }
+
+    /// Encrypts an inner packet into `out`, which holds at least the packet and [`OVERHEAD`], and 148 bytes. Without a
+    /// session the packet is staged (up to 256 packets) and the output is an initiation.
+    pub fn encapsulate<'a>(&mut self, packet: &[u8], out: &'a mut [u8]) -> Output<'a> {
+        if out.len() < (packet.len() + OVERHEAD).max(148) {
+            self.counters.drops.malformed += 1;
+            return Output::Nothing;
+        }
+        match self.tunn.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(datagram) => {
+                // An initiation is 148 bytes; a data message to which this packet led has its own length.
+                if datagram.len() == packet.len() + OVERHEAD {
+                    self.counters.packets_out += 1;
+                    self.counters.bytes_out += packet.len() as u64;
+                }
+                Output::Send(datagram)
+            }
+            TunnResult::Done => Output::Nothing,
+            TunnResult::Err(error) => {
+                self.count(&error);
+                Output::Nothing
+            }
+            TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
+        }
+    }
+
+    /// Takes a datagram; `out` holds at least the datagram, and 148 bytes. After [`Output::Send`] call [`Self::staged`]
+    /// until it has nothing more. An authentic datagram makes `from` the peer's endpoint (whitepaper, section 6.2: roaming).
+    pub fn decapsulate<'a>(&mut self, from: SocketAddr, datagram: &[u8], out: &'a mut [u8]) -> Output<'a> {
+        if datagram.is_empty() || out.len() < datagram.len().max(148) {
+            self.counters.drops.malformed += 1;
+            return Output::Nothing;
+        }
+        let cookie = |sent: &[u8]| sent.first() == Some(&3);
+        match self.tunn.decapsulate(Some(from.ip()), datagram, out) {
+            TunnResult::WriteToNetwork(answer) => {
+                if cookie(answer) {
+                    self.counters.drops.under_load += 1;
+                } else {
+                    self.endpoint = from;
+                }
+                Output::Send(answer)
+            }
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                self.endpoint = from;
+                Output::Packet(packet)
+            }
+            TunnResult::Done => {
+                self.endpoint = from;
+                Output::Nothing
+            }
+            TunnResult::Err(error) => {
+                self.count(&error);
+                Output::Nothing
+            }
+        }
+    }
+
+    /// The next packet that was staged before there was a session.
+    pub fn staged<'a>(&mut self, out: &'a mut [u8]) -> Output<'a> {
+        match self.tunn.decapsulate(None, &[], out) {
+            TunnResult::WriteToNetwork(datagram) => {
+                self.counters.packets_out += 1;
+                self.counters.bytes_out += datagram.len().saturating_sub(OVERHEAD) as u64;
+                Output::Send(datagram)
+            }
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
+        }
+    }
+
+    /// Counts an inner packet that was let in, or not.
+    pub fn count_in(&mut self, bytes: usize, own_source: bool) {
+        if own_source {
+            self.counters.packets_in += 1;
+            self.counters.bytes_in += bytes as u64;
+        } else {
+            self.counters.drops.foreign_source += 1;
+        }
+    }
+
+    /// Drives the timers; call it every [`TICK`] with at least 148 bytes.
+    pub fn tick<'a>(&mut self, now: Instant, out: &'a mut [u8]) -> Output<'a> {
+        if self.handshake_age().is_some() {
+            self.without_session_since = None;
+        } else {
+            let since = *self.without_session_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= RENEW {
+                self.without_session_since = Some(now);
+                self.endpoint = self.configured;
+                self.tunn =
+                    Tunn::new(self.private.clone(), self.peer, None, Some(KEEPALIVE_S), self.index, None);
+            }
+            if now >= self.knock_at {
+                self.knock_at = now + KNOCK;
+                return match self.tunn.format_handshake_initiation(out, true) {
+                    TunnResult::WriteToNetwork(datagram) => Output::Send(datagram),
+                    TunnResult::Done
+                    | TunnResult::Err(_)
+                    | TunnResult::WriteToTunnelV4(..)
+                    | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
+                };
+            }
+        }
+        match self.tunn.update_timers(out) {
+            TunnResult::WriteToNetwork(datagram) => Output::Send(datagram),
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
+        }
+    }
+
+    fn count(&mut self, error: &WireGuardError) {
+        use WireGuardError as E;
+        let drops = &mut self.counters.drops;
+        let counter = match error {
+            E::NoCurrentSession | E::ConnectionExpired => &mut drops.no_session,
+            E::WrongIndex | E::WrongKey | E::InvalidMac | E::InvalidAeadTag => &mut drops.not_authentic,
+            E::InvalidCounter | E::DuplicateCounter | E::WrongTai64nTimestamp | E::InvalidTai64nTimestamp => {
+                &mut drops.replayed
+            }
+            E::UnderLoad => &mut drops.under_load,
+            E::DestinationBufferTooSmall
+            | E::IncorrectPacketLength
+            | E::UnexpectedPacket
+            | E::WrongPacketType
+            | E::InvalidPacket
+            | E::LockFailed => &mut drops.malformed,
+        };
+        *counter += 1;
+    }
+}
+
+/// Which lane a datagram is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressed {
+    /// It names the lane's index.
+    Index(u32),
+    /// An initiation: its sender's key must be read out of it.
+    Initiation,
+}
+
+/// Reads which lane a datagram is for, without any cryptography. `None`: not WireGuard.
+#[must_use]
+pub fn addressed(datagram: &[u8]) -> Option<Addressed> {
+    use boringtun::noise::Packet;
+    // boringtun numbers a lane's sessions in the low eight bits.
+    match Tunn::parse_incoming_packet(datagram).ok()? {
+        Packet::HandshakeInit(_) => Some(Addressed::Initiation),
+        Packet::HandshakeResponse(packet) => Some(Addressed::Index(packet.receiver_idx >> 8)),
+        Packet::PacketCookieReply(packet) => Some(Addressed::Index(packet.receiver_idx >> 8)),
+        Packet::PacketData(packet) => Some(Addressed::Index(packet.receiver_idx >> 8)),
+    }
+}
+
+/// The key that an initiation claims to come from; the lane then proves it.
+#[must_use]
+pub fn initiator(private: &StaticSecret, public: &PublicKey, datagram: &[u8]) -> Option<[u8; 32]> {
+    use boringtun::noise::{Packet, handshake::parse_handshake_anon};
+    match Tunn::parse_incoming_packet(datagram).ok()? {
+        Packet::HandshakeInit(packet) => {
+            parse_handshake_anon(private, public, &packet).ok().map(|half| half.peer_static_public)
+        }
+        Packet::HandshakeResponse(_) | Packet::PacketCookieReply(_) | Packet::PacketData(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin; only differences matter")]
+        Instant::now()
+    }
+
+    fn pair(now: Instant) -> (Lane, Lane) {
+        let (a, b) = (StaticSecret::from([1; 32]), StaticSecret::from([2; 32]));
+        let (pa, pb) = (PublicKey::from(&a), PublicKey::from(&b));
+        let at = |n: u8| SocketAddr::from(([192, 0, 2, n], 51_820));
+        (Lane::new(a, pb, 7, at(2), now), Lane::new(b, pa, 9, at(1), now))
+    }
+
+    fn sent(output: Output<'_>) -> Vec<u8> {
+        match output {
+            Output::Send(datagram) => datagram.to_vec(),
+            other => panic!("nothing to send: {other:?}"),
+        }
+    }
+
+    fn ipv4(source: [u8; 4], length: usize) -> Vec<u8> {
+        let mut packet = vec![0; length];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+        packet[12..16].copy_from_slice(&source);
+        packet
+    }
+
+    #[test]
+    fn knocks_at_once_and_carries() {
+        let now = origin();
+        let (mut a, mut b) = pair(now);
+        let (mut x, mut y) = ([0; 2_048], [0; 2_048]);
+        let from = |n: u8| SocketAddr::from(([198, 51, 100, n], 1));
+        let initiation = sent(a.tick(now, &mut x));
+        assert_eq!(addressed(&initiation), Some(Addressed::Initiation));
+        let (private, public) = (StaticSecret::from([2; 32]), PublicKey::from(&StaticSecret::from([2; 32])));
+        assert_eq!(initiator(&private, &public, &initiation), Some(*PublicKey::from(&StaticSecret::from([1; 32])).as_bytes()));
+        let response = sent(b.decapsulate(from(1), &initiation, &mut y));
+        assert_eq!(addressed(&response), Some(Addressed::Index(7)));
+        assert_eq!(b.endpoint(), from(1), "the responder follows the address that it was authentically called from");
+        let keepalive = sent(a.decapsulate(from(2), &response, &mut x));
+        assert!(a.handshake_age().is_some());
+        assert!(matches!(b.decapsulate(from(1), &keepalive, &mut y), Output::Nothing));
+        let packet = ipv4([10, 0, 0, 1], 1_000);
+        let datagram = sent(a.encapsulate(&packet, &mut x));
+        assert_eq!(datagram.len(), packet.len() + OVERHEAD);
+        match b.decapsulate(from(1), &datagram, &mut y) {
+            Output::Packet(inner) => assert_eq!(inner, &packet[..]),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(b.decapsulate(from(3), &datagram, &mut y), Output::Nothing));
+        assert_eq!(b.counters.drops.replayed, 1);
+        assert_eq!(b.endpoint(), from(1), "a replay from elsewhere moves nothing");
+    }
+
+    #[test]
+    fn knocks_every_second_until_answered() {
+        let now = origin();
+        let (mut a, _) = pair(now);
+        let mut out = [0; 2_048];
+        let mut knocks = 0;
+        for ms in (0..5_000).step_by(100) {
+            if let Output::Send(datagram) = a.tick(now + Duration::from_millis(ms), &mut out) {
+                assert_eq!(addressed(datagram), Some(Addressed::Initiation));
+                knocks += 1;
+            }
+        }
+        assert_eq!(knocks, 5);
+    }
+
+    proptest! {
+        #[test]
+        fn takes_any_datagram(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..6_u8) {
+            let (mut lane, _) = pair(origin());
+            let mut bytes = bytes;
+            if bytes.len() >= 4 {
+                bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
+            }
+            let mut out = [0; 2_048];
+            let _ = addressed(&bytes);
+            let output = lane.decapsulate(SocketAddr::from(([192, 0, 2, 1], 1)), &bytes, &mut out);
+            prop_assert!(matches!(output, Output::Nothing));
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The typed HTTP client of `/v1`.

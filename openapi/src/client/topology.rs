@@ -1,0 +1,83 @@
+//! What exists before any connection, tokens, issues and events.
+
+use reqwest::Method;
+
+use super::{Client, ClientError, PageQuery, Watch};
+use crate::{
+    ids::{AccountId, AttachPointId, EnvironmentId, InterconnectId, IssueId, TokenId},
+    v1::{
+        Account, AccountList, AttachPoint, AttachPointList, Environment, EnvironmentList, Event, EventList,
+        Interconnect, InterconnectList, Issue, IssueList, IssuedToken, TokenList, TokenRequest,
+    },
+};
+
+macro_rules! nouns {
+    ($($path:literal: $list:ident -> $List:ty, $one:ident($id:ty) -> $One:ty;)*) => {
+        impl Client {$(
+            #[doc = concat!("A page of `", $path, "`.")]
+            ///
+            /// # Errors
+            /// [`ClientError`].
+            pub async fn $list(&self, page: &PageQuery) -> Result<$List, ClientError> {
+                self.get($path, &page.pairs()).await
+            }
+
+            #[doc = concat!("One of `", $path, "`.")]
+            ///
+            /// # Errors
+            /// [`ClientError`]; `not-found` if it is not there or not visible.
+            pub async fn $one(&self, id: &$id) -> Result<$One, ClientError> {
+                self.get(&format!(concat!($path, "/{}"), id), &[]).await
+            }
+        )*}
+    };
+}
+
+nouns! {
+    "/v1/accounts": accounts -> AccountList, account(AccountId) -> Account;
+    "/v1/environments": environments -> EnvironmentList, environment(EnvironmentId) -> Environment;
+    "/v1/interconnects": interconnects -> InterconnectList, interconnect(InterconnectId) -> Interconnect;
+    "/v1/attachPoints": attach_points -> AttachPointList, attach_point(AttachPointId) -> AttachPoint;
+    "/v1/issues": issues -> IssueList, issue(IssueId) -> Issue;
+}
+
+impl Client {
+    /// A page of tokens, without their secrets.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn tokens(&self, page: &PageQuery) -> Result<TokenList, ClientError> {
+        self.get("/v1/tokens", &page.pairs()).await
+    }
+
+    /// Issues a token. Its secret is shown this once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn issue_token(&self, request: &TokenRequest) -> Result<IssuedToken, ClientError> {
+        self.write(Method::POST, "/v1/tokens", Some(request)).await?.json()
+    }
+
+    /// Ends a token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn revoke_token(&self, id: TokenId) -> Result<(), ClientError> {
+        self.write::<()>(Method::DELETE, &format!("/v1/tokens/{id}"), None).await.map(drop)
+    }
+
+    /// Events after a cursor, oldest first; from the oldest that is kept if there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `gone` if the cursor is older than what is kept.
+    pub async fn events(&self, since: Option<&str>) -> Result<EventList, ClientError> {
+        let query: Vec<_> = since.map(|since| ("since", since.to_owned())).into_iter().collect();
+        self.get("/v1/events", &query).await
+    }
+
+    /// Events as they happen, after a cursor. A broken stream is taken up where it stopped.
+    #[must_use]
+    pub fn watch_events(&self, since: Option<&str>) -> Watch<Event> {
+        Watch::new(self.clone(), "/v1/events".to_owned(), since.map(ToOwned::to_owned))
+    }
+}

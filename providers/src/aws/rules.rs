@@ -1,0 +1,82 @@
+//! The pure half: which resources AWS's side of a channel needs.
+
+use serde_json::{Value, json};
+use tieline_openapi::v1::{AttachPoint, ChannelPort};
+
+use super::{limits, map};
+use crate::{
+    call::BGP_PASSWORD,
+    constraints::Constraints,
+    feature::FeatureSide,
+    resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
+    rules::{Rules, diff_fields},
+};
+
+/// A private virtual interface on a connection or LAG, attached to a Direct Connect gateway.
+pub const PRIVATE_VIRTUAL_INTERFACE: ResourceKind = ResourceKind::of("aws.privateVirtualInterface");
+
+static KINDS: [ResourceKind; 1] = [PRIVATE_VIRTUAL_INTERFACE];
+
+/// What AWS allows and needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AwsRules;
+
+impl Rules for AwsRules {
+    fn constraints(&self, attach_point: &AttachPoint, _port: &ChannelPort) -> Constraints {
+        limits::constraints(attach_point)
+    }
+
+    /// One interface. It waits (`ready` is false) until both addresses are known: AWS would pick its own where they are
+    /// left out, and they cannot be changed later.
+    fn decompose(&self, side: &FeatureSide) -> Vec<ResourceSpec> {
+        let pair = side.ipv4.fixed();
+        let with_length = |address| pair.map(|pair| format!("{address}/{}", pair.subnet.prefix_len()));
+        let immutable = [
+            "connectionId",
+            "vlan",
+            "asnLong",
+            "amazonAddress",
+            "customerAddress",
+            "addressFamily",
+            "directConnectGatewayId",
+        ];
+        vec![ResourceSpec {
+            key: ResourceKey { end: side.end, kind: PRIVATE_VIRTUAL_INTERFACE },
+            after: Vec::new(),
+            ready: pair.is_some(),
+            shared_parent: None,
+            slot: Some(format!("{}/{}", side.port_id, side.vlan)),
+            fields: json!({
+                "connectionId": side.port_id,
+                "vlan": side.vlan.get(),
+                "asnLong": side.peer_asn.get(),
+                "mtu": side.mtu.get(),
+                "amazonAddress": pair.and_then(|pair| with_length(pair.host)),
+                "customerAddress": pair.and_then(|pair| with_length(pair.peer)),
+                "addressFamily": "ipv4",
+                "directConnectGatewayId": side.attach_point_cloud_id,
+                "tags": { map::CONNECTION_TAG: side.connection_id },
+            }),
+            immutable: immutable.iter().map(|field| format!("/{field}")).collect(),
+            secrets: vec![BGP_PASSWORD.to_owned()],
+        }]
+    }
+
+    fn kinds(&self) -> &'static [ResourceKind] {
+        &KINDS
+    }
+
+    /// The connection's tag is written with the create and for people only; the owner's tags are [`Observed::owner`].
+    fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {
+        let mut wanted = spec.fields.clone();
+        if let Value::Object(fields) = &mut wanted {
+            fields.remove("tags");
+        }
+        diff_fields(&wanted, &observed.fields, &spec.immutable)
+    }
+
+    /// A VLAN is unique on its connection or LAG.
+    fn identity(&self, _kind: &ResourceKind) -> IdentityKind {
+        IdentityKind::Slot
+    }
+}

@@ -1,0 +1,180 @@
+//! One account of the fake world, as an adapter.
+
+use async_trait::async_trait;
+use std::{sync::Arc, time::Duration};
+use tieline_openapi::{problem::ProviderDetail, v1::Verb};
+
+use super::world::{FakeWorld, Fault, Refusal, Request, WireRecord, Write};
+use crate::{
+    api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
+    error::{CallError, CallErrorKind},
+    resource::{IdentityKind, Observed},
+    rules::Rules,
+};
+
+/// Resources on one page of a list.
+const PAGE: usize = 50;
+
+/// One account of the fake world.
+pub struct FakeApi {
+    world: Arc<FakeWorld>,
+    account: String,
+    rules: Arc<dyn Rules>,
+}
+
+impl FakeApi {
+    /// An account by its cloud's own id.
+    #[must_use]
+    pub fn new(world: Arc<FakeWorld>, account: &str, rules: Arc<dyn Rules>) -> Self {
+        Self { world, account: account.to_owned(), rules }
+    }
+
+    async fn gate(&self, what: &str) {
+        if let Some(gate) = &self.world.gate {
+            gate.pass(what).await;
+        }
+        self.world.deliver();
+    }
+
+    fn wrong(&self) -> bool {
+        self.world.state().wrong.contains(&self.account)
+    }
+
+    async fn mutate(&self, target: &Target, verb: Verb) -> Result<Accepted, CallError> {
+        self.gate("socket").await;
+        let kind = target.spec.key.kind.clone();
+        let instance = target.lookup.owner.instance;
+        let request = Request { account: self.account.clone(), verb, kind: kind.clone(), instance };
+        let fault = self.world.chaos.as_ref().map_or(Fault::None, |chaos| chaos.fault(&request));
+        let now = self.world.now();
+        let token = target.token.clone();
+        self.world.state().wire.push(WireRecord { at: now, account: self.account.clone(), verb, kind, instance, token });
+        if self.wrong() {
+            return Err(error(CallErrorKind::Unauthenticated, "this credential is another account's"));
+        }
+        let write = self.write(target, verb);
+        let apply = || self.world.state().apply(&self.account, &write, now);
+        match fault {
+            Fault::None => answer(apply()),
+            Fault::Double => {
+                let first = apply();
+                // The second delivery answers nobody.
+                let _ = apply();
+                answer(first)
+            }
+            Fault::Refuse(kind) => Err(error(kind, "refused by the test")),
+            Fault::Fail => Err(error(CallErrorKind::Unavailable, "the service failed")),
+            Fault::LoseAnswer => {
+                let _ = apply();
+                std::future::pending().await
+            }
+            Fault::LoseRequest => std::future::pending().await,
+            Fault::Late(millis) => {
+                self.world.later(&self.account, write, millis);
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn write(&self, target: &Target, verb: Verb) -> Write {
+        Write {
+            verb,
+            kind: target.spec.key.kind.clone(),
+            owner: target.lookup.owner,
+            cloud_id: target.lookup.cloud_id.clone(),
+            token: target.token.clone(),
+            slot: target.spec.slot.clone(),
+            parent: target.spec.shared_parent.clone(),
+            fields: target.spec.fields.clone(),
+            identity: self.rules.identity(&target.spec.key.kind),
+        }
+    }
+
+    fn find(&self, target: &Target) -> Option<Observed> {
+        let now = self.world.now();
+        let state = self.world.state();
+        let shown = || {
+            state.objects.values().filter(|o| {
+                o.account == self.account && o.kind == target.spec.key.kind && state.shows(o, now)
+            })
+        };
+        let found = match &target.lookup.cloud_id {
+            Some(id) => shown().find(|o| o.cloud_id == *id),
+            None => match self.rules.identity(&target.spec.key.kind) {
+                IdentityKind::Blind => None,
+                IdentityKind::Slot => shown().find(|o| o.slot.is_some() && o.slot == target.spec.slot),
+                IdentityKind::Named | IdentityKind::Token { .. } | IdentityKind::Tagged => {
+                    shown().find(|o| o.owner == Some(target.lookup.owner))
+                }
+            },
+        };
+        found.map(|object| state.observed(object, now))
+    }
+}
+
+fn answer(result: Result<String, Refusal>) -> Result<Accepted, CallError> {
+    result
+        .map(|cloud_id| Accepted { request_id: Some(format!("req-{cloud_id}")), cloud_id })
+        .map_err(|refusal| error(refusal.kind, &refusal.message))
+}
+
+fn error(kind: CallErrorKind, message: &str) -> CallError {
+    CallError {
+        kind,
+        detail: ProviderDetail {
+            name: "fake".to_owned(),
+            code: format!("{kind:?}"),
+            message: message.to_owned(),
+            request_id: Some("req-0".to_owned()),
+        },
+        retry_after: None,
+        source: None,
+    }
+}
+
+#[async_trait]
+impl CloudApi for FakeApi {
+    async fn identity(&self, _timeout: Duration) -> Result<String, CallError> {
+        self.gate("identity").await;
+        Ok(if self.wrong() { "another-account".to_owned() } else { self.account.clone() })
+    }
+
+    async fn list(&self, scope: &ListScope, page: Option<&str>) -> Result<ListPage, CallError> {
+        self.gate("list").await;
+        if self.wrong() {
+            return Ok(ListPage::default());
+        }
+        let now = self.world.now();
+        let state = self.world.state();
+        let all = state.objects.values().filter(|o| {
+            o.account == self.account
+                && o.kind == scope.kind
+                && (scope.parent.is_none() || o.parent == scope.parent)
+                && state.shows(o, now)
+        });
+        let after: Vec<_> = all.filter(|o| page.is_none_or(|last| o.cloud_id.as_str() > last)).collect();
+        let items: Vec<_> = after.iter().take(PAGE).map(|o| state.observed(o, now)).collect();
+        let next = if after.len() > PAGE { items.last().map(|o| o.cloud_id.clone()) } else { None };
+        Ok(ListPage { items, next })
+    }
+
+    async fn read(&self, target: &Target) -> Result<Option<Observed>, CallError> {
+        self.gate("read").await;
+        Ok(if self.wrong() { None } else { self.find(target) })
+    }
+
+    async fn create(&self, target: &Target, secrets: &Secrets) -> Result<Accepted, CallError> {
+        if target.spec.secrets.iter().any(|name| !secrets.contains_key(name)) {
+            return Err(error(CallErrorKind::Invalid, "a secret is missing"));
+        }
+        self.mutate(target, Verb::Create).await
+    }
+
+    async fn update(&self, target: &Target, _secrets: &Secrets) -> Result<Accepted, CallError> {
+        self.mutate(target, Verb::Update).await
+    }
+
+    async fn delete(&self, target: &Target) -> Result<Accepted, CallError> {
+        self.mutate(target, Verb::Delete).await
+    }
+}
