@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Http,
     extract::{self, Headers, Id, MergePatch, NoBody, Nothing, Query, Wait},
-    filter,
+    filter::{Filtered, ListQuery},
     pages::Cut,
     problem::Fault,
 };
@@ -28,22 +28,6 @@ use crate::app::{
 
 pub(super) fn routes() -> OpenApiRouter<Http> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, patch, delete))
-}
-
-/// The query of the list.
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    /// Exact comparisons joined by AND (AIP-160), over `name`, `state`, `environmentId`, `family` and `labels.<key>`; terms
-    /// about `state` may be joined by OR. For example `state = ACTIVE OR state = DEGRADED AND labels.team = "net"`.
-    #[param(max_length = 2048)]
-    filter: Option<String>,
-    /// Rows of the page; 100 where it is absent. A page may be short and still have a next one.
-    #[param(minimum = 1, maximum = 1000)]
-    page_size: Option<u32>,
-    /// `nextPageToken` of the page before. It is good for the same query only.
-    page_token: Option<String>,
 }
 
 /// The query of a mutation.
@@ -67,11 +51,10 @@ async fn list(
     State(http): State<Http>,
     caller: Caller,
     uri: Uri,
-    Query(query): Query<ListQuery>,
+    Filtered { wanted, page_size, page_token }: Filtered,
 ) -> Result<Response, Fault> {
-    let text = query.filter.unwrap_or_default();
-    let wanted = filter::parse(&text).map_err(|error| Fault::invalid(vec![error]))?;
-    let cut = Cut::of(&http, &caller, &text, query.page_size, query.page_token.as_deref())?;
+    let rest = format!("{wanted:?}");
+    let cut = Cut::of(&http, &caller, &rest, page_size, page_token.as_deref())?;
     let page = http.app.connections(&caller.project, &wanted, cut.size, cut.after_uuid()).await?;
     cut.answer(&http, &uri, page, |connections, next_page_token| ConnectionList { connections, next_page_token })
 }
