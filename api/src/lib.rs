@@ -12,5 +12,6 @@ pub mod events;
 pub mod http;
 pub mod plan;
 pub mod secrets;
+pub mod service;
 pub mod store;
 pub mod topology;

@@ -133,3 +133,6 @@ impl EventReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

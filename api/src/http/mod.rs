@@ -1,1 +1,109 @@
-//! To be filled.
+//! The surface: routes, one file a noun. Handlers decode, call a use case and encode; every rule stands in `app`.
+
+mod accounts;
+mod attach_points;
+mod connections;
+mod docs;
+mod documents;
+mod environments;
+mod events;
+mod extract;
+mod filter;
+mod finish;
+mod gate;
+mod gateways;
+mod health;
+mod home;
+mod interconnects;
+mod issues;
+mod metrics;
+mod operations;
+mod pages;
+mod plans;
+mod problem;
+mod tokens;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use crate::{app::App, auth::FailureThrottle};
+
+pub use documents::{document, operations};
+pub use metrics::Metrics;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct Http {
+    app: Arc<App>,
+    metrics: Arc<Metrics>,
+    routes: Arc<gate::Routes>,
+    failures: Arc<FailureThrottle>,
+    document: Arc<str>,
+    stop: CancellationToken,
+}
+
+/// The router of the whole surface. Streams end when `stop` is cancelled.
+///
+/// # Errors
+/// If the OpenAPI document cannot be written as JSON.
+pub fn router(app: Arc<App>, metrics: Arc<Metrics>, stop: CancellationToken) -> Result<Router, serde_json::Error> {
+    let (api, raw) = api().split_for_parts();
+    let document = documents::complete(raw);
+    let failures = Arc::new(FailureThrottle::new(Arc::clone(&app.clock)));
+    let state = Http {
+        routes: Arc::new(gate::Routes::of(&document)),
+        document: document.to_json()?.into(),
+        app,
+        metrics,
+        failures,
+        stop,
+    };
+    Ok(api
+        .layer(middleware::from_fn_with_state(state.clone(), gate::gate))
+        .merge(home::routes())
+        .merge(docs::routes())
+        .fallback(finish::nothing_here)
+        .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
+        .layer(CatchPanicLayer::custom(finish::panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), finish::finish))
+        .with_state(state))
+}
+
+/// Every documented route.
+fn api() -> OpenApiRouter<Http> {
+    OpenApiRouter::with_openapi(documents::frame())
+        .merge(connections::routes())
+        .merge(plans::routes())
+        .merge(operations::routes())
+        .merge(accounts::routes())
+        .merge(environments::routes())
+        .merge(interconnects::routes())
+        .merge(attach_points::routes())
+        .merge(gateways::routes())
+        .merge(tokens::routes())
+        .merge(issues::routes())
+        .merge(events::routes())
+        .merge(metrics::routes())
+        .merge(health::routes())
+        .merge(documents::routes())
+}
+
+/// Adds an operation with a custom verb. Its document says `{id}:verb`, which the router cannot tell apart: it routes `{id}`,
+/// and the gate lets through only the verbs that are documented.
+fn with_verb(router: OpenApiRouter<Http>, verb: UtoipaMethodRouter<Http>) -> OpenApiRouter<Http> {
+    let (schemas, documented, handler) = verb;
+    let mut routed = BTreeMap::new();
+    for path in documented.paths.keys() {
+        routed.insert(extract::split_verb(path).0.to_owned(), ());
+    }
+    let mut router = routed.into_keys().fold(router, |router, path| router.route(&path, handler.clone()));
+    let document: &mut OpenApi = router.get_openapi_mut();
+    document.paths.paths.extend(documented.paths);
+    document.components.get_or_insert_default().schemas.extend(schemas);
+    router
+}

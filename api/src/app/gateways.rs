@@ -1,0 +1,299 @@
+//! Gateways: joining, what they are told, what they report.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use data_encoding::BASE64;
+use ipnet::IpNet;
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tieline_openapi::{
+    ids::{GatewayId, ProjectId},
+    problem::FieldError,
+    v1::{
+        End, Gateway, GatewayConfiguration, GatewayConnection, GatewayPeer, GatewayState, JoinAnswer, JoinRequest,
+        Observations, PathChange, PathKind, Timestamp,
+    },
+};
+
+use super::{App, AppError, Caller, Paged, error::field, one_more, view};
+use crate::{
+    events::Topic,
+    secrets,
+    store::{ConnectionRecord, GatewayInputs, NewEvent, NewGateway},
+    topology::Topology,
+};
+
+/// Inner addresses come from 100.64.0.0/10 (RFC 6598): shared address space that no site announces to another.
+const INNER_BASE: u32 = u32::from_be_bytes([100, 64, 0, 0]);
+/// How many addresses the inner block has.
+const INNER_SIZE: u32 = 1 << 22;
+/// The most lanes of one gateway.
+const MAX_LANES: usize = 16;
+/// The most samples, and the most changes, of one report.
+const MAX_ROWS: usize = 1000;
+
+/// A gateway's address inside the tunnel, by its number; none beyond the block.
+#[must_use]
+pub fn inner_address(number: u32) -> Option<IpAddr> {
+    (1..INNER_SIZE).contains(&number).then(|| IpAddr::V4(Ipv4Addr::from(INNER_BASE + number)))
+}
+
+/// What a gateway must know: pure.
+#[must_use]
+pub fn configuration(inputs: &GatewayInputs, topology: &Topology) -> GatewayConfiguration {
+    let served = inputs.connections.iter().flat_map(|record| {
+        End::BOTH.into_iter().filter_map(move |end| {
+            (record.intent.end(end).attach_point_id == inputs.gateway.attach_point_id)
+                .then(|| served(inputs, record, end))
+                .flatten()
+        })
+    });
+    GatewayConfiguration {
+        version: inputs.version,
+        gateway_id: inputs.gateway.id,
+        probe: topology.probe,
+        connections: served.collect(),
+    }
+}
+
+fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option<GatewayConnection> {
+    let address_of = |id: GatewayId| inputs.numbers.get(&id).copied().and_then(inner_address);
+    let (own, other) = (record.intent.end(end), record.intent.end(end.other()));
+    let peers = inputs.gateways.iter().filter(|gateway| gateway.attach_point_id == other.attach_point_id);
+    Some(GatewayConnection {
+        connection_id: record.id,
+        name: record.intent.name.clone(),
+        end,
+        inner_address: address_of(inputs.gateway.id)?,
+        local_prefixes: accepted(&own.advertised_prefixes, other.accepted_prefixes.as_deref()),
+        remote_prefixes: accepted(&other.advertised_prefixes, own.accepted_prefixes.as_deref()),
+        peers: peers
+            .filter_map(|peer| {
+                Some(GatewayPeer {
+                    gateway_id: peer.id,
+                    lanes: peer.lanes.clone(),
+                    private_address: peer.private_address,
+                    inner_address: address_of(peer.id)?,
+                })
+            })
+            .collect(),
+        mtu_bytes: record.negotiated.effective.mtu_bytes,
+        mss_bytes: record.negotiated.effective.mss_bytes,
+        private_ready: view::established(record),
+        tunnel: record.intent.fallback.tunnel,
+        fallback_capacity_mbps: record.intent.fallback.capacity_mbps,
+    })
+}
+
+/// What is both advertised and accepted: of two nested prefixes the longer one. Without a list everything is accepted.
+#[must_use]
+pub fn accepted(advertised: &[IpNet], accepted: Option<&[IpNet]>) -> Vec<IpNet> {
+    let Some(accepted) = accepted else { return advertised.to_vec() };
+    let mut both = BTreeSet::new();
+    for ours in advertised {
+        for theirs in accepted {
+            if theirs.contains(ours) {
+                both.insert(*ours);
+            } else if ours.contains(theirs) {
+                both.insert(*theirs);
+            }
+        }
+    }
+    both.into_iter().collect()
+}
+
+/// Whether a gateway is heard: within the last three report intervals, and no less than three seconds.
+#[must_use]
+pub fn state(gateway: &Gateway, report_ms: u32, now: Timestamp) -> GatewayState {
+    let Some(heard) = gateway.last_heard_at else { return GatewayState::Joined };
+    let silent_ms = now.as_millisecond().saturating_sub(heard.as_millisecond());
+    if silent_ms <= i64::from(report_ms).saturating_mul(3).max(3_000) { GatewayState::Live } else { GatewayState::Silent }
+}
+
+/// The event of a change of path.
+#[must_use]
+pub fn path_event(project: &ProjectId, gateway: GatewayId, end: End, change: &PathChange, now: Timestamp) -> NewEvent {
+    // Leaving the private path is a demotion; every other change puts a path in place.
+    let kind = match (change.from, change.to) {
+        (Some(PathKind::Private), PathKind::Tunnel) => "path.demoted",
+        (None | Some(PathKind::Tunnel | PathKind::Private), PathKind::Private)
+        | (None | Some(PathKind::Tunnel), PathKind::Tunnel) => "path.promoted",
+    };
+    NewEvent {
+        project: project.clone(),
+        time: now,
+        kind: kind.to_owned(),
+        subject: format!("/v1/connections/{}", change.connection_id),
+        generation: None,
+        cause: format!("gateway:{gateway}"),
+        data: json!({
+            "gatewayId": gateway, "end": end, "at": change.at, "from": change.from, "to": change.to,
+            "reason": change.reason,
+        }),
+    }
+}
+
+fn check_join(request: &JoinRequest) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let length = request.name.chars().count();
+    if !(1..=63).contains(&length) || request.name.chars().any(char::is_control) {
+        errors.push(field("/name", "a gateway's name has 1 to 63 printable characters"));
+    }
+    if request.private_address.is_unspecified() || request.private_address.is_multicast() {
+        errors.push(field("/privateAddress", "the gateway's own unicast address in the site's network"));
+    }
+    if !(1..=MAX_LANES).contains(&request.lanes.len()) {
+        errors.push(field("/lanes", format!("from 1 to {MAX_LANES} lanes")));
+    }
+    for (n, lane) in request.lanes.iter().enumerate().take(MAX_LANES) {
+        if usize::from(lane.n) != n {
+            errors.push(field(format!("/lanes/{n}/n"), "lanes count from 0 without a gap"));
+        }
+        if BASE64.decode(lane.public_key.as_bytes()).map_or(0, |key| key.len()) != 32 {
+            errors.push(field(format!("/lanes/{n}/publicKey"), "an X25519 public key: 32 bytes as base64, 44 characters"));
+        }
+        if lane.endpoint.port() == 0 || lane.endpoint.ip().is_unspecified() || lane.endpoint.ip().is_multicast() {
+            errors.push(field(format!("/lanes/{n}/endpoint"), "a unicast address and a port that peers can send to"));
+        }
+    }
+    errors
+}
+
+impl App {
+    /// Spends a join token and adds the gateway.
+    ///
+    /// # Errors
+    /// [`AppError::Invalid`], [`AppError::Spent`], or the store's.
+    pub async fn join(
+        &self,
+        project: &ProjectId,
+        join_hash: [u8; 32],
+        request: JoinRequest,
+    ) -> Result<JoinAnswer, AppError> {
+        let errors = check_join(&request);
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
+        let now = self.now();
+        let id = GatewayId(self.random.uuid_v7(now));
+        let credential = secrets::token_secret(&*self.random).expose_secret().to_owned();
+        let credential_hash = secrets::token_hash(&credential);
+        let event = NewEvent {
+            project: project.clone(),
+            time: now,
+            kind: "gateway.joined".to_owned(),
+            subject: format!("/v1/gateways/{id}"),
+            generation: None,
+            cause: format!("gateway:{id}"),
+            data: json!({"name": request.name}),
+        };
+        let new = NewGateway { id, request, credential_hash, event, at: now };
+        let gateway = self.store.join_gateway(join_hash, new).await?;
+        Ok(JoinAnswer { gateway: self.judged(gateway), credential })
+    }
+
+    fn judged(&self, mut gateway: Gateway) -> Gateway {
+        gateway.state = state(&gateway, self.topology.probe.report_ms, self.now());
+        gateway
+    }
+
+    /// A page of gateways, by id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn gateways(
+        &self,
+        project: &ProjectId,
+        size: u32,
+        after: Option<uuid::Uuid>,
+    ) -> Result<Paged<Gateway>, AppError> {
+        let rows = self.store.gateways(project, one_more(size, after)).await?;
+        let judged = rows.into_iter().map(|gateway| self.judged(gateway)).collect();
+        Ok(Paged::of(judged, size, |gateway| gateway.id.to_string()))
+    }
+
+    /// One gateway.
+    ///
+    /// # Errors
+    /// [`AppError::NotFound`], or the store's.
+    pub async fn gateway(&self, project: &ProjectId, id: GatewayId) -> Result<Gateway, AppError> {
+        Ok(self.judged(self.store.gateway(project, id).await?))
+    }
+
+    /// What a gateway must know now.
+    ///
+    /// # Errors
+    /// [`AppError::NotFound`], or the store's.
+    pub async fn gateway_configuration(&self, id: GatewayId) -> Result<GatewayConfiguration, AppError> {
+        Ok(configuration(&self.store.gateway_inputs(id).await?, &self.topology))
+    }
+
+    /// Waits for a configuration with another version than the one that the gateway has, at most for `longest`.
+    ///
+    /// # Errors
+    /// As [`App::gateway_configuration`].
+    pub async fn next_configuration(
+        &self,
+        id: GatewayId,
+        has: Option<u64>,
+        longest: Duration,
+    ) -> Result<Option<GatewayConfiguration>, AppError> {
+        let mut news = self.hints.subscribe(Topic::Configuration);
+        let configuration = self.gateway_configuration(id).await?;
+        if has != Some(configuration.version) {
+            return Ok(Some(configuration));
+        }
+        news.wait_at_most(&*self.clock, longest).await;
+        Ok(None)
+    }
+
+    /// Takes a gateway's report. What it says of connections that it does not serve (one that was just deleted, most often)
+    /// is left out.
+    ///
+    /// # Errors
+    /// [`AppError::Invalid`], [`AppError::NotFound`], or the store's.
+    pub async fn observe(&self, caller: &Caller, id: GatewayId, mut report: Observations) -> Result<(), AppError> {
+        let mut errors = Vec::new();
+        for (pointer, rows) in [("/samples", report.samples.len()), ("/changes", report.changes.len())] {
+            if rows > MAX_ROWS {
+                errors.push(field(pointer, format!("{rows} rows; at most {MAX_ROWS} in one report")));
+            }
+        }
+        for (n, sample) in report.samples.iter().enumerate().take(MAX_ROWS) {
+            for (name, ppm) in [("lossOutPpm", sample.loss_out_ppm), ("lossInPpm", sample.loss_in_ppm)] {
+                if ppm > 1_000_000 {
+                    errors.push(field(format!("/samples/{n}/{name}"), "at most 1000000 parts per million"));
+                }
+            }
+        }
+        for (n, change) in report.changes.iter().enumerate().take(MAX_ROWS) {
+            if change.reason.len() > 64 {
+                errors.push(field(format!("/changes/{n}/reason"), "at most 64 bytes"));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
+        let inputs = self.store.gateway_inputs(id).await?;
+        let end_of = |connection| {
+            let record = inputs.connections.iter().find(|record| record.id == connection)?;
+            let at = &inputs.gateway.attach_point_id;
+            End::BOTH.into_iter().find(|end| record.intent.end(*end).attach_point_id == *at)
+        };
+        report.samples.retain(|sample| end_of(sample.connection_id).is_some());
+        report.changes.retain(|change| end_of(change.connection_id).is_some());
+        let now = self.now();
+        let events: Vec<NewEvent> = report
+            .changes
+            .iter()
+            .filter_map(|change| Some(path_event(&caller.project, id, end_of(change.connection_id)?, change, now)))
+            .collect();
+        // False where the report was taken before: the answer is the same.
+        self.store.observe(id, &report, now, events).await?;
+        Ok(())
+    }
+}

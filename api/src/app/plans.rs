@@ -1,0 +1,411 @@
+//! Plans: what would be done, without doing it; and applying exactly that.
+
+mod steps;
+
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tieline_openapi::{
+    ids::{ConnectionId, OperationId, PlanId, ProjectId},
+    v1::{
+        Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep, Severity, Timestamp,
+    },
+};
+
+use super::{
+    App, AppError, Caller,
+    connections::{Accepted, Change, IfMatch, Patched},
+    digest,
+    error::field,
+    intent, one_more, view,
+};
+use crate::{
+    plan::negotiate::{Negotiated, Unsatisfiable},
+    store::{ConnectionFilter, ConnectionRecord, IdempotencyKey, StoreError},
+};
+
+/// How long a plan may be applied.
+const VALID: Duration = Duration::from_secs(3600);
+
+/// What a saved plan keeps to be applied exactly.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved {
+    connection_id: ConnectionId,
+    /// `None` for a deletion.
+    intent: Option<ConnectionIntent>,
+    negotiated: Option<Negotiated>,
+}
+
+/// A plan before it is numbered, dated and hashed.
+struct Draft {
+    action: PlanAction,
+    record: Option<ConnectionRecord>,
+    after: Option<ConnectionRecord>,
+    steps: Vec<PlanStep>,
+    findings: Vec<Finding>,
+    saved: Saved,
+}
+
+/// What a plan request asks for.
+enum Asked<'a> {
+    Create(&'a ConnectionIntent),
+    Patch(ConnectionId, &'a Value),
+    Delete(ConnectionId),
+}
+
+fn asked(request: &PlanRequest) -> Result<Asked<'_>, AppError> {
+    let invalid = |pointer: &str, message: &str| AppError::Invalid(vec![field(pointer, message)]);
+    match (&request.intent, request.connection_id, &request.patch, request.delete) {
+        (Some(intent), None, None, false) => Ok(Asked::Create(intent)),
+        (None, Some(id), Some(patch), false) => Ok(Asked::Patch(id, patch)),
+        (None, Some(id), None, true) => Ok(Asked::Delete(id)),
+        (None, Some(_), None, false) => Err(invalid("/patch", "with `connectionId` goes either `patch` or `delete: true`")),
+        (None, Some(_), Some(_), true) => Err(invalid("/delete", "either `patch` or `delete: true`, not both")),
+        (None, None, _, _) => Err(invalid("/intent", "give `intent`, or `connectionId` with `patch` or `delete: true`")),
+        (Some(_), _, _, _) => Err(invalid("/intent", "`intent` plans a create and stands alone")),
+    }
+}
+
+/// A field error of a body, seen from a plan request that holds the body below a pointer.
+fn below(prefix: &str, error: AppError) -> AppError {
+    match error {
+        AppError::Invalid(errors) => AppError::Invalid(
+            errors
+                .into_iter()
+                .map(|mut error| {
+                    error.pointer.insert_str(0, prefix);
+                    error
+                })
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+impl App {
+    /// Plans and saves.
+    ///
+    /// # Errors
+    /// [`AppError::Invalid`], or the store's. What cannot be met is a plan with findings, not an error.
+    pub async fn plan(&self, caller: &Caller, request: &PlanRequest, save: bool) -> Result<Plan, AppError> {
+        let draft = match asked(request)? {
+            Asked::Create(intent) => self.draft_create(caller, intent).await.map_err(|e| below("/intent", e))?,
+            Asked::Patch(id, patch) => {
+                let record = self.of_body(caller, id).await?;
+                self.draft_patch(caller, record, patch).await.map_err(|e| below("/patch", e))?
+            }
+            Asked::Delete(id) => self.draft_delete(self.of_body(caller, id).await?)?,
+        };
+        let (mut plan, saved) = self.finish(draft)?;
+        if save {
+            plan.id = Some(PlanId(self.random.uuid_v7(self.now())));
+            self.store.insert_plan(&caller.project, &plan, &serde_json::to_value(&saved)?).await?;
+        }
+        Ok(plan)
+    }
+
+    /// A connection that a body names: not visible is a wrong field, not a wrong path.
+    async fn of_body(&self, caller: &Caller, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
+        self.store.connection(&caller.project, id).await.map_err(|error| match AppError::from(error) {
+            AppError::NotFound => AppError::Invalid(vec![field("/connectionId", "there is no such connection")]),
+            other => other,
+        })
+    }
+
+    /// The unsaved plan of a create.
+    ///
+    /// # Errors
+    /// As [`App::plan`].
+    pub async fn dry_create(&self, caller: &Caller, intent: &ConnectionIntent) -> Result<Plan, AppError> {
+        Ok(self.finish(self.draft_create(caller, intent).await?)?.0)
+    }
+
+    /// The unsaved plan of a patch.
+    ///
+    /// # Errors
+    /// As [`App::plan`], [`AppError::Stale`] and [`AppError::Deleting`].
+    pub async fn dry_patch(
+        &self,
+        caller: &Caller,
+        id: ConnectionId,
+        if_match: &IfMatch,
+        patch: &Value,
+    ) -> Result<Plan, AppError> {
+        let record = self.store.connection(&caller.project, id).await?;
+        if_match.check(record.generation)?;
+        Ok(self.finish(self.draft_patch(caller, record, patch).await?)?.0)
+    }
+
+    /// The unsaved plan of a deletion.
+    ///
+    /// # Errors
+    /// As [`App::plan`], [`AppError::Stale`] and [`AppError::Protected`].
+    pub async fn dry_delete(&self, caller: &Caller, id: ConnectionId, if_match: &IfMatch) -> Result<Plan, AppError> {
+        let record = self.store.connection(&caller.project, id).await?;
+        if_match.check(record.generation)?;
+        Ok(self.finish(self.draft_delete(record)?)?.0)
+    }
+
+    /// A saved plan.
+    ///
+    /// # Errors
+    /// [`AppError::NotFound`], or the store's.
+    pub async fn saved_plan(&self, project: &ProjectId, id: PlanId) -> Result<Plan, AppError> {
+        Ok(self.store.plan(project, id).await?.0)
+    }
+
+    async fn draft_create(&self, caller: &Caller, intent: &ConnectionIntent) -> Result<Draft, AppError> {
+        let errors = intent::check(intent, &self.topology);
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
+        let now = self.now();
+        let id = ConnectionId(self.random.uuid_v7(now));
+        let mut draft = Draft {
+            action: PlanAction::Create,
+            record: None,
+            after: None,
+            steps: Vec::new(),
+            findings: self.name_findings(caller, &intent.name, None).await?,
+            saved: Saved { connection_id: id, intent: Some(intent.clone()), negotiated: None },
+        };
+        match self.negotiate_new(id, intent).await? {
+            Err(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
+            Ok(negotiated) => {
+                draft.findings.extend(negotiated.findings.iter().cloned());
+                draft.steps = steps::between(&self.topology, &[], &negotiated.channels);
+                let operation = OperationId(uuid::Uuid::nil());
+                draft.after =
+                    Some(self.new_record(&caller.project, id, intent, negotiated.clone(), operation, now));
+                draft.saved.negotiated = Some(negotiated);
+            }
+        }
+        Ok(draft)
+    }
+
+    async fn draft_patch(&self, caller: &Caller, record: ConnectionRecord, patch: &Value) -> Result<Draft, AppError> {
+        if record.deletion_requested_at.is_some() {
+            return Err(AppError::Deleting);
+        }
+        let mut draft = Draft {
+            action: PlanAction::Update,
+            record: None,
+            after: None,
+            steps: Vec::new(),
+            findings: Vec::new(),
+            saved: Saved { connection_id: record.id, intent: None, negotiated: None },
+        };
+        match self.negotiate_patch(&record, patch).await? {
+            Patched::Refused(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
+            Patched::Same => {
+                draft.saved.intent = Some(record.intent.clone());
+                draft.saved.negotiated = Some(record.negotiated.clone());
+                draft.after = Some(record.clone());
+            }
+            Patched::Changed(change) => {
+                let Change { intent, negotiated } = *change;
+                if intent.name != record.intent.name {
+                    draft.findings.extend(self.name_findings(caller, &intent.name, Some(record.id)).await?);
+                }
+                draft.findings.extend(negotiated.findings.iter().cloned());
+                draft.steps =
+                    steps::between(&self.topology, &record.negotiated.channels, &negotiated.channels);
+                let mut after = record.clone();
+                after.intent = intent.clone();
+                after.negotiated = negotiated.clone();
+                after.generation += 1;
+                after.updated_at = self.now();
+                draft.after = Some(after);
+                draft.saved.intent = Some(intent);
+                draft.saved.negotiated = Some(negotiated);
+            }
+        }
+        draft.record = Some(record);
+        Ok(draft)
+    }
+
+    fn draft_delete(&self, record: ConnectionRecord) -> Result<Draft, AppError> {
+        if record.intent.deletion_protection {
+            return Err(AppError::Protected);
+        }
+        Ok(Draft {
+            action: PlanAction::Delete,
+            after: None,
+            steps: steps::between(&self.topology, &record.negotiated.channels, &[]),
+            findings: Vec::new(),
+            saved: Saved { connection_id: record.id, intent: None, negotiated: None },
+            record: Some(record),
+        })
+    }
+
+    async fn name_findings(
+        &self,
+        caller: &Caller,
+        name: &str,
+        own: Option<ConnectionId>,
+    ) -> Result<Vec<Finding>, AppError> {
+        let filter = ConnectionFilter { name: Some(name.to_owned()), ..ConnectionFilter::default() };
+        let holders = self.store.connections(&caller.project, &filter, one_more(1, None)).await?;
+        let holder = holders.iter().find(|holder| Some(holder.id) != own);
+        Ok(holder
+            .map(|holder| Finding {
+                severity: Severity::Error,
+                code: "nameTaken".to_owned(),
+                pointer: "/name".to_owned(),
+                message: format!("connection {} has this name", holder.id),
+                rule: "a name is unique in its project".to_owned(),
+                source: "Tieline".to_owned(),
+                resolve: "choose another name, or change the connection that has it".to_owned(),
+            })
+            .into_iter()
+            .collect())
+    }
+
+    fn finish(&self, draft: Draft) -> Result<(Plan, Saved), AppError> {
+        let now = self.now();
+        let mut basis = vec![Basis { name: "topology".to_owned(), revision: self.topology_revision()? }];
+        if let Some(record) = &draft.record {
+            basis.push(Basis { name: "connection".to_owned(), revision: format!("g{}", record.generation) });
+        }
+        let mut plan = Plan {
+            id: None,
+            hash: String::new(),
+            expires_at: now.checked_add(VALID).unwrap_or(Timestamp::MAX),
+            action: draft.action,
+            connection_id: draft.record.as_ref().map(|record| record.id),
+            base_generation: draft.record.as_ref().map(|record| record.generation),
+            basis,
+            after: draft
+                .after
+                .as_ref()
+                .map(|record| Box::new(view::connection(record, &self.topology, now))),
+            applicable: draft.findings.iter().all(|finding| finding.severity != Severity::Error),
+            disruption: draft.steps.iter().map(|step| step.disruption).max().unwrap_or(Disruption::None),
+            costs: Vec::new(),
+            steps: draft.steps,
+            findings: draft.findings,
+        };
+        let mut document = serde_json::to_value(&plan)?;
+        if let Value::Object(members) = &mut document {
+            members.remove("id");
+            members.remove("hash");
+        }
+        plan.hash = HEXLOWER.encode(&digest(&document));
+        Ok((plan, draft.saved))
+    }
+
+    /// Changes whenever `tieline.toml` or the catalogue says something else.
+    fn topology_revision(&self) -> Result<String, AppError> {
+        let topology = &self.topology;
+        let document = json!({
+            "accounts": topology.accounts.values().collect::<Vec<_>>(),
+            "attachPoints": topology.attach_points.values().collect::<Vec<_>>(),
+            "environments": topology.environments.values().collect::<Vec<_>>(),
+            "interconnects": topology.interconnects.values().collect::<Vec<_>>(),
+        });
+        Ok(HEXLOWER.encode(&digest(&document)[..8]))
+    }
+
+    /// What stands in the way of applying a plan now, if anything.
+    async fn appliable(&self, caller: &Caller, plan: &Plan, saved: &Saved) -> Result<(), AppError> {
+        if self.now() >= plan.expires_at {
+            return Err(AppError::PlanExpired { at: plan.expires_at });
+        }
+        if !plan.applicable {
+            return Err(AppError::NotApplicable);
+        }
+        if plan.action == PlanAction::Create {
+            // Operations outlive their connection, so a plan is applied once even if its connection is gone again.
+            let before = self.store.operations(&caller.project, Some(saved.connection_id), one_more(0, None)).await?;
+            if !before.is_empty() {
+                return Err(AppError::AlreadyApplied { holder: saved.connection_id.to_string() });
+            }
+        }
+        let revision = self.topology_revision()?;
+        let mut moved = Vec::new();
+        for (n, basis) in plan.basis.iter().enumerate() {
+            if basis.name == "topology" && basis.revision != revision {
+                let message = format!("the topology is at {revision} now; the plan was computed at {}", basis.revision);
+                moved.push(field(format!("/basis/{n}"), message));
+            }
+        }
+        if moved.is_empty() { Ok(()) } else { Err(AppError::PlanMoved(moved)) }
+    }
+
+    /// Checks a saved plan as applying it would, and gives it back.
+    ///
+    /// # Errors
+    /// As [`App::apply`].
+    pub async fn dry_apply(&self, caller: &Caller, id: PlanId) -> Result<Plan, AppError> {
+        let (plan, saved) = self.load_plan(caller, id).await?;
+        self.appliable(caller, &plan, &saved).await?;
+        if plan.action != PlanAction::Create {
+            self.unmoved(caller, &plan, saved.connection_id).await?;
+        }
+        Ok(plan)
+    }
+
+    async fn load_plan(&self, caller: &Caller, id: PlanId) -> Result<(Plan, Saved), AppError> {
+        let (plan, document) = self.store.plan(&caller.project, id).await?;
+        Ok((plan, serde_json::from_value(document)?))
+    }
+
+    /// The connection of a plan, still in the generation that the plan was computed from.
+    async fn unmoved(&self, caller: &Caller, plan: &Plan, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
+        let moved = |message: String| AppError::PlanMoved(vec![field("/baseGeneration", message)]);
+        let record = match self.store.connection(&caller.project, id).await.map_err(AppError::from) {
+            Err(AppError::NotFound) => return Err(moved("the connection is gone".to_owned())),
+            other => other?,
+        };
+        match plan.base_generation {
+            Some(base) if base == record.generation => Ok(record),
+            Some(base) => Err(moved(format!("the connection is at generation {} now, not {base}", record.generation))),
+            None => Err(moved("the plan names no generation".to_owned())),
+        }
+    }
+
+    /// Applies exactly what was planned, taking its allocations in one transaction.
+    ///
+    /// # Errors
+    /// [`AppError::PlanExpired`], [`AppError::PlanMoved`], [`AppError::NotApplicable`], [`AppError::AlreadyApplied`],
+    /// [`AppError::NameTaken`], [`AppError::Protected`], [`AppError::KeyReused`], or the store's.
+    pub async fn apply(&self, caller: &Caller, id: PlanId, key: Option<IdempotencyKey>) -> Result<Accepted, AppError> {
+        if let Some(done) = self.replay(key.as_ref()).await? {
+            return Ok(done);
+        }
+        let (plan, saved) = self.load_plan(caller, id).await?;
+        self.appliable(caller, &plan, &saved).await?;
+        let applied = match (plan.action, saved.intent, saved.negotiated) {
+            (PlanAction::Create, Some(intent), Some(negotiated)) => {
+                self.write_new(caller, saved.connection_id, &intent, negotiated, key).await
+            }
+            (PlanAction::Update, Some(intent), Some(negotiated)) => {
+                let record = self.unmoved(caller, &plan, saved.connection_id).await?;
+                if record.deletion_requested_at.is_some() {
+                    return Err(AppError::Deleting);
+                }
+                self.write_change(caller, &record, Change { intent, negotiated }, key).await
+            }
+            (PlanAction::Delete, _, _) => {
+                let record = self.unmoved(caller, &plan, saved.connection_id).await?;
+                self.write_deletion(caller, &record, key).await
+            }
+            (PlanAction::Create | PlanAction::Update | PlanAction::Reconcile | PlanAction::Migrate, _, _) => {
+                return Err(AppError::NotApplicable);
+            }
+        };
+        match applied {
+            Err(AppError::Store(StoreError::AllocationTaken { what })) => {
+                Err(AppError::PlanMoved(vec![field("/after/placements", what)]))
+            }
+            Err(AppError::Stale { wanted, actual }) => Err(AppError::PlanMoved(vec![field(
+                "/baseGeneration",
+                format!("the connection is at generation {actual} now, not {wanted}"),
+            )])),
+            other => other,
+        }
+    }
+}

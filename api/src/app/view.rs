@@ -1,0 +1,344 @@
+//! From a stored connection to the Connection that users see: pure, and total over every record.
+
+mod conditions;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use tieline_openapi::v1::{
+    AdminState, Attachment, BfdState, BgpState, ChannelSide, ConditionStatus, ConditionType, Connection,
+    ConnectionState, End, Ends, Origin, PlacedChannel, Placement, PlacementRole, ProvisioningState, StateReason,
+    Timestamp, VerificationState,
+};
+use tieline_providers::{Addressing, FeatureSide, Presence};
+
+use crate::{
+    plan::{
+        negotiate::NegotiatedChannel,
+        step::{Instance, Seen},
+    },
+    store::ConnectionRecord,
+    topology::Topology,
+};
+
+pub use conditions::Facts;
+
+/// The Connection that a record shows at a time.
+#[must_use]
+pub fn connection(record: &ConnectionRecord, topology: &Topology, now: Timestamp) -> Connection {
+    let facts = Facts::of(record, topology, now);
+    let state = state(&facts);
+    Connection {
+        id: record.id,
+        project: record.project.clone(),
+        intent: record.intent.clone(),
+        generation: record.generation,
+        observed_generation: record.observed_generation,
+        kind: record.kind,
+        state,
+        state_reason: state_reason(state, record, &facts),
+        admin_state: AdminState::Enabled,
+        verification_state: verification(&facts),
+        shared_connection_uuid: None,
+        last_operation_id: record.last_operation,
+        conditions: conditions::all(record, &facts),
+        effective: Some(record.negotiated.effective),
+        placements: vec![placement(record)],
+        paths: paths::all(record, topology, now),
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+        deletion_requested_at: record.deletion_requested_at,
+    }
+}
+
+/// The state: one pure function of the facts.
+#[must_use]
+pub fn state(facts: &Facts) -> ConnectionState {
+    if facts.person_needed {
+        return ConnectionState::ActionRequired;
+    }
+    if facts.deleting {
+        return ConnectionState::Deleting;
+    }
+    if !facts.provisioned {
+        return if facts.touched { ConnectionState::Provisioning } else { ConnectionState::Pending };
+    }
+    if !facts.current {
+        return ConnectionState::Updating;
+    }
+    if !facts.verified_once {
+        return ConnectionState::Provisioning;
+    }
+    let impaired = facts.bgp != ConditionStatus::True
+        || facts.in_sync == ConditionStatus::False
+        || facts.private == ConditionStatus::False
+        || facts.tunnel == ConditionStatus::False;
+    if impaired { ConnectionState::Degraded } else { ConnectionState::Active }
+}
+
+/// VERIFIED: the private path carries probes from host to host in both directions where both ends have gateways; else BGP is
+/// Established as each provider itself reports it.
+#[must_use]
+pub fn verification(facts: &Facts) -> VerificationState {
+    let proven = if facts.gateways_at_both_ends {
+        facts.private == ConditionStatus::True
+    } else {
+        facts.bgp == ConditionStatus::True
+    };
+    if proven && facts.provisioned && !facts.deleting {
+        VerificationState::Verified
+    } else {
+        VerificationState::Unverified
+    }
+}
+
+fn state_reason(state: ConnectionState, record: &ConnectionRecord, facts: &Facts) -> StateReason {
+    if let (ConnectionState::ActionRequired, Some(reason)) = (state, &record.status.reason) {
+        return StateReason {
+            code: reason.code.clone(),
+            message: reason.message.clone(),
+            since: reason.since,
+            next_step: reason.next_step.clone(),
+            expected_by: None,
+        };
+    }
+    let (code, message, next_step) = match state {
+        ConnectionState::Pending => ("accepted", "The intent is accepted; no cloud was asked yet.", "The engine takes it up."),
+        ConnectionState::Provisioning if facts.provisioned => (
+            "waitingForBgp",
+            "Both clouds hold what was asked for; BGP is not Established on every channel yet.",
+            "The routers' sessions come up by themselves; `conditions` tells which side waits.",
+        ),
+        ConnectionState::Provisioning => (
+            "building",
+            "The clouds are being asked for the channels.",
+            "Follow the operation in `lastOperationId`; the tunnel carries traffic meanwhile.",
+        ),
+        ConnectionState::Active => ("active", "Everything that was asked for is there.", "Nothing to do."),
+        ConnectionState::Degraded if facts.bgp != ConditionStatus::True => (
+            "bgpDown",
+            "BGP is not Established on every channel as both providers report it.",
+            "Look at `placements` for the channel that is down; traffic uses what is left.",
+        ),
+        ConnectionState::Degraded if facts.in_sync == ConditionStatus::False => (
+            "resourceMissing",
+            "A cloud does not hold what was asked of it.",
+            "The engine repairs it; follow the events.",
+        ),
+        ConnectionState::Degraded if facts.private == ConditionStatus::False => (
+            "privatePathDown",
+            "BGP is up and yet the gateways do not hear each other over the private path.",
+            "Check routes, firewall rules and allowed prefixes between the gateways' addresses.",
+        ),
+        ConnectionState::Degraded => (
+            "tunnelDown",
+            "The private path works; the tunnel beside it does not.",
+            "Check that the gateways reach each other's endpoints over UDP.",
+        ),
+        ConnectionState::Updating => {
+            ("updating", "The clouds are being brought to the new intent.", "Follow the operation in `lastOperationId`.")
+        }
+        ConnectionState::ActionRequired => {
+            ("actionRequired", "A person must act.", "Look at the issues about this connection.")
+        }
+        ConnectionState::Deleting => {
+            ("deleting", "The channels are being taken down; the tunnel goes last.", "Follow the operation in `lastOperationId`.")
+        }
+    };
+    let since = match state {
+        ConnectionState::Active => record.status.verified_at.unwrap_or(record.updated_at),
+        ConnectionState::Provisioning if facts.provisioned => {
+            record.status.provisioned_at.unwrap_or(record.updated_at)
+        }
+        ConnectionState::Deleting => record.deletion_requested_at.unwrap_or(record.updated_at),
+        ConnectionState::Degraded => facts.newest.unwrap_or(record.updated_at),
+        ConnectionState::Pending
+        | ConnectionState::Provisioning
+        | ConnectionState::Updating
+        | ConnectionState::ActionRequired => record.updated_at,
+    };
+    StateReason {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        since,
+        next_step: next_step.to_owned(),
+        expected_by: None,
+    }
+}
+
+fn placement(record: &ConnectionRecord) -> Placement {
+    Placement {
+        interconnect_id: record.negotiated.interconnect_id.clone(),
+        role: PlacementRole::Current,
+        middle: record.negotiated.middle,
+        channels: record.negotiated.channels.iter().map(|channel| placed_channel(record, channel)).collect(),
+    }
+}
+
+fn placed_channel(record: &ConnectionRecord, channel: &NegotiatedChannel) -> PlacedChannel {
+    let bgp = bgp_states(record, channel);
+    let bfd = bfd_states(record, channel);
+    let sides = channel.sides.map(|end, side| channel_side(record, channel, end, side));
+    let all_usable = End::BOTH.into_iter().all(|end| {
+        let mut of_end = instances(record, channel, end).peekable();
+        of_end.peek().is_some() && of_end.all(usable)
+    });
+    let addressed = End::BOTH.into_iter().all(|end| channel.sides.get(end).ipv4.fixed().is_some());
+    PlacedChannel {
+        channel_id: channel.channel_id.clone(),
+        provisioning_state: if all_usable && addressed {
+            ProvisioningState::Final
+        } else {
+            ProvisioningState::Pending
+        },
+        bgp_state: worse_bgp(bgp.a, bgp.b),
+        bfd_state: worse_bfd(bfd.a, bfd.b),
+        bandwidth_mbps: channel.bandwidth,
+        a: sides.a,
+        b: sides.b,
+        why: channel.why.clone(),
+    }
+}
+
+fn channel_side(record: &ConnectionRecord, channel: &NegotiatedChannel, end: End, side: &FeatureSide) -> ChannelSide {
+    let ipv4 = match &side.ipv4 {
+        Addressing::Fixed(pair) => Some(*pair),
+        // The cloud that picks has told this side, or the other one, even before the engine wrote it down.
+        Addressing::CloudPicks(_) => learned(record, channel, end),
+        Addressing::Awaited(_) => learned(record, channel, end.other()).map(tieline_providers::Ipv4Pair::flipped),
+    };
+    ChannelSide {
+        vlan_id: side.vlan,
+        ipv4_subnet: ipv4.map(|pair| pair.subnet),
+        host_ipv4: ipv4.map(|pair| pair.host),
+        peer_ipv4: ipv4.map(|pair| pair.peer),
+        ipv6_subnet: side.ipv6.map(|pair| pair.subnet),
+        host_ipv6: side.ipv6.map(|pair| pair.host),
+        peer_ipv6: side.ipv6.map(|pair| pair.peer),
+        asn: side.asn,
+        mtu_bytes: side.mtu,
+        bfd: side.bfd,
+        attachments: instances(record, channel, end).map(attachment).collect(),
+    }
+}
+
+fn learned(record: &ConnectionRecord, channel: &NegotiatedChannel, end: End) -> Option<tieline_providers::Ipv4Pair> {
+    instances(record, channel, end).find_map(|instance| match &instance.seen {
+        Seen::Present { observed, .. } => observed.learned.ipv4,
+        Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => None,
+    })
+}
+
+fn attachment(instance: &Instance) -> Attachment {
+    let (provider_state, observed_at) = match &instance.seen {
+        Seen::Never => (String::new(), None),
+        Seen::Present { observed, at } => (observed.provider_state.clone(), Some(*at)),
+        Seen::Absent { at, .. } => ("absent".to_owned(), Some(*at)),
+        Seen::Unknown { at, .. } => ("unknown".to_owned(), Some(*at)),
+    };
+    Attachment {
+        id: instance.id,
+        kind: instance.key.kind.as_str().to_owned(),
+        cloud_id: instance.cloud_id.clone(),
+        provider_state,
+        origin: Origin::Created,
+        observed_at,
+    }
+}
+
+/// The instances of one side of a channel, of the channel's present generation.
+fn instances<'a>(
+    record: &'a ConnectionRecord,
+    channel: &'a NegotiatedChannel,
+    end: End,
+) -> impl Iterator<Item = &'a Instance> {
+    record.instances.iter().filter(move |instance| {
+        instance.channel_id == channel.channel_id
+            && instance.channel_generation == channel.generation
+            && instance.key.end == end
+    })
+}
+
+fn usable(instance: &Instance) -> bool {
+    match &instance.seen {
+        Seen::Present { observed, .. } => observed.presence == Presence::Usable,
+        Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => false,
+    }
+}
+
+/// What each provider reports of a channel's BGP session.
+#[must_use]
+pub fn bgp_states(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Ends<BgpState> {
+    channel.sides.map(|end, _| {
+        instances(record, channel, end)
+            .filter_map(|instance| match &instance.seen {
+                Seen::Present { observed, .. } => observed.bgp,
+                Seen::Absent { .. } => Some(BgpState::Down),
+                Seen::Never | Seen::Unknown { .. } => None,
+            })
+            .fold(None, |all: Option<BgpState>, one| Some(all.map_or(one, |all| worse_bgp(all, one))))
+            .unwrap_or_default()
+    })
+}
+
+fn bfd_states(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Ends<BfdState> {
+    channel.sides.map(|end, _| {
+        instances(record, channel, end)
+            .filter_map(|instance| match &instance.seen {
+                Seen::Present { observed, .. } => observed.bfd,
+                Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => None,
+            })
+            .fold(None, |all: Option<BfdState>, one| Some(all.map_or(one, |all| worse_bfd(all, one))))
+            .unwrap_or_default()
+    })
+}
+
+/// Whether every channel's BGP is Established as both providers report it.
+#[must_use]
+pub fn established(record: &ConnectionRecord) -> bool {
+    !record.negotiated.channels.is_empty()
+        && record.negotiated.channels.iter().all(|channel| {
+            let states = bgp_states(record, channel);
+            states.a == BgpState::Established && states.b == BgpState::Established
+        })
+}
+
+/// Worse means further from Established; not observed ranks just below it, since it proves nothing.
+fn worse_bgp(one: BgpState, other: BgpState) -> BgpState {
+    const fn rank(state: BgpState) -> u8 {
+        match state {
+            BgpState::Down => 0,
+            BgpState::Idle => 1,
+            BgpState::Connect => 2,
+            BgpState::Active => 3,
+            BgpState::OpenSent => 4,
+            BgpState::OpenConfirm => 5,
+            BgpState::Unknown => 6,
+            BgpState::Established => 7,
+        }
+    }
+    if rank(one) <= rank(other) { one } else { other }
+}
+
+fn worse_bfd(one: BfdState, other: BfdState) -> BfdState {
+    const fn rank(state: BfdState) -> u8 {
+        match state {
+            BfdState::Down => 0,
+            BfdState::Init => 1,
+            BfdState::AdminDown => 2,
+            BfdState::Unknown => 3,
+            BfdState::Up => 4,
+        }
+    }
+    if rank(one) <= rank(other) { one } else { other }
+}
+
+/// The condition types, in the order in which they are shown.
+pub(crate) const CONDITIONS: [ConditionType; 6] = [
+    ConditionType::TunnelUp,
+    ConditionType::BgpEstablished,
+    ConditionType::Forwarding,
+    ConditionType::ProbesGreen,
+    ConditionType::StandbyHealthy,
+    ConditionType::InSync,
+];

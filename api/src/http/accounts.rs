@@ -1,0 +1,52 @@
+//! Accounts: read only, from `tieline.toml` and the built-in catalogue.
+
+use axum::{
+    Json,
+    extract::State,
+    http::Uri,
+    response::Response,
+};
+use tieline_openapi::{
+    ids::AccountId,
+    v1::{Account, AccountList},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Http,
+    extract::{Id, Nothing, Query},
+    operations::PageQuery,
+    pages::Cut,
+    problem::Fault,
+};
+use crate::app::Caller;
+
+pub(super) fn routes() -> OpenApiRouter<Http> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+}
+
+/// Lists accounts in order of id.
+#[utoipa::path(get, path = "/v1/accounts", operation_id = "listAccounts", tag = "accounts", params(PageQuery),
+    responses((status = 200, description = "A page of accounts.", body = AccountList)))]
+async fn list(
+    State(http): State<Http>,
+    caller: Caller,
+    uri: Uri,
+    Query(query): Query<PageQuery>,
+) -> Result<Response, Fault> {
+    let cut = Cut::of(&http, &caller, "", query.page_size, query.page_token.as_deref())?;
+    let page = cut.of_memory(http.app.topology.accounts.iter());
+    cut.answer(&http, &uri, page, |accounts, next_page_token| AccountList { accounts, next_page_token })
+}
+
+/// Shows an account.
+#[utoipa::path(get, path = "/v1/accounts/{id}", operation_id = "getAccount", tag = "accounts",
+    params(("id" = AccountId, Path, description = "The account.")),
+    responses((status = 200, description = "The account.", body = Account)))]
+async fn show(
+    State(http): State<Http>,
+    Id(id): Id<AccountId>,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Json<Account>, Fault> {
+    http.app.topology.accounts.get(&id).cloned().map(Json).ok_or_else(Fault::not_found)
+}
