@@ -269,10 +269,10 @@ mod tests {
     fn required_and_constant_fields_stay() {
         assert_eq!(pointers(&json!({"name": null})), ["/name"]);
         assert_eq!(pointers(&json!({"a": null})), ["/a"]);
-        assert_eq!(pointers(&json!({"environmentId": "f", "b": {"attachPointId": "q"}})), [
-            "/environmentId",
-            "/b/attachPointId"
-        ]);
+        assert_eq!(
+            pointers(&json!({"environmentId": "f", "b": {"attachPointId": "q"}})),
+            ["/environmentId", "/b/attachPointId"]
+        );
         assert_eq!(pointers(&json!({"wanted": {"vlanId": 4095}})), ["/wanted/vlanId"]);
     }
 }

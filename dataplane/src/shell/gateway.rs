@@ -114,7 +114,10 @@ impl Dataplane {
     ///
     /// # Errors
     /// When the namespace, the TUN device, a socket or a route is refused.
-    pub fn start(options: DataplaneOptions, reports: tokio::sync::mpsc::Sender<Report>) -> Result<Self, DataplaneError> {
+    pub fn start(
+        options: DataplaneOptions,
+        reports: tokio::sync::mpsc::Sender<Report>,
+    ) -> Result<Self, DataplaneError> {
         let thread = |name| move |source| DataplaneError::Thread { name, source };
         let (ready, started) = mpsc::sync_channel(1);
         let (commands, orders) = mpsc::channel();
@@ -123,17 +126,15 @@ impl Dataplane {
         let netns = options.netns.clone();
         let counts = Arc::clone(&counted);
         let heartbeat = netns
-            .spawn("tl-heartbeat", move || {
-                match set_up(&options) {
-                    Ok((lanes, routes, private, wan, tun)) => {
-                        let _ = ready.send(Ok((Arc::clone(&lanes), private.name.clone())));
-                        match Heartbeat::new(options, lanes, routes, private, wan, tun, guards, counts, reports) {
-                            Ok(heartbeat) => heartbeat.run(&orders),
-                            Err(error) => tracing::error!(%error, "the heartbeat cannot start"),
-                        }
+            .spawn("tl-heartbeat", move || match set_up(&options) {
+                Ok((lanes, routes, private, wan, tun)) => {
+                    let _ = ready.send(Ok((Arc::clone(&lanes), private.name.clone())));
+                    match Heartbeat::new(options, lanes, routes, private, wan, tun, guards, counts, reports) {
+                        Ok(heartbeat) => heartbeat.run(&orders),
+                        Err(error) => tracing::error!(%error, "the heartbeat cannot start"),
                     }
-                    Err(error) => drop(ready.send(Err(error))),
                 }
+                Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(thread("heartbeat"))?;
         let (lanes, private) = started.recv().map_err(|_| DataplaneError::Thread {
@@ -204,10 +205,8 @@ fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
     // A public address that a NAT in front of us holds is on no interface of ours.
     let wan = routes.interface_of(options.wan_endpoint.ip())?;
     let tun = Tun::make(&options.tun_name)?;
-    let index = routes::index_of(&options.tun_name).ok_or_else(|| TunError::Make {
-        name: options.tun_name.clone(),
-        source: io::ErrorKind::NotFound.into(),
-    })?;
+    let index = routes::index_of(&options.tun_name)
+        .ok_or_else(|| TunError::Make { name: options.tun_name.clone(), source: io::ErrorKind::NotFound.into() })?;
     let device = routes::Interface { index, name: options.tun_name.clone() };
     routes.set_link(index, FIRST_MTU, TUN_QUEUE)?;
     routes.forward_between(&private.name, &device.name)?;

@@ -89,8 +89,8 @@ impl Heartbeat {
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> Result<Self, DataplaneError> {
         let address = SocketAddr::new(options.private_address, PROBE_PORT);
-        let reflector = sockets::reflector(options.private_address)
-            .map_err(|source| DataplaneError::Socket { address, source })?;
+        let reflector =
+            sockets::reflector(options.private_address).map_err(|source| DataplaneError::Socket { address, source })?;
         let now = clock::now();
         Ok(Self {
             holds: std::mem::take(&mut options.holds),
@@ -275,7 +275,9 @@ impl Heartbeat {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let at = clock::timestamp();
         let samples = self.connections.values_mut().flat_map(|connection| {
-            let forwarded = counted.as_ref().map(|counted| counted.get(&connection.config.connection_id).copied().unwrap_or((0, 0)));
+            let forwarded = counted
+                .as_ref()
+                .map(|counted| counted.get(&connection.config.connection_id).copied().unwrap_or((0, 0)));
             connection.sample(now, at, passed, forwarded)
         });
         let report = Report {
@@ -316,7 +318,8 @@ fn be_punctual() {
     }
     let parameters = libc::sched_param { sched_priority: 10 };
     // SAFETY: the pointer is to a whole `sched_param`; 0 is this thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) } != 0 {
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) } != 0
+    {
         tracing::debug!(error = %io::Error::last_os_error(), "no real-time priority (CAP_SYS_NICE); a busy host may delay probes");
     }
 }

@@ -66,7 +66,8 @@ impl Heartbeat {
         let active = had.links.get(had.active).map(|link| link.peer.gateway_id);
         let mut links = std::mem::take(&mut had.links);
         for peer in &config.peers {
-            let old = links.iter().position(|link| link.peer.gateway_id == peer.gateway_id).map(|at| links.swap_remove(at));
+            let old =
+                links.iter().position(|link| link.peer.gateway_id == peer.gateway_id).map(|at| links.swap_remove(at));
             had.links.extend(self.link(config, probe, peer, old));
         }
         had.active = had.links.iter().position(|link| Some(link.peer.gateway_id) == active).unwrap_or(0);
@@ -77,7 +78,13 @@ impl Heartbeat {
         had
     }
 
-    fn link(&mut self, config: &GatewayConnection, probe: &ProbeSettings, peer: &GatewayPeer, had: Option<Link>) -> Option<Link> {
+    fn link(
+        &mut self,
+        config: &GatewayConnection,
+        probe: &ProbeSettings,
+        peer: &GatewayPeer,
+        had: Option<Link>,
+    ) -> Option<Link> {
         let name = &config.name;
         let Some((lane, key)) = peer.lanes.first().and_then(|lane| Some((lane, public_key(&lane.public_key)?))) else {
             tracing::warn!(connection = %name, peer = %peer.gateway_id, "the peer has no lane with a valid key: not served");
@@ -177,7 +184,10 @@ impl Heartbeat {
         let mut found = false;
         for link in self.connections.values_mut().flat_map(|connection| &mut connection.links) {
             if link.private_hop.is_none() {
-                let hop = given.map_or_else(|| self.routes.next_hop(link.peer.private_address, Some(private)), |hop| Ok(Some(hop)));
+                let hop = given.map_or_else(
+                    || self.routes.next_hop(link.peer.private_address, Some(private)),
+                    |hop| Ok(Some(hop)),
+                );
                 link.private_hop = hop.unwrap_or_default();
                 found |= link.private_hop.is_some();
                 if link.private_hop.is_none() {
@@ -208,7 +218,11 @@ impl Heartbeat {
                     PathKind::Private => link.private_hop,
                 };
                 let prefixes = connection.config.remote_prefixes.iter().map(IpNet::trunc);
-                carry.extend(target.into_iter().flat_map(|target| prefixes.clone().map(move |net| (net, Route { target, mtu_bytes }))));
+                carry.extend(
+                    target
+                        .into_iter()
+                        .flat_map(|target| prefixes.clone().map(move |net| (net, Route { target, mtu_bytes }))),
+                );
             }
         }
         // Pins come last: a remote prefix may be no longer than the address that is pinned, and the pin must hold.
