@@ -2,6 +2,7 @@
 
 import os
 
+import google.auth.exceptions
 import google.oauth2.credentials
 from google.api_core import exceptions
 from google.cloud import compute_v1
@@ -30,7 +31,20 @@ interconnects = client(compute_v1.InterconnectsClient)
 routers = client(compute_v1.RoutersClient)
 operations = client(compute_v1.RegionOperationsClient)
 
-refused(exceptions.Unauthorized, "authError", client(compute_v1.RoutersClient, token="wrong").get, router=ROUTER, **PLACE)
+
+
+def finish(operation):
+    """Waits for an operation; the client's own result() always polls Google's public endpoint, whatever `api_endpoint` says."""
+    done = operations.wait(operation=operation.name, **PLACE)
+    assert done.status == compute_v1.Operation.Status.DONE and not done.error.errors, done
+
+
+# A 401 makes the client refresh its token, which a bare one cannot be.
+try:
+    client(compute_v1.RoutersClient, token="wrong").get(router=ROUTER, **PLACE)
+    raise AssertionError("a wrong token was taken")
+except google.auth.exceptions.RefreshError:
+    pass
 
 # What exists before.
 found = list(interconnects.list(project=PROJECT))
@@ -53,7 +67,7 @@ wanted = compute_v1.InterconnectAttachment(
     candidate_subnets=["169.254.100.0/24"],
     description="made by google-cloud-compute",
 )
-attachments.insert(interconnect_attachment_resource=wanted, **PLACE).result(timeout=20)
+finish(attachments.insert(interconnect_attachment_resource=wanted, **PLACE))
 attachment = attachments.get(interconnect_attachment="from-python", **PLACE)
 assert attachment.state == "ACTIVE" and attachment.vlan_tag8021q == 1100 and attachment.mtu == 1500, attachment
 assert attachment.cloud_router_ip_address.startswith("169.254.100.") and attachment.cloud_router_ip_address.endswith("/29")
@@ -94,7 +108,7 @@ router.bgp_peers.append(
 router.md5_authentication_keys.append(compute_v1.RouterMd5AuthenticationKey(name="from-python", key="s3cretKey"))
 first = routers.patch(router=ROUTER, router_resource=router, **PLACE)
 refused(exceptions.BadRequest, "resourceNotReady", routers.patch, router=ROUTER, router_resource=router, **PLACE)
-first.result(timeout=20)
+finish(first)
 assert operations.get(operation=first.name, **PLACE).status == compute_v1.Operation.Status.DONE
 assert operations.wait(operation=first.name, **PLACE).status == compute_v1.Operation.Status.DONE
 now = routers.get(router=ROUTER, **PLACE)
@@ -102,7 +116,11 @@ assert len(now.bgp_peers) == 4 and now.bgp_peers[3].ip_address == attachment.clo
 status = routers.get_router_status(router=ROUTER, **PLACE).result.bgp_peer_status
 [peer] = [p for p in status if p.name == "from-python"]
 assert peer.status == "DOWN" and peer.md5_auth_enabled and peer.bfd_status.local_state == "DOWN", peer
-dangling = compute_v1.Router(now, interfaces=list(now.interfaces)[:3])
+dangling = compute_v1.Router(
+    interfaces=list(now.interfaces)[:3],
+    bgp_peers=list(now.bgp_peers),
+    md5_authentication_keys=list(now.md5_authentication_keys),
+)
 refused(exceptions.BadRequest, "invalid", routers.patch, router=ROUTER, router_resource=dangling, **PLACE)
 attached = {"interconnect_attachment": "from-python", **PLACE}
 refused(exceptions.BadRequest, "resourceInUseByAnotherResource", attachments.delete, **attached)
@@ -113,10 +131,10 @@ back = compute_v1.Router(
     bgp_peers=list(now.bgp_peers)[:3],
     md5_authentication_keys=list(now.md5_authentication_keys)[:3],
 )
-routers.patch(router=ROUTER, router_resource=back, **PLACE).result(timeout=20)
+finish(routers.patch(router=ROUTER, router_resource=back, **PLACE))
 change = compute_v1.InterconnectAttachment(description="changed")
-attachments.patch(interconnect_attachment_resource=change, **attached).result(timeout=20)
+finish(attachments.patch(interconnect_attachment_resource=change, **attached))
 assert attachments.get(**attached).description == "changed"
-attachments.delete(**attached).result(timeout=20)
+finish(attachments.delete(**attached))
 refused(exceptions.NotFound, "notFound", attachments.get, **attached)
 print("google-cloud-compute: everything holds")

@@ -1,10 +1,15 @@
 //! The vendors' own models as JSON schemas, made strict: a field that the model does not have is an error.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use serde_json::{Map, Value, json};
 
 /// Where the models are; nothing where they are not on this machine.
+#[expect(clippy::print_stdout, reason = "a skipped check says why")]
 fn read(file: &str) -> Option<Value> {
     let shared = std::env::var_os("TIELINE_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
@@ -28,6 +33,7 @@ fn check(validator: &jsonschema::Validator, what: &str, answer: &Value) {
 pub(crate) struct AwsModel {
     shapes: Map<String, Value>,
     outputs: BTreeMap<String, String>,
+    built: Mutex<BTreeMap<String, Arc<jsonschema::Validator>>>,
 }
 
 fn shape(shape: &Value) -> Value {
@@ -71,13 +77,17 @@ impl AwsModel {
         let operations = model["operations"].as_object().expect("operations");
         let output = |operation: &Value| operation["output"]["shape"].as_str().map(str::to_owned);
         let outputs = operations.iter().filter_map(|(name, operation)| Some((name.clone(), output(operation)?)));
-        Some(Self { shapes, outputs: outputs.collect() })
+        Some(Self { shapes, outputs: outputs.collect(), built: Mutex::default() })
     }
 
     pub(crate) fn check_output(&self, operation: &str, answer: &Value) {
         let output = self.outputs.get(operation).unwrap_or_else(|| panic!("{operation} has an output"));
-        let schema = json!({ "$ref": format!("#/shapes/{output}"), "shapes": self.shapes });
-        check(&jsonschema::validator_for(&schema).expect("a schema"), operation, answer);
+        let build = || {
+            let schema = json!({ "$ref": format!("#/shapes/{output}"), "shapes": self.shapes });
+            Arc::new(jsonschema::validator_for(&schema).expect("a schema"))
+        };
+        let validator = self.built.lock().expect("built").entry(output.clone()).or_insert_with(build).clone();
+        check(&validator, operation, answer);
     }
 }
 
