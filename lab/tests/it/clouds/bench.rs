@@ -45,7 +45,7 @@ impl Bench {
     fn fault(&self, site: &str) -> Result<(), NetworkError> {
         let source = std::io::Error::other("the router does not answer");
         if *self.broken.lock().expect("broken") {
-            return Err(NetworkError::Status { site: site.to_owned(), source: source.into() });
+            return Err(NetworkError::Router { site: site.to_owned(), operation: "answer", source: source.into() });
         }
         Ok(())
     }
