@@ -218,6 +218,40 @@ fn clocks_must_make_sense() {
 }
 
 #[test]
+fn empty_and_meaningless_entries_are_refused() {
+    check("region = \"us-east4\"", "region = \" \"", "accounts[1].region", "must not be empty");
+    check("cloudId = \"router-1\"", "cloudId = \"a\\u0007\"", "attachPoints[1].cloudId", "control characters");
+    check(
+        "bandwidthsMbps = [1000, \"10Gbps\"]",
+        "bandwidthsMbps = []",
+        "environments[0].bandwidthsMbps",
+        "at least one",
+    );
+    check("leaseMs = 3000", "leaseMs = 9999999999999", "engine.leaseMs", "at most");
+    let probe = "[probe]\ndeadPorts = 17\n\n[engine]";
+    let problems = refusal("[engine]", probe);
+    assert_eq!((problems[0].key.as_str(), problems[0].line), ("probe.deadPorts", line("[engine]") + 1));
+    let problems = refusal("[engine]", "[probe]\nintervalMs = 0\n\n[engine]");
+    assert_eq!(problems[0].key, "probe.intervalMs");
+    let twice = "provider = \"google\", site = \"us-east4\", displayName = \"Ashburn\"";
+    let problems = refusal(twice, "provider = \"aws\", site = \"us-east-1\", displayName = \"Ashburn\"");
+    assert_eq!(problems[0].key, "environments[0].sites[1]");
+    let same = "cloudId = \"router-1\"\nasn = 64513\n";
+    let problems = refusal(
+        same,
+        &format!(
+            "{same}\n[[attachPoints]]\nid = \"again\"\naccountId = \"google-main\"\n\
+        site = \"us-east4\"\ntype = \"CLOUD_ROUTER\"\n{same}"
+        ),
+    );
+    assert_eq!(problems[0].key, "attachPoints[2].cloudId");
+    let start = GOOD.find("[[interconnects.channels]]").unwrap();
+    let end = GOOD.find("[[attachPoints]]").unwrap();
+    let problems = refusal(&GOOD[start..end], "channels = []\n");
+    assert_eq!(problems[0].key, "interconnects[0].channels");
+}
+
+#[test]
 fn everything_is_told_at_once() {
     let text = GOOD.replace("asn = 64512", "asn = 23456").replace("region = \"us-east4\"", "regoin = \"us-east4\"");
     let error = Config::parse(&text, "tieline.toml").unwrap_err().to_string();
