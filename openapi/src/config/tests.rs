@@ -206,8 +206,9 @@ fn credentials_and_endpoints_are_kept_safe() {
 #[test]
 fn attach_points_fit_their_cloud() {
     check("type = \"CLOUD_ROUTER\"", "type = \"DRG\"", "attachPoints[1].type", "CLOUD_ROUTER");
-    let problems = refusal("prefixes = [\"10.0.0.0/16\"]", "prefixes = [\"10.0.0.1/16\"]");
-    assert_eq!(problems[0].key, "attachPoints[0].prefixes[0]");
+    let prefixes = "prefixes = [\"10.0.0.0/16\"]";
+    let problems = refusal(prefixes, "prefixes = [\n  \"10.2.0.0/16\",\n  \"10.0.0.1/16\",\n]");
+    assert_eq!((problems[0].key.as_str(), problems[0].line), ("attachPoints[0].prefixes[1]", line(prefixes) + 2));
     assert!(problems[0].message.contains("10.0.0.0/16"));
 }
 
