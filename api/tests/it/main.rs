@@ -1,4 +1,10 @@
 //! Integration tests of the control plane.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise, and says what it skips"
+)]
+
 mod engine;
 mod store;
