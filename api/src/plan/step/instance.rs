@@ -114,7 +114,7 @@ impl<'a> Case<'a> {
                 return self.resolve(call, Verdict::FoundDone);
             }
         }
-        let until = plus(call.deadline, self.config.visibility_lag_ms);
+        let until = plus(self.deadline(call), self.config.visibility_lag_ms);
         if self.situation.now >= until && !matches!(self.instance.seen, Seen::Unknown { .. } | Seen::Never) {
             return self.resolve(call, Verdict::FoundUndone);
         }
@@ -126,7 +126,7 @@ impl<'a> Case<'a> {
         if leaving || self.instance.foreign().is_some() || self.absent_for_good() {
             return self.resolve(call, Verdict::FoundDone);
         }
-        let until = plus(call.deadline, self.config.visibility_lag_ms);
+        let until = plus(self.deadline(call), self.config.visibility_lag_ms);
         if self.instance.present().is_some() && self.situation.now >= until {
             return self.resolve(call, Verdict::FoundUndone);
         }
@@ -145,7 +145,28 @@ impl<'a> Case<'a> {
 
     /// When nothing of a call can show up any more: client timeout, lease and visibility lag.
     fn over(&self, call: &ProviderCall) -> Timestamp {
-        plus(call.deadline, self.config.lease_ms.saturating_add(self.config.visibility_lag_ms))
+        let after = self.config.lease_ms.saturating_add(self.config.visibility_lag_ms);
+        if call.written_at <= self.situation.now {
+            return plus(call.deadline, after);
+        }
+        // The row is from a clock that was stepped back since: it is waited out from the first look under this one.
+        let since = match &self.instance.seen {
+            Seen::Absent { since, .. } => *since,
+            Seen::Never | Seen::Present { .. } | Seen::Unknown { .. } => self.situation.now,
+        };
+        plus(since, after.saturating_add(self.config.call_timeout_ms))
+    }
+
+    /// When a call was decided, or written if it was not. A time that is still to come is from a clock that was stepped back
+    /// since: what waits for it is due.
+    fn decided(&self, call: &ProviderCall) -> Timestamp {
+        let at = call.decided_at.unwrap_or(call.written_at);
+        if at <= self.situation.now { at } else { Timestamp::UNIX_EPOCH }
+    }
+
+    /// When a call was over for its caller at the latest; likewise.
+    fn deadline(&self, call: &ProviderCall) -> Timestamp {
+        if call.written_at <= self.situation.now { call.deadline } else { Timestamp::UNIX_EPOCH }
     }
 
     fn resolve(&self, call: &ProviderCall, verdict: Verdict) -> Need {
@@ -177,11 +198,9 @@ impl<'a> Case<'a> {
         if let Some(observed) = self.instance.present() {
             return self.need_of_present(channel, spec, observed);
         }
-        let made = self
-            .calls
-            .iter()
-            .rev()
-            .find(|c| c.verb == Verb::Create && matches!(c.verdict, Verdict::Accepted | Verdict::FoundDone));
+        let made = self.calls.iter().rev().find(|c| {
+            c.verb == Verb::Create && matches!(c.verdict, Verdict::Accepted | Verdict::FoundDone)
+        });
         match (&self.instance.seen, made) {
             (Seen::Unknown { .. }, _) => Need::Wait(self.poll(), Why::Unseen(self.instance.key.clone())),
             (_, None) => self.need_of_unmade(channel),
@@ -209,10 +228,7 @@ impl<'a> Case<'a> {
         if let Some(fixed) = changes.iter().find(|c| c.immutable) {
             let trouble = self.trouble(
                 TroubleCode::ImmutableDrift,
-                format!(
-                    "{} {} has {} at {}, not {}",
-                    spec.key.kind, observed.cloud_id, fixed.observed, fixed.pointer, fixed.wanted
-                ),
+                format!("{} {} has {} at {}, not {}", spec.key.kind, observed.cloud_id, fixed.observed, fixed.pointer, fixed.wanted),
                 "set it back in the cloud's console, or delete this connection and create it again".to_owned(),
                 None,
             );
@@ -224,10 +240,7 @@ impl<'a> Case<'a> {
         if observed.presence == Presence::Failed {
             let trouble = self.trouble(
                 TroubleCode::ResourceFailed,
-                format!(
-                    "{} {} is {} and will not become usable by itself",
-                    spec.key.kind, observed.cloud_id, observed.provider_state
-                ),
+                format!("{} {} is {} and will not become usable by itself", spec.key.kind, observed.cloud_id, observed.provider_state),
                 "repair what it depends on, or delete this connection and create it again".to_owned(),
                 None,
             );
@@ -243,7 +256,7 @@ impl<'a> Case<'a> {
             Verdict::Refused { kind, detail } => self.after_refusal(channel, last, kind, detail, update),
             Verdict::Accepted | Verdict::FoundDone | Verdict::FoundUndone | Verdict::Open => {
                 // What was just accepted may not show yet, and what somebody keeps changing back is not fought over.
-                let since = last.decided_at.unwrap_or(last.written_at);
+                let since = self.decided(last);
                 let until = plus(since, self.config.visibility_lag_ms.max(self.backoff(self.streak(Verb::Update))));
                 self.not_before(until, update)
             }
@@ -257,7 +270,7 @@ impl<'a> Case<'a> {
             Verdict::Refused { kind, detail } => self.after_refusal(channel, last, kind, detail, Need::Create),
             Verdict::Accepted | Verdict::FoundDone | Verdict::FoundUndone | Verdict::Open => {
                 let tries = self.streak(Verb::Create);
-                let since = last.decided_at.unwrap_or(last.written_at);
+                let since = self.decided(last);
                 let wait = if tries <= 1 { 0 } else { self.backoff(tries - 1) };
                 self.not_before(plus(since, wait), Need::Create)
             }
@@ -266,12 +279,8 @@ impl<'a> Case<'a> {
 
     /// It was made once and is not there now: not visible yet, or somebody took it away.
     fn need_of_vanished(&self, made: &ProviderCall) -> Need {
-        let visible = plus(made.decided_at.unwrap_or(made.deadline), self.config.visibility_lag_ms);
-        if self.situation.now >= visible
-            && self.absent_for_good()
-            && self.last_look() >= Some(visible)
-            && self.all_over()
-        {
+        let visible = plus(self.decided(made), self.config.visibility_lag_ms);
+        if self.situation.now >= visible && self.absent_for_good() && self.last_look() >= Some(visible) && self.all_over() {
             return Need::Act(Step::RetireInstance { instance: self.instance.id });
         }
         Need::Wait(self.poll(), Why::Absence(self.instance.key.clone()))
@@ -306,7 +315,7 @@ impl<'a> Case<'a> {
             return Need::Wait(self.poll(), Why::CloudAtWork(key()));
         }
         let Some(last) = self.calls.last().filter(|c| c.verb == Verb::Delete) else { return Need::Delete };
-        let since = last.decided_at.unwrap_or(last.written_at);
+        let since = self.decided(last);
         let tries = self.streak(Verb::Delete);
         match &last.verdict {
             Verdict::Refused { kind, detail } => self.after_refused_delete(last, kind, detail, tries),
@@ -320,7 +329,7 @@ impl<'a> Case<'a> {
     }
 
     fn after_refused_delete(&self, last: &ProviderCall, kind: &str, detail: &ProviderDetail, tries: u32) -> Need {
-        let since = last.decided_at.unwrap_or(last.written_at);
+        let since = self.decided(last);
         match kind_of_name(kind) {
             CallErrorKind::Throttled | CallErrorKind::NotSent | CallErrorKind::NotFound => {
                 self.not_before(plus(since, self.backoff(tries)), Need::Delete)
@@ -360,7 +369,7 @@ impl<'a> Case<'a> {
         detail: &ProviderDetail,
         again: Need,
     ) -> Need {
-        let since = last.decided_at.unwrap_or(last.written_at);
+        let since = self.decided(last);
         let tries = self.streak(last.verb);
         let what = if last.verb == Verb::Update { "the update" } else { "the create" };
         let kind = kind_of_name(kind);
@@ -392,17 +401,20 @@ impl<'a> Case<'a> {
             | CallErrorKind::Unknown
             | CallErrorKind::Malformed => {
                 let until = plus(since, self.slow(tries));
-                if self.situation.now >= until { again } else { Need::Trouble(self.refusal(kind, what, detail), until) }
+                if self.situation.now >= until {
+                    again
+                } else {
+                    Need::Trouble(self.refusal(kind, what, detail), until)
+                }
             }
         }
     }
 
     fn refusal(&self, kind: CallErrorKind, what: &str, detail: &ProviderDetail) -> Trouble {
         let (code, remediation) = match kind {
-            CallErrorKind::Quota => (
-                TroubleCode::Quota,
-                "raise the quota with the cloud, or free some of it; Tieline tries again by itself",
-            ),
+            CallErrorKind::Quota => {
+                (TroubleCode::Quota, "raise the quota with the cloud, or free some of it; Tieline tries again by itself")
+            }
             CallErrorKind::Forbidden => (
                 TroubleCode::Forbidden,
                 "give the account's credential the permission that the cloud names; Tieline tries again by itself",
