@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tieline_openapi::{config::Config, ids::ProviderName};
+use tieline_openapi::{
+    config::{AccountConfig, Config},
+    ids::ProviderName,
+};
 use tieline_providers::{CloudApi, Rules};
 
 use crate::topology::Clouds;
@@ -50,23 +53,28 @@ pub fn rules() -> BTreeMap<ProviderName, Arc<dyn Rules>> {
 pub async fn connect(config: &Config) -> Result<Clouds, CloudsError> {
     let mut clouds = Clouds::new();
     for account in &config.accounts {
-        let cloud: Result<Arc<dyn CloudApi>, Box<dyn std::error::Error + Send + Sync>> = match account.provider.as_str()
-        {
-            #[cfg(feature = "aws")]
-            "aws" => tieline_providers::aws::connect(account).await.map_err(Into::into),
-            #[cfg(feature = "google")]
-            "google" => tieline_providers::google::connect(account).await.map_err(Into::into),
-            other => {
-                let known: Vec<_> = rules().into_keys().map(String::from).collect();
-                return Err(CloudsError::UnknownProvider {
-                    account: account.id.to_string(),
-                    provider: other.to_owned(),
-                    known: known.join(", "),
-                });
-            }
-        };
-        let cloud = cloud.map_err(|source| CloudsError::Connect { account: account.id.to_string(), source })?;
+        let named = |source| CloudsError::Connect { account: account.id.to_string(), source };
+        let cloud = connect_one(account).await.map_err(named)?;
+        let known = || rules().into_keys().map(String::from).collect::<Vec<_>>().join(", ");
+        let cloud = cloud.ok_or_else(|| CloudsError::UnknownProvider {
+            account: account.id.to_string(),
+            provider: account.provider.to_string(),
+            known: known(),
+        })?;
         clouds.insert(account.id.clone(), cloud);
     }
     Ok(clouds)
+}
+
+type ConnectError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The client of one account; `None` for a provider that this binary was built without.
+async fn connect_one(account: &AccountConfig) -> Result<Option<Arc<dyn CloudApi>>, ConnectError> {
+    match account.provider.as_str() {
+        #[cfg(feature = "aws")]
+        "aws" => Ok(Some(tieline_providers::aws::connect(account).await?)),
+        #[cfg(feature = "google")]
+        "google" => Ok(Some(tieline_providers::google::connect(account).await?)),
+        _ => Ok(None),
+    }
 }

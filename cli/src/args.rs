@@ -116,6 +116,15 @@ pub(crate) struct Gateway {
     /// Where peers reach the tunnel over the internet.
     #[arg(long, env = "TIELINE_ENDPOINT", value_name = "IP:PORT")]
     pub endpoint: SocketAddr,
+    /// The UDP port that WireGuard listens on; the endpoint's by default.
+    #[arg(long, env = "TIELINE_LISTEN_PORT", value_name = "PORT")]
+    pub listen_port: Option<u16>,
+    /// The next hop of the private path; by default the one of the routes on the private address's interface.
+    #[arg(long, env = "TIELINE_PRIVATE_NEXT_HOP", value_name = "IP")]
+    pub private_next_hop: Option<std::net::IpAddr>,
+    /// The name of the TUN device.
+    #[arg(long, env = "TIELINE_TUN", value_name = "NAME")]
+    pub tun: Option<String>,
     /// How log lines look.
     #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,

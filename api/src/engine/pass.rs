@@ -238,7 +238,12 @@ impl Engine {
         if let Some(operation) = Report::new(draft, self.topology.as_ref(), &Ending::Gone, now).operation() {
             writes.push(put_operation(&operation));
         }
-        writes.push(self.event(draft, "connection.deleted", now, serde_json::json!({ "name": draft.record.intent.name })));
+        writes.push(self.event(
+            draft,
+            "connection.deleted",
+            now,
+            serde_json::json!({ "name": draft.record.intent.name }),
+        ));
         writes.push(EngineWrite::Remove { quarantine_ms: self.config.quarantine_ms });
         self.failpoints.hit(failpoints::BEFORE_REMOVE).await;
         self.write(draft, writes).await?;

@@ -9,9 +9,7 @@ use tieline_openapi::{
     ids::{ChannelId, InstanceId, ProviderCallId},
     v1::{BgpState, End, Ends, Timestamp, Verb},
 };
-use tieline_providers::{
-    Addressing, Change, Ipv4Pair, Learned, Observed, Presence, ResourceKey, ResourceSpec,
-};
+use tieline_providers::{Addressing, Change, Ipv4Pair, Learned, Observed, Presence, ResourceKey, ResourceSpec};
 use uuid::Uuid;
 
 use super::{
@@ -171,7 +169,15 @@ impl Stage {
                 let id = InstanceId(self.draw());
                 let seen = Seen::Never;
                 let channel_generation = generation;
-                self.instances.push(Instance { id, channel_id, channel_generation, key, account_id, cloud_id: None, seen });
+                self.instances.push(Instance {
+                    id,
+                    channel_id,
+                    channel_generation,
+                    key,
+                    account_id,
+                    cloud_id: None,
+                    seen,
+                });
             }
             Step::Create { instance } => self.create(instance),
             Step::Update { instance, changes } => self.update(instance, changes),
@@ -260,7 +266,8 @@ impl Stage {
             planned.channel_id == instance.channel_id
                 && planned.verb == Verb::Create
                 && (wanted(&planned.key)
-                    || (planned.key.end != instance.key.end && self.taught.contains(&(planned.channel_id.clone(), planned.key.end))))
+                    || (planned.key.end != instance.key.end
+                        && self.taught.contains(&(planned.channel_id.clone(), planned.key.end))))
         };
         (0..self.planned.len()).filter(|n| of(&self.planned[*n])).collect()
     }
