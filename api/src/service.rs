@@ -102,10 +102,7 @@ fn register(registry: &mut Registry, progress: Arc<Progress>) {
 struct EngineMetrics(Arc<Progress>);
 
 impl prometheus_client::collector::Collector for EngineMetrics {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         use prometheus_client::{
             encoding::EncodeMetric,
             metrics::{counter::ConstCounter, gauge::ConstGauge},

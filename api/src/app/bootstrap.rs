@@ -59,7 +59,8 @@ pub async fn first_token(
     let id = TokenId(random.uuid_v7(now));
     let secret = secrets::token_secret(random);
     let hash = secrets::token_hash(secret.expose_secret());
-    write(path, secret.expose_secret(), id).map_err(|source| BootstrapError::Write { path: path.to_owned(), source })?;
+    write(path, secret.expose_secret(), id)
+        .map_err(|source| BootstrapError::Write { path: path.to_owned(), source })?;
     let token = Token {
         id,
         name: "first".to_owned(),

@@ -111,7 +111,11 @@ pub fn accepted(advertised: &[IpNet], accepted: Option<&[IpNet]>) -> Vec<IpNet> 
 pub fn state(gateway: &Gateway, report_ms: u32, now: Timestamp) -> GatewayState {
     let Some(heard) = gateway.last_heard_at else { return GatewayState::Joined };
     let silent_ms = now.as_millisecond().saturating_sub(heard.as_millisecond());
-    if silent_ms <= i64::from(report_ms).saturating_mul(3).max(3_000) { GatewayState::Live } else { GatewayState::Silent }
+    if silent_ms <= i64::from(report_ms).saturating_mul(3).max(3_000) {
+        GatewayState::Live
+    } else {
+        GatewayState::Silent
+    }
 }
 
 /// The event of a change of path.
@@ -154,7 +158,10 @@ fn check_join(request: &JoinRequest) -> Vec<FieldError> {
             errors.push(field(format!("/lanes/{n}/n"), "lanes count from 0 without a gap"));
         }
         if BASE64.decode(lane.public_key.as_bytes()).map_or(0, |key| key.len()) != 32 {
-            errors.push(field(format!("/lanes/{n}/publicKey"), "an X25519 public key: 32 bytes as base64, 44 characters"));
+            errors.push(field(
+                format!("/lanes/{n}/publicKey"),
+                "an X25519 public key: 32 bytes as base64, 44 characters",
+            ));
         }
         if lane.endpoint.port() == 0 || lane.endpoint.ip().is_unspecified() || lane.endpoint.ip().is_multicast() {
             errors.push(field(format!("/lanes/{n}/endpoint"), "a unicast address and a port that peers can send to"));

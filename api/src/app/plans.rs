@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tieline_openapi::{
     ids::{ConnectionId, OperationId, PlanId, ProjectId},
-    v1::{
-        Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep, Severity, Timestamp,
-    },
+    v1::{Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep, Severity, Timestamp},
 };
 
 use super::{
@@ -62,9 +60,13 @@ fn asked(request: &PlanRequest) -> Result<Asked<'_>, AppError> {
         (Some(intent), None, None, false) => Ok(Asked::Create(intent)),
         (None, Some(id), Some(patch), false) => Ok(Asked::Patch(id, patch)),
         (None, Some(id), None, true) => Ok(Asked::Delete(id)),
-        (None, Some(_), None, false) => Err(invalid("/patch", "with `connectionId` goes either `patch` or `delete: true`")),
+        (None, Some(_), None, false) => {
+            Err(invalid("/patch", "with `connectionId` goes either `patch` or `delete: true`"))
+        }
         (None, Some(_), Some(_), true) => Err(invalid("/delete", "either `patch` or `delete: true`, not both")),
-        (None, None, _, _) => Err(invalid("/intent", "give `intent`, or `connectionId` with `patch` or `delete: true`")),
+        (None, None, _, _) => {
+            Err(invalid("/intent", "give `intent`, or `connectionId` with `patch` or `delete: true`"))
+        }
         (Some(_), _, _, _) => Err(invalid("/intent", "`intent` plans a create and stands alone")),
     }
 }
@@ -178,8 +180,7 @@ impl App {
                 draft.findings.extend(negotiated.findings.iter().cloned());
                 draft.steps = steps::between(&self.topology, &[], &negotiated.channels);
                 let operation = OperationId(uuid::Uuid::nil());
-                draft.after =
-                    Some(self.new_record(&caller.project, id, intent, negotiated.clone(), operation, now));
+                draft.after = Some(self.new_record(&caller.project, id, intent, negotiated.clone(), operation, now));
                 draft.saved.negotiated = Some(negotiated);
             }
         }
@@ -211,8 +212,7 @@ impl App {
                     draft.findings.extend(self.name_findings(caller, &intent.name, Some(record.id)).await?);
                 }
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.steps =
-                    steps::between(&self.topology, &record.negotiated.channels, &negotiated.channels);
+                draft.steps = steps::between(&self.topology, &record.negotiated.channels, &negotiated.channels);
                 let mut after = record.clone();
                 after.intent = intent.clone();
                 after.negotiated = negotiated.clone();
@@ -278,10 +278,7 @@ impl App {
             connection_id: draft.record.as_ref().map(|record| record.id),
             base_generation: draft.record.as_ref().map(|record| record.generation),
             basis,
-            after: draft
-                .after
-                .as_ref()
-                .map(|record| Box::new(view::connection(record, &self.topology, now))),
+            after: draft.after.as_ref().map(|record| Box::new(view::connection(record, &self.topology, now))),
             applicable: draft.findings.iter().all(|finding| finding.severity != Severity::Error),
             disruption: draft.steps.iter().map(|step| step.disruption).max().unwrap_or(Disruption::None),
             costs: Vec::new(),

@@ -40,7 +40,8 @@ impl App {
         if let Some(seconds) = request.expires_in_seconds
             && !(SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds)
         {
-            let message = format!("from {SHORTEST_SECONDS} to {LONGEST_SECONDS} seconds, or null for a token without end");
+            let message =
+                format!("from {SHORTEST_SECONDS} to {LONGEST_SECONDS} seconds, or null for a token without end");
             errors.push(field("/expiresInSeconds", message));
         }
         if caller.scope.is_none_or(|own| request.scope > own) {

@@ -10,7 +10,7 @@ use super::AppError;
 use crate::{
     engine::{self, VaultError, clock::Random},
     plan::negotiate::PasswordRule,
-    secrets::{Place, SecretError, Sealer, bgp_password},
+    secrets::{Place, Sealer, SecretError, bgp_password},
     store::SealedSecret,
 };
 

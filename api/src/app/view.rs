@@ -103,7 +103,9 @@ fn state_reason(state: ConnectionState, record: &ConnectionRecord, facts: &Facts
         };
     }
     let (code, message, next_step) = match state {
-        ConnectionState::Pending => ("accepted", "The intent is accepted; no cloud was asked yet.", "The engine takes it up."),
+        ConnectionState::Pending => {
+            ("accepted", "The intent is accepted; no cloud was asked yet.", "The engine takes it up.")
+        }
         ConnectionState::Provisioning if facts.provisioned => (
             "waitingForBgp",
             "Both clouds hold what was asked for; BGP is not Established on every channel yet.",
@@ -135,21 +137,23 @@ fn state_reason(state: ConnectionState, record: &ConnectionRecord, facts: &Facts
             "The private path works; the tunnel beside it does not.",
             "Check that the gateways reach each other's endpoints over UDP.",
         ),
-        ConnectionState::Updating => {
-            ("updating", "The clouds are being brought to the new intent.", "Follow the operation in `lastOperationId`.")
-        }
+        ConnectionState::Updating => (
+            "updating",
+            "The clouds are being brought to the new intent.",
+            "Follow the operation in `lastOperationId`.",
+        ),
         ConnectionState::ActionRequired => {
             ("actionRequired", "A person must act.", "Look at the issues about this connection.")
         }
-        ConnectionState::Deleting => {
-            ("deleting", "The channels are being taken down; the tunnel goes last.", "Follow the operation in `lastOperationId`.")
-        }
+        ConnectionState::Deleting => (
+            "deleting",
+            "The channels are being taken down; the tunnel goes last.",
+            "Follow the operation in `lastOperationId`.",
+        ),
     };
     let since = match state {
         ConnectionState::Active => record.status.verified_at.unwrap_or(record.updated_at),
-        ConnectionState::Provisioning if facts.provisioned => {
-            record.status.provisioned_at.unwrap_or(record.updated_at)
-        }
+        ConnectionState::Provisioning if facts.provisioned => record.status.provisioned_at.unwrap_or(record.updated_at),
         ConnectionState::Deleting => record.deletion_requested_at.unwrap_or(record.updated_at),
         ConnectionState::Degraded => facts.newest.unwrap_or(record.updated_at),
         ConnectionState::Pending
@@ -186,11 +190,7 @@ fn placed_channel(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Pla
     let addressed = End::BOTH.into_iter().all(|end| channel.sides.get(end).ipv4.fixed().is_some());
     PlacedChannel {
         channel_id: channel.channel_id.clone(),
-        provisioning_state: if all_usable && addressed {
-            ProvisioningState::Final
-        } else {
-            ProvisioningState::Pending
-        },
+        provisioning_state: if all_usable && addressed { ProvisioningState::Final } else { ProvisioningState::Pending },
         bgp_state: worse_bgp(bgp.a, bgp.b),
         bfd_state: worse_bfd(bfd.a, bfd.b),
         bandwidth_mbps: channel.bandwidth,

@@ -84,7 +84,11 @@ pub fn permit(principal: &Principal, access: Access, own: Option<&str>) -> Resul
         (Access::Scope(needed), Principal::Token(token)) if token.scope >= needed => Ok(()),
         (Access::Join, Principal::Join { .. }) => Ok(()),
         (Access::OwnGateway, Principal::Gateway { id, .. }) => {
-            if own == Some(id.to_string().as_str()) { Ok(()) } else { Err(Refusal::Hidden) }
+            if own == Some(id.to_string().as_str()) {
+                Ok(())
+            } else {
+                Err(Refusal::Hidden)
+            }
         }
         (Access::Scope(_) | Access::Join | Access::OwnGateway, _) => Err(Refusal::Forbidden),
     }

@@ -1,11 +1,6 @@
 //! Attach points: read only, from `tieline.toml` and the built-in catalogue.
 
-use axum::{
-    Json,
-    extract::State,
-    http::Uri,
-    response::Response,
-};
+use axum::{Json, extract::State, http::Uri, response::Response};
 use tieline_openapi::{
     ids::AttachPointId,
     v1::{AttachPoint, AttachPointList},

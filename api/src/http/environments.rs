@@ -1,11 +1,6 @@
 //! Environments: read only, from `tieline.toml` and the built-in catalogue.
 
-use axum::{
-    Json,
-    extract::State,
-    http::Uri,
-    response::Response,
-};
+use axum::{Json, extract::State, http::Uri, response::Response};
 use tieline_openapi::{
     ids::EnvironmentId,
     v1::{Environment, EnvironmentList},

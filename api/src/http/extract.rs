@@ -45,8 +45,7 @@ impl<T: FromStr + Send> FromRequestParts<Http> for Id<T> {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &Http) -> Result<Self, Fault> {
-        let params =
-            RawPathParams::from_request_parts(parts, state).await.map_err(|_| Fault::not_found())?;
+        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| Fault::not_found())?;
         let raw = params.iter().find(|(name, _)| *name == "id").map(|(_, value)| value.to_owned());
         let parsed = raw.as_deref().and_then(|raw| split_verb(raw).0.parse().ok());
         parsed.map(Self).ok_or_else(Fault::not_found)
@@ -118,8 +117,8 @@ async fn bytes(request: Request, state: &Http) -> Result<Bytes, Fault> {
 }
 
 fn value(bytes: &[u8]) -> Result<Value, Fault> {
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Fault::invalid(vec![field("", format!("not JSON: {error}"))]))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| Fault::invalid(vec![field("", format!("not JSON: {error}"))]))?;
     let mut errors = Vec::new();
     refuse_nul(&value, "", &mut errors);
     if errors.is_empty() { Ok(value) } else { Err(Fault::invalid(errors)) }
@@ -159,9 +158,8 @@ impl<T: DeserializeOwned> FromRequest<Http> for Json<T> {
         let raw = value(&bytes)?;
         // Decoded from the text again, so that a field that comes twice is refused and not the last one taken.
         let mut decoder = serde_json::Deserializer::from_slice(&bytes);
-        let decoded = serde_path_to_error::deserialize(&mut decoder).map_err(|error| {
-            Fault::invalid(vec![intent::at_path(error.path(), &error.inner().to_string())])
-        })?;
+        let decoded = serde_path_to_error::deserialize(&mut decoder)
+            .map_err(|error| Fault::invalid(vec![intent::at_path(error.path(), &error.inner().to_string())]))?;
         Ok(Self(decoded, raw))
     }
 }
@@ -206,11 +204,10 @@ impl FromRequestParts<Http> for Headers {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &Http) -> Result<Self, Fault> {
-        let mut query: Vec<(String, String)> =
-            form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-                .filter(|(name, _)| name != "wait")
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect();
+        let mut query: Vec<(String, String)> = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+            .filter(|(name, _)| name != "wait")
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
         query.sort();
         Ok(Self {
             method: parts.method.to_string(),
@@ -238,7 +235,10 @@ impl Headers {
     /// The If-Match that PATCH and DELETE need.
     pub(super) fn if_match(&self) -> Result<&IfMatch, Fault> {
         self.if_match.as_ref().ok_or_else(|| {
-            Fault::new(ProblemCode::PreconditionRequired, "this call needs an If-Match header with the ETag that was read")
+            Fault::new(
+                ProblemCode::PreconditionRequired,
+                "this call needs an If-Match header with the ETag that was read",
+            )
         })
     }
 }
@@ -271,4 +271,3 @@ fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Fault> {
     let generation = |tag: &str| tag.trim().strip_prefix("\"g")?.strip_suffix('"')?.parse().ok();
     Ok(Some(IfMatch::Generations(value.split(',').filter_map(generation).collect())))
 }
-

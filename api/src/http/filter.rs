@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn parameters_are_read() {
-        let read = Filtered::read("state=ACTIVE&state=DEGRADED&label=team%3Dnet&label=a=b%3Dc&name=n+1&pageSize=7").unwrap();
+        let read =
+            Filtered::read("state=ACTIVE&state=DEGRADED&label=team%3Dnet&label=a=b%3Dc&name=n+1&pageSize=7").unwrap();
         assert_eq!(read.wanted.states, [ConnectionState::Active, ConnectionState::Degraded]);
         assert_eq!(read.wanted.stored.labels.get("team").map(String::as_str), Some("net"));
         assert_eq!(read.wanted.stored.labels.get("a").map(String::as_str), Some("b=c"));
@@ -114,8 +115,7 @@ mod tests {
     #[test]
     fn every_typo_is_named() {
         let query = "stat=ACTIVE&state=ACTIV&label=team&name=a&name=b&pageSize=-1&family=IPV5&label=k%3D1&label=k%3D2";
-        let pointers: Vec<String> =
-            Filtered::read(query).unwrap_err().into_iter().map(|error| error.pointer).collect();
+        let pointers: Vec<String> = Filtered::read(query).unwrap_err().into_iter().map(|error| error.pointer).collect();
         assert_eq!(pointers, ["?stat", "?state", "?label", "?name", "?pageSize", "?family", "?label"]);
     }
 

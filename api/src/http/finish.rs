@@ -53,8 +53,7 @@ fn accepted(request: &Request) -> Option<Arc<str>> {
 /// Wraps the whole surface.
 pub(super) async fn finish(State(http): State<Http>, mut request: Request, next: Next) -> Response {
     let begun = http.app.clock.monotonic();
-    let id = accepted(&request)
-        .unwrap_or_else(|| http.app.random.uuid_v7(http.app.now()).to_string().into());
+    let id = accepted(&request).unwrap_or_else(|| http.app.random.uuid_v7(http.app.now()).to_string().into());
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();

@@ -45,15 +45,9 @@ enum Miss {
 
 /// The operations of a path.
 pub(super) fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {
-    [
-        ("GET", &item.get),
-        ("PUT", &item.put),
-        ("POST", &item.post),
-        ("PATCH", &item.patch),
-        ("DELETE", &item.delete),
-    ]
-    .into_iter()
-    .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+    [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)]
+        .into_iter()
+        .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
 }
 
 impl Routes {
@@ -86,7 +80,12 @@ impl Routes {
 }
 
 /// Lets a request through, or answers it.
-pub(super) async fn gate(State(http): State<Http>, matched: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+pub(super) async fn gate(
+    State(http): State<Http>,
+    matched: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     // Without a matched route the fallback says that nothing is here.
     let Some(matched) = matched else { return next.run(request).await };
     let (name, access) = match http.routes.find(request.method(), matched.as_str(), request.uri().path()) {
@@ -134,13 +133,8 @@ async fn identify(http: &Http, name: &'static str, access: Access, request: &mut
             None
         }
     };
-    let caller = Caller {
-        principal: principal.name(),
-        project: principal.project().clone(),
-        scope,
-        request_id,
-        action: name,
-    };
+    let caller =
+        Caller { principal: principal.name(), project: principal.project().clone(), scope, request_id, action: name };
     request.extensions_mut().insert(caller);
     Ok(())
 }

@@ -15,7 +15,8 @@ use super::{
 };
 
 /// Own style, and nothing else.
-const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) fn routes() -> Router<Http> {
     Router::new()
@@ -30,7 +31,8 @@ fn page(html: String) -> Response {
 }
 
 fn style(css: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)], css).into_response()
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)], css)
+        .into_response()
 }
 
 /// What a problem type means: the page that `type` in a problem document points to.

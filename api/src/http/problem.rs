@@ -28,8 +28,12 @@ pub struct Fault {
 /// Title and what to do next, by code.
 const fn texts(code: ProblemCode) -> (&'static str, &'static str) {
     match code {
-        ProblemCode::InvalidRequest => ("The request is not valid", "Correct the fields in `errors` and send it again."),
-        ProblemCode::Unsatisfiable => ("The intent cannot be met", "Change what `errors` names; each says what resolves it."),
+        ProblemCode::InvalidRequest => {
+            ("The request is not valid", "Correct the fields in `errors` and send it again.")
+        }
+        ProblemCode::Unsatisfiable => {
+            ("The intent cannot be met", "Change what `errors` names; each says what resolves it.")
+        }
         ProblemCode::Unauthenticated => {
             ("Authentication is needed", "Send `Authorization: Bearer <token>` with a token that has not ended.")
         }
@@ -37,9 +41,13 @@ const fn texts(code: ProblemCode) -> (&'static str, &'static str) {
         ProblemCode::NotFound => ("Not found", "Check the path; GET the list to see what is there."),
         ProblemCode::MethodNotAllowed => ("Method not allowed", "Use one of the methods in `Allow`."),
         ProblemCode::UnsupportedMediaType => ("Unsupported media type", "Send `Content-Type: application/json`."),
-        ProblemCode::Conflict => ("It clashes with something that exists", "Look at `holder`, or choose another value."),
+        ProblemCode::Conflict => {
+            ("It clashes with something that exists", "Look at `holder`, or choose another value.")
+        }
         ProblemCode::Gone => ("Too old", "Read the list afresh and go on from there."),
-        ProblemCode::PreconditionFailed => ("It moved since it was read", "Read it again and repeat the change on what is there now."),
+        ProblemCode::PreconditionFailed => {
+            ("It moved since it was read", "Read it again and repeat the change on what is there now.")
+        }
         ProblemCode::BodyTooLarge => ("The body is too large", "Send less than 256 KiB."),
         ProblemCode::IdempotencyKeyReused => {
             ("The idempotency key was used with another request", "Use a new key for a new request.")
@@ -160,7 +168,8 @@ fn unsatisfiable(findings: Vec<Finding>) -> Fault {
             source: Some(finding.source),
         })
         .collect();
-    let detail = errors.first().map_or_else(|| "no configuration satisfies both sides".to_owned(), |e| e.message.clone());
+    let detail =
+        errors.first().map_or_else(|| "no configuration satisfies both sides".to_owned(), |e| e.message.clone());
     let mut fault = Fault::new(ProblemCode::Unsatisfiable, detail);
     fault.problem.errors = errors;
     fault
@@ -173,9 +182,9 @@ impl From<AppError> for Fault {
             AppError::Invalid(errors) => Self::invalid(errors),
             AppError::Unsatisfiable(findings) => unsatisfiable(findings),
             AppError::NotFound => Self::not_found(),
-            AppError::NameTaken { holder } => {
-                Self::new(ProblemCode::Conflict, text).remedy("Choose another name, or change what has it.").holder(holder)
-            }
+            AppError::NameTaken { holder } => Self::new(ProblemCode::Conflict, text)
+                .remedy("Choose another name, or change what has it.")
+                .holder(holder),
             AppError::GroupElsewhere { .. } => {
                 Self::new(ProblemCode::Conflict, text).remedy("Name another group, or that attach point.")
             }
@@ -185,9 +194,9 @@ impl From<AppError> for Fault {
             AppError::Deleting => {
                 Self::new(ProblemCode::Conflict, text).remedy("Wait until it is gone and create another one.")
             }
-            AppError::AlreadyApplied { holder } => {
-                Self::new(ProblemCode::Conflict, text).remedy("A plan is applied once; make a new one.").holder(Some(holder))
-            }
+            AppError::AlreadyApplied { holder } => Self::new(ProblemCode::Conflict, text)
+                .remedy("A plan is applied once; make a new one.")
+                .holder(Some(holder)),
             AppError::NotApplicable => Self::new(ProblemCode::Conflict, text)
                 .remedy("Resolve the findings that are errors and make a new plan."),
             AppError::Stale { .. } => Self::new(ProblemCode::PreconditionFailed, text),
@@ -204,9 +213,7 @@ impl From<AppError> for Fault {
             AppError::CursorTooOld => Self::new(ProblemCode::Gone, text)
                 .remedy("Read the lists afresh, then follow the events from the newest cursor."),
             AppError::Spent => Self::new(ProblemCode::Unauthenticated, text).remedy("Ask for a new join token."),
-            AppError::Contended { .. } => {
-                Self::new(ProblemCode::Unavailable, text).header(header::RETRY_AFTER, "1")
-            }
+            AppError::Contended { .. } => Self::new(ProblemCode::Unavailable, text).header(header::RETRY_AFTER, "1"),
             AppError::Replay(_) | AppError::Seal(_) | AppError::Encode(_) => {
                 Self::new(ProblemCode::Internal, "something went wrong here, not in the request").because(&error)
             }
@@ -255,7 +262,9 @@ pub(super) fn of_status(status: StatusCode) -> Fault {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             Fault::new(ProblemCode::UnsupportedMediaType, "this media type is not taken here")
         }
-        status if status.is_client_error() => Fault::new(ProblemCode::InvalidRequest, "the request is not valid HTTP for this path"),
+        status if status.is_client_error() => {
+            Fault::new(ProblemCode::InvalidRequest, "the request is not valid HTTP for this path")
+        }
         _ => Fault::new(ProblemCode::Internal, "something went wrong here, not in the request"),
     }
 }

@@ -22,7 +22,8 @@ proptest! {
     fn what_is_sealed_opens(secret: String, seed: u64, purpose: String, row: String) {
         let (sealer, place) = (ring(NEW), Place::new(purpose, row));
         let sealed = sealer.seal(&ChaChaRandom::from_seed(seed), &place, &SecretString::from(secret.as_str())).unwrap();
-        prop_assert_eq!(sealer.open(&place, &sealed).unwrap().expose_secret(), secret);
+        let opened = sealer.open(&place, &sealed).unwrap();
+        prop_assert_eq!(opened.expose_secret(), secret);
     }
 
     #[test]

@@ -1,3 +1,4 @@
 //! Integration tests of the control plane.
 
+mod http;
 mod store;

@@ -93,11 +93,7 @@ impl App {
     }
 
     /// What a patch makes of a connection.
-    pub(crate) async fn negotiate_patch(
-        &self,
-        record: &ConnectionRecord,
-        patch: &Value,
-    ) -> Result<Patched, AppError> {
+    pub(crate) async fn negotiate_patch(&self, record: &ConnectionRecord, patch: &Value) -> Result<Patched, AppError> {
         let intent = intent::patched(&record.intent, patch).map_err(AppError::Invalid)?;
         let errors = intent::check(&intent, &self.topology);
         if !errors.is_empty() {

@@ -27,11 +27,7 @@ struct Call {
 }
 
 /// The calls that lead from the one set of channels to the other.
-pub(super) fn between(
-    topology: &Topology,
-    before: &[NegotiatedChannel],
-    after: &[NegotiatedChannel],
-) -> Vec<PlanStep> {
+pub(super) fn between(topology: &Topology, before: &[NegotiatedChannel], after: &[NegotiatedChannel]) -> Vec<PlanStep> {
     let (mut removed, mut made, mut changed) = (Vec::new(), Vec::new(), Vec::new());
     let same = |one: &NegotiatedChannel, other: &NegotiatedChannel| {
         one.channel_id == other.channel_id && one.generation == other.generation
@@ -58,7 +54,11 @@ pub(super) fn between(
     number([order(removed), order(changed), order(made)].concat())
 }
 
-fn rules<'a>(topology: &'a Topology, channel: &NegotiatedChannel, end: End) -> Option<(&'a ProviderName, &'a dyn Rules)> {
+fn rules<'a>(
+    topology: &'a Topology,
+    channel: &NegotiatedChannel,
+    end: End,
+) -> Option<(&'a ProviderName, &'a dyn Rules)> {
     let account = topology.accounts.get(&channel.sides.get(end).account_id)?;
     Some((&account.provider, topology.rules.get(&account.provider)?.as_ref()))
 }
@@ -103,12 +103,10 @@ fn pairs(addressing: &Addressing) -> Vec<Ipv4Pair> {
 }
 
 fn creates(topology: &Topology, channel: &NegotiatedChannel) -> Vec<Call> {
-    let all: Ends<Vec<_>> = channel.sides.map(|end, _| {
-        rules(topology, channel, end).map(|(_, rules)| specs(rules, channel, end)).unwrap_or_default()
-    });
-    let picker = End::BOTH.into_iter().find(|end| {
-        matches!(channel.sides.get(*end).ipv4, Addressing::CloudPicks(_))
-    });
+    let all: Ends<Vec<_>> = channel
+        .sides
+        .map(|end, _| rules(topology, channel, end).map(|(_, rules)| specs(rules, channel, end)).unwrap_or_default());
+    let picker = End::BOTH.into_iter().find(|end| matches!(channel.sides.get(*end).ipv4, Addressing::CloudPicks(_)));
     let told: Vec<ResourceKey> = picker
         .map(|end| all.get(end).iter().filter(|(spec, _)| spec.ready).map(|(spec, _)| spec.key.clone()).collect())
         .unwrap_or_default();
@@ -200,12 +198,7 @@ fn differences(topology: &Topology, old: &NegotiatedChannel, new: &NegotiatedCha
                 rule: None,
                 sensitive: false,
             });
-            updates.push(Call {
-                verb: Verb::Update,
-                disruption: Disruption::Brief,
-                fields: fields.collect(),
-                ..call
-            });
+            updates.push(Call { verb: Verb::Update, disruption: Disruption::Brief, fields: fields.collect(), ..call });
         }
     }
     (updates, anew)
@@ -235,9 +228,9 @@ fn turn_round(calls: &mut [Call]) {
     let edges: Vec<(ChannelId, u32, ResourceKey, ResourceKey)> = calls
         .iter()
         .flat_map(|call| {
-            call.after.iter().map(|earlier| {
-                (call.channel_id.clone(), call.generation, earlier.clone(), call.key.clone())
-            })
+            call.after
+                .iter()
+                .map(|earlier| (call.channel_id.clone(), call.generation, earlier.clone(), call.key.clone()))
         })
         .collect();
     for call in calls {
@@ -255,9 +248,9 @@ fn order(calls: Vec<Call>) -> Vec<Call> {
     };
     let (mut left, mut ordered) = (calls, Vec::<Call>::new());
     while !left.is_empty() {
-        let free = left.iter().position(|call| {
-            call.after.iter().all(|key| !left.iter().any(|other| is_before(call, key, other)))
-        });
+        let free = left
+            .iter()
+            .position(|call| call.after.iter().all(|key| !left.iter().any(|other| is_before(call, key, other))));
         // Adapters declare no circles; were there one, its calls come in the order in which they were declared.
         ordered.push(left.remove(free.unwrap_or(0)));
     }

@@ -1,8 +1,6 @@
 //! The facts that state, verification and conditions are all computed from.
 
-use tieline_openapi::v1::{
-    BgpState, Condition, ConditionStatus, ConditionType, End, PathKind, PathState, Timestamp,
-};
+use tieline_openapi::v1::{BgpState, Condition, ConditionStatus, ConditionType, End, PathKind, PathState, Timestamp};
 use tieline_providers::Presence;
 
 use super::{CONDITIONS, bgp_states, paths};
@@ -148,7 +146,12 @@ pub(super) fn all(record: &ConnectionRecord, facts: &Facts) -> Vec<Condition> {
                 ConditionStatus::False => facts.newest,
                 ConditionStatus::Unknown => None,
             };
-            Condition { kind, status, reason: reason(kind, status, record).to_owned(), since: since.unwrap_or(record.updated_at) }
+            Condition {
+                kind,
+                status,
+                reason: reason(kind, status, record).to_owned(),
+                since: since.unwrap_or(record.updated_at),
+            }
         })
         .collect()
 }

@@ -69,11 +69,8 @@ impl<'a> Reports<'a> {
     }
 
     fn path(&self, kind: PathKind) -> Path {
-        let judged: Vec<PathState> = self
-            .of_kind(kind)
-            .map(|(_, sample)| sample.state)
-            .filter(|state| *state != PathState::Unknown)
-            .collect();
+        let judged: Vec<PathState> =
+            self.of_kind(kind).map(|(_, sample)| sample.state).filter(|state| *state != PathState::Unknown).collect();
         let all = |wanted: PathState| judged.iter().all(|state| *state == wanted);
         let state = if judged.is_empty() {
             PathState::Unknown
