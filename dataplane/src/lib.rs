@@ -8,3 +8,10 @@
 //! The data path never waits for the API: with it gone, traffic flows, fails over and returns.
 
 pub mod proto;
+pub mod shell;
+
+pub use shell::{
+    config::GatewayOptions,
+    gateway::{Dataplane, DataplaneError, DataplaneOptions},
+    run::{GatewayError, run},
+};

@@ -16,7 +16,8 @@ use tieline_openapi::{
     ids::IdError,
     units::{Asn, BandwidthMbps, UnitError},
     v1::{
-        AdminState, AttachPointType, Channel, ChannelPort, ConnectionKind, InterconnectState, Middle, ProbeSettings, Site,
+        AdminState, AttachPointType, Channel, ChannelPort, ConnectionKind, InterconnectState, Middle, ProbeSettings,
+        Site,
     },
 };
 
@@ -215,7 +216,11 @@ impl LabParameters {
                 id: ENVIRONMENT.parse()?,
                 kind: ConnectionKind::Direct,
                 sites: [
-                    Site { provider: "aws".parse()?, site: aws.region.clone(), display_name: "AWS in the lab".to_owned() },
+                    Site {
+                        provider: "aws".parse()?,
+                        site: aws.region.clone(),
+                        display_name: "AWS in the lab".to_owned(),
+                    },
                     Site {
                         provider: "google".parse()?,
                         site: google.region.clone(),
@@ -294,7 +299,8 @@ async fn assemble(parameters: &LabParameters, dir: &Path, network: Arc<dyn Netwo
         attach_points: [AWS_ATTACH_POINT.to_owned(), GOOGLE_ATTACH_POINT.to_owned()],
     };
     let path = dir.join(FACTS);
-    let text = serde_json::to_vec_pretty(&facts).map_err(|source| AssemblyError::Decode { path: path.clone(), source })?;
+    let text =
+        serde_json::to_vec_pretty(&facts).map_err(|source| AssemblyError::Decode { path: path.clone(), source })?;
     write(&path, &text)?;
     Ok(Clouds { aws, google, facts })
 }
@@ -328,7 +334,8 @@ pub fn facts(dir: &Path) -> Result<LabFacts, AssemblyError> {
 fn write(path: &Path, content: &[u8]) -> Result<(), AssemblyError> {
     let failed = |source| AssemblyError::File { path: path.to_owned(), source };
     let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)
 }

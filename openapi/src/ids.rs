@@ -23,7 +23,8 @@ macro_rules! uuid_id {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-        #[serde(transparent)]
+        #[serde(try_from = "String", into = "Uuid")]
+        #[schema(value_type = Uuid)]
         pub struct $name(pub Uuid);
 
         impl $name {
@@ -39,12 +40,17 @@ macro_rules! uuid_id {
             fn from_str(text: &str) -> Result<Self, IdError> {
                 // Only the hyphenated form: one id has one spelling in paths, logs and ETags.
                 match Uuid::try_parse(text) {
-                    Ok(id) if text.len() == 36 => Ok(Self(id)),
-                    _ => Err(IdError::Uuid(text.to_owned())),
+                    Ok(id) if text.len() == 36 && !text.bytes().any(|b| b.is_ascii_uppercase()) => Ok(Self(id)),
+                    _ => Err(IdError::Uuid(text.chars().take(40).collect())),
                 }
             }
         }
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> { text.parse() }
+        }
         impl From<Uuid> for $name { fn from(id: Uuid) -> Self { Self(id) } }
+        impl From<$name> for Uuid { fn from(id: $name) -> Self { id.0 } }
     )*};
 }
 
@@ -94,7 +100,7 @@ macro_rules! slug_id {
         impl TryFrom<String> for $name {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
-                if is_slug(&text) { Ok(Self(text)) } else { Err(IdError::Slug(text)) }
+                if is_slug(&text) { Ok(Self(text)) } else { Err(IdError::Slug(text.chars().take(80).collect())) }
             }
         }
         impl From<$name> for String { fn from(id: $name) -> String { id.0 } }
@@ -128,4 +134,60 @@ fn is_slug(text: &str) -> bool {
     first
         && text.len() <= 63
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = "0192f0c1-2345-7abc-8def-0123456789ab";
+        assert_eq!(id.parse::<ConnectionId>().unwrap().to_string(), id);
+        for bad in [
+            "",
+            "0192f0c123457abc8def0123456789ab",
+            "{0192f0c1-2345-7abc-8def-0123456789ab}",
+            "urn:uuid:0192f0c1-2345-7abc-8def-0123456789ab",
+            "0192f0c1-2345-7abc-8def-0123456789aG",
+            "0192F0C1-2345-7ABC-8DEF-0123456789AB",
+        ] {
+            assert!(bad.parse::<ConnectionId>().is_err(), "{bad}");
+            assert!(serde_json::from_value::<ConnectionId>(serde_json::json!(bad)).is_err(), "{bad}");
+        }
+        let error = "x".repeat(1_000).parse::<ConnectionId>().unwrap_err().to_string();
+        assert!(error.len() < 200, "{error}");
+    }
+
+    #[test]
+    fn slugs_are_short_and_plain() {
+        for good in ["a", "0", "aws-us-east-1.google-us-east4", "a_b", &"a".repeat(63)] {
+            assert_eq!(good.parse::<EnvironmentId>().unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", ".a", "A", "a b", "a/b", "ä", &"a".repeat(64)] {
+            let error = bad.parse::<EnvironmentId>().unwrap_err().to_string();
+            assert!(error.contains("1 to 63 characters"), "{error}");
+        }
+    }
+
+    proptest! {
+        /// What is taken comes back the same, by text and by JSON; nothing is a panic.
+        #[test]
+        fn what_is_taken_comes_back(text in "[a-zA-Z0-9._ -]{0,70}") {
+            if let Ok(slug) = text.parse::<PortId>() {
+                prop_assert_eq!(slug.as_str(), &text);
+                let json = serde_json::to_value(&slug).unwrap();
+                prop_assert_eq!(serde_json::from_value::<PortId>(json).unwrap(), slug);
+            }
+        }
+
+        #[test]
+        fn uuids_come_back(bits: u128) {
+            let id = InstanceId(Uuid::from_u128(bits));
+            prop_assert_eq!(id.to_string().parse::<InstanceId>().unwrap(), id);
+            prop_assert_eq!(serde_json::from_value::<InstanceId>(serde_json::to_value(id).unwrap()).unwrap(), id);
+        }
+    }
 }

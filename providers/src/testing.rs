@@ -122,6 +122,43 @@ async fn answer(
     }
 }
 
+/// Everything that is logged on this thread while the guard lives, at every level.
+pub(crate) fn logs() -> (Arc<Mutex<String>>, tracing::subscriber::DefaultGuard) {
+    let kept = Arc::new(Mutex::new(String::new()));
+    let guard = tracing::subscriber::set_default(Log(kept.clone()));
+    (kept, guard)
+}
+
+/// Keeps every field of every event and span.
+struct Log(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        span.record(&mut Line(&mut self.0.lock().unwrap()));
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut Line(&mut self.0.lock().unwrap()));
+    }
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut Line(&mut self.0.lock().unwrap()));
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+struct Line<'a>(&'a mut String);
+
+impl tracing::field::Visit for Line<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!("{field}={value:?}\n"));
+    }
+}
+
 /// A vendor's model; `None`, with the reason printed, where it is not on this machine.
 pub(crate) fn vendor_model(file: &str) -> Option<Value> {
     let shared = std::env::var_os("TIELINE_SHARED")

@@ -51,7 +51,7 @@ impl Engine {
             None => self.unanswered_ms(),
         };
         if wait > 0 {
-            self.store.release_shared(&lease, json!({ "waitMs": wait })).await?;
+            self.release_if_held(&lease, wait).await?;
             return Ok(Taken::Later);
         }
         Ok(Taken::Held(Guarded { lease, asked_at }))
@@ -60,7 +60,15 @@ impl Engine {
     /// Gives a shared object back. `answered` is false after a write of which nobody knows whether it took.
     pub(super) async fn give_back(&self, guarded: Guarded, answered: bool) -> Result<(), StoreError> {
         let wait = if answered { 0 } else { self.unanswered_ms() };
-        self.store.release_shared(&guarded.lease, json!({ "waitMs": wait })).await
+        self.release_if_held(&guarded.lease, wait).await
+    }
+
+    /// A lease that ran out meanwhile is not ours to give back: whoever holds it has waited already, or will.
+    async fn release_if_held(&self, lease: &SharedLease, wait_ms: u64) -> Result<(), StoreError> {
+        match self.store.release_shared(lease, json!({ "waitMs": wait_ms })).await {
+            Err(StoreError::Fenced) => Ok(()),
+            other => other,
+        }
     }
 
     /// How long a write without answer may still land and then not show.

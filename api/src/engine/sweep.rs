@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     plan::step::{RuleBook, millis_between},
-    store::{EngineWrite, LedgerFacts, NewEvent, StoreError},
+    store::{EngineWrite, LedgerFacts, NewEvent, SharedLease, StoreError},
 };
 
 /// By how much a resource may look older than its ledger row and still be ours: clocks differ, and may have been stepped.
@@ -48,16 +48,24 @@ impl Engine {
         let before = lease.note.get("agoMs").and_then(serde_json::Value::as_u64);
         let ago = before.zip(lease.released_ms_ago).map(|(note, released)| note.saturating_add(released));
         if let Some(ago) = ago.filter(|ago| *ago < self.config.sweep_ms) {
-            return self.store.release_shared(&lease, json!({ "agoMs": ago })).await;
+            return self.end_turn(&lease, json!({ "agoMs": ago })).await;
         }
         let end = asked_at + Duration::from_millis(lease.lease_ms);
         match self.sweep(account, end).await {
-            Ok(()) => self.store.release_shared(&lease, json!({ "agoMs": 0 })).await,
+            Ok(()) => self.end_turn(&lease, json!({ "agoMs": 0 })).await,
             Err(error) => {
                 // Not swept: the next round tries again at once.
-                self.store.release_shared(&lease, json!({})).await?;
+                self.end_turn(&lease, json!({})).await?;
                 Err(error)
             }
+        }
+    }
+
+    /// A turn that took longer than its lease is another's now.
+    async fn end_turn(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError> {
+        match self.store.release_shared(lease, note).await {
+            Err(StoreError::Fenced) => Ok(()),
+            other => other,
         }
     }
 

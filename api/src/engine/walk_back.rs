@@ -7,10 +7,10 @@ use tieline_openapi::{ids::ChannelId, problem::ProviderDetail};
 use super::{Engine, draft::Draft, failpoints};
 use crate::{
     plan::{
-        negotiate::{NegotiatedChannel, Refused, Request, negotiate},
+        negotiate::{Refused, Request, channel_allocations, negotiate},
         step::{Trouble, TroubleCode},
     },
-    store::{Allocation, EngineWrite, SealedSecret, StoreError},
+    store::{EngineWrite, SealedSecret, StoreError},
 };
 
 impl Engine {
@@ -24,7 +24,8 @@ impl Engine {
         refused: Refused,
         detail: Option<ProviderDetail>,
     ) -> Result<(), StoreError> {
-        let allocated = self.store.allocated().await?;
+        let mut allocated = self.store.allocated().await?;
+        allocated.release(&draft.record.intent.name, &draft.wanted);
         let keep = draft
             .wanted
             .iter()
@@ -58,7 +59,7 @@ impl Engine {
         status.walk_backs.insert(channel_id.to_string(), walked);
         let put = EngineWrite::PutChannel {
             channel: Box::new(channel.clone()),
-            allocations: allocations_of(&channel),
+            allocations: channel_allocations(&channel),
             secrets: secrets.clone(),
         };
         let put_status = EngineWrite::PutStatus { status: Box::new(status.clone()), observed_generation: None };
@@ -95,29 +96,6 @@ impl Engine {
         })
         .collect()
     }
-}
-
-/// What a channel generation takes beyond the bandwidth, which its channel has already.
-fn allocations_of(channel: &NegotiatedChannel) -> Vec<Allocation> {
-    let (channel_id, generation) = (&channel.channel_id, channel.generation);
-    let mut allocations = Vec::new();
-    for side in [&channel.sides.a, &channel.sides.b] {
-        allocations.push(Allocation::Vlan {
-            channel_id: channel_id.clone(),
-            generation,
-            port_id: side.port_id.clone(),
-            vlan: side.vlan.get(),
-        });
-        for subnet in &channel.reserved_subnets {
-            allocations.push(Allocation::Subnet {
-                channel_id: channel_id.clone(),
-                generation,
-                attach_point_id: side.attach_point_id.clone(),
-                subnet: *subnet,
-            });
-        }
-    }
-    allocations
 }
 
 fn no_alternative(channel: &ChannelId, detail: Option<ProviderDetail>) -> Trouble {

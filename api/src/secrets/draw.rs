@@ -34,7 +34,7 @@ pub fn bgp_password(random: &dyn Random) -> SecretString {
 pub fn token_secret(random: &dyn Random) -> SecretString {
     let mut bytes = Zeroizing::new([0u8; 32]);
     random.fill(&mut *bytes);
-    let text = Zeroizing::new(format!("tl_{}", URL_SAFE_NO_PAD.encode(&*bytes)));
+    let text = Zeroizing::new(format!("tl_{}", URL_SAFE_NO_PAD.encode(bytes.as_slice())));
     SecretString::from(text.as_str())
 }
 

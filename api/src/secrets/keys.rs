@@ -167,7 +167,7 @@ impl Sealer {
 fn make(path: &Path, random: &dyn Random) -> io::Result<bool> {
     let mut key = Zeroizing::new([0; KEY]);
     random.fill(&mut *key);
-    let line = Zeroizing::new(format!("{}\n", STANDARD.encode(&*key)));
+    let line = Zeroizing::new(format!("{}\n", STANDARD.encode(key.as_slice())));
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);

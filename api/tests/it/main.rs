@@ -1,4 +1,5 @@
 //! Integration tests of the control plane.
 
+mod engine;
 mod http;
 mod store;

@@ -103,47 +103,42 @@ pub struct SessionStatus {
     pub advertised: Vec<Ipv4Net>,
     /// Since when the session is established.
     pub established_since: Option<Timestamp>,
+    /// The router's last error, in its own words: `Received: Bad peer AS`.
+    pub last_error: Option<String>,
 }
 
 /// Why the network could not do what it was asked. Every variant carries the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// There is no such site.
-    #[error("the network has no site {0}")]
-    UnknownSite(String),
+    #[error("the network has no site {site}")]
+    UnknownSite {
+        /// The site.
+        site: String,
+    },
     /// There is no such port.
-    #[error("site {site} has no port {port}")]
+    #[error("site {site} has no port {port}: name it in the lab's channels")]
     UnknownPort {
         /// The site.
         site: String,
         /// The port.
         port: String,
     },
-    /// The router did not take its sessions.
-    #[error("cannot configure the router of site {site}")]
-    Configure {
-        /// The site.
-        site: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+    /// A session that no router could run.
+    #[error("session {id}: {reason}")]
+    InvalidSession {
+        /// The session's id.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
     },
-    /// The router did not tell.
-    #[error("cannot read the sessions of site {site}")]
-    Status {
+    /// The router, its interfaces or its daemon failed.
+    #[error("the router of site {site} did not {operation}")]
+    Router {
         /// The site.
         site: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The port did not tell.
-    #[error("cannot read the link of port {port} at site {site}")]
-    Link {
-        /// The site.
-        site: String,
-        /// The port.
-        port: String,
+        /// What it was asked for.
+        operation: &'static str,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -10,6 +10,7 @@ use aws_sdk_directconnect::{
 use secrecy::ExposeSecret;
 use std::{collections::BTreeSet, time::Duration};
 use tieline_openapi::config::AccountConfig;
+use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{PROVIDER, errors, map, rules::PRIVATE_VIRTUAL_INTERFACE};
 use crate::{
@@ -90,7 +91,7 @@ impl AwsApi {
             .set_next_token(page.map(str::to_owned));
         // A page length goes with lists only.
         let call = if id.is_none() { call.max_results(PAGE) } else { call };
-        let answer = call.customize().config_override(Self::limited(timeout)).send().await;
+        let answer = quiet(call.customize().config_override(Self::limited(timeout)).send()).await;
         let answer = answer.map_err(|e| errors::from_sdk(Verb::Read, e))?;
         let items = answer.virtual_interfaces().iter().map(observed).collect::<Result<_, _>>()?;
         Ok((items, answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned)))
@@ -162,7 +163,7 @@ impl AwsApi {
             .create_private_virtual_interface()
             .connection_id(text(PROVIDER, target, "connectionId")?)
             .new_private_virtual_interface(Self::new_interface(target, secrets)?);
-        let answer = call.customize().config_override(Self::limited(target.timeout)).send().await;
+        let answer = quiet(call.customize().config_override(Self::limited(target.timeout)).send()).await;
         let answer = answer.map_err(|e| errors::from_sdk(Verb::Create, e))?;
         let request_id = answer.request_id().map(str::to_owned);
         let cloud_id = answer.virtual_interface_id().map(str::to_owned);
@@ -179,7 +180,7 @@ impl AwsApi {
             .virtual_interface_id(&cloud_id)
             .virtual_interface_name(target.lookup.owner.name())
             .mtu(number(PROVIDER, target, "mtu")?);
-        let answer = call.customize().config_override(Self::limited(target.timeout)).send().await;
+        let answer = quiet(call.customize().config_override(Self::limited(target.timeout)).send()).await;
         let answer = answer.map_err(|e| errors::from_sdk(Verb::Update, e))?;
         Ok(Accepted { cloud_id, request_id: answer.request_id().map(str::to_owned) })
     }
@@ -187,7 +188,7 @@ impl AwsApi {
     async fn delete_interface(&self, target: &Target) -> Result<Accepted, CallError> {
         let cloud_id = self.own_id(target).await?;
         let call = self.client.delete_virtual_interface().virtual_interface_id(&cloud_id);
-        let answer = call.customize().config_override(Self::limited(target.timeout)).send().await;
+        let answer = quiet(call.customize().config_override(Self::limited(target.timeout)).send()).await;
         let answer = answer.map_err(|e| errors::from_sdk(Verb::Delete, e))?;
         Ok(Accepted { cloud_id, request_id: answer.request_id().map(str::to_owned) })
     }
@@ -241,7 +242,7 @@ impl AwsApi {
         macro_rules! owners {
             ($call:ident, $items:ident) => {{
                 let call = self.client.$call().customize().config_override(Self::limited(timeout));
-                let answer = call.send().await.map_err(|e| errors::from_sdk(Verb::Read, e))?;
+                let answer = quiet(call.send()).await.map_err(|e| errors::from_sdk(Verb::Read, e))?;
                 let owners = answer.$items().iter().filter_map(|item| item.owner_account());
                 one_owner(owners.map(str::to_owned).collect())?
             }};
@@ -268,6 +269,12 @@ fn one_owner(owners: BTreeSet<String>) -> Result<Option<String>, CallError> {
         return Err(malformed("objects of several owners where a caller sees only its own"));
     }
     Ok(owners.into_iter().next())
+}
+
+/// Runs a call without any log of the SDK's: at its most talkative it writes whole requests and answers, in which Direct
+/// Connect repeats the BGP key in the clear.
+fn quiet<F: Future>(call: F) -> impl Future<Output = F::Output> {
+    call.with_subscriber(NoSubscriber::default())
 }
 
 /// `ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]`; none of the three has a colon in it.

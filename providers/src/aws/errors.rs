@@ -36,6 +36,7 @@ pub(super) fn classify(verb: Verb, status: u16, code: &str, message: &str) -> Ca
         | "ExpiredTokenException"
         | "ExpiredToken"
         | "IncompleteSignature"
+        | "IncompleteSignatureException"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
         | "RequestExpired"
@@ -74,7 +75,7 @@ fn client_exception(verb: Verb, message: &str) -> CallErrorKind {
         CallErrorKind::Forbidden
     } else if held && says(&["vlan", "address", "cidr", "subnet"]) {
         CallErrorKind::SlotTaken
-    } else if says(&["limit", "maximum number", "quota", "exceed"]) {
+    } else if says(&["limit", "maximum number", "quota", "exceed", "prefix pool"]) {
         CallErrorKind::Quota
     } else if says(&["does not exist", "not found", "could not find", "cannot find", "no such", "unknown "]) {
         // On a create it is the port or the gateway that is not there.

@@ -257,6 +257,18 @@ async fn errors_are_told_and_never_retried() {
 }
 
 #[tokio::test]
+async fn no_log_of_any_level_has_the_key() {
+    let (server, api) = start(Arc::new(Mutex::new(Cloud::default()))).await;
+    let (kept, _guard) = crate::testing::logs();
+    tracing::trace!("the log works");
+    api.create(&target(&fixed(), 1, None), &secrets()).await.unwrap();
+    api.read(&target(&fixed(), 1, None)).await.unwrap().unwrap();
+    assert_eq!(server.requests().len(), 2);
+    let log = kept.lock().unwrap().clone();
+    assert!(log.contains("the log works") && !log.contains(KEY), "{log}");
+}
+
+#[tokio::test]
 async fn silence_is_unknown_and_a_closed_port_is_not_sent() {
     let (server, api) = serve(|_| Answer::Never).await;
     let mut hurried = target(&fixed(), 1, None);
@@ -362,6 +374,26 @@ proptest! {
             .collect();
         prop_assert_eq!(map::owner(&tags), Some(tag));
         prop_assert_eq!(map::owner(&tags[..1]), None);
+    }
+}
+
+#[test]
+fn the_model_refuses_what_botocore_would() {
+    let Some(model) = vendor_model("aws-directconnect.botocore.json") else { return };
+    let good = json!({ "connectionId": LAG, "newPrivateVirtualInterface": { "virtualInterfaceName": "n", "vlan": 1 } });
+    let create = "CreatePrivateVirtualInterface";
+    assert!(botocore::violations(&model, create, &good, 400, &Value::Null).is_empty());
+    let wrong: [fn(&mut Value); 5] = [
+        |body| body["newPrivateVirtualInterface"]["vlan"] = json!("1"),
+        |body| body["newPrivateVirtualInterface"]["addressFamily"] = json!("IPv4"),
+        |body| body["newPrivateVirtualInterface"]["tags"] = json!([{ "key": "semi;colon" }]),
+        |body| body["newPrivateVirtualInterface"]["vlanId"] = json!(1),
+        |body| drop(body.as_object_mut().unwrap().remove("connectionId")),
+    ];
+    for spoil in wrong {
+        let mut body = good.clone();
+        spoil(&mut body);
+        assert_eq!(botocore::violations(&model, create, &body, 400, &Value::Null).len(), 1, "{body}");
     }
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use tieline_openapi::{problem::ProviderDetail, v1::Verb};
 
-use super::world::{FakeWorld, Fault, Refusal, Request, WireRecord, Write};
+use super::world::{FakeWorld, Fault, Gate, Refusal, Request, WireRecord, Write};
 use crate::{
     api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
     error::{CallError, CallErrorKind},
@@ -20,17 +20,25 @@ pub struct FakeApi {
     world: Arc<FakeWorld>,
     account: String,
     rules: Arc<dyn Rules>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl FakeApi {
     /// An account by its cloud's own id.
     #[must_use]
     pub fn new(world: Arc<FakeWorld>, account: &str, rules: Arc<dyn Rules>) -> Self {
-        Self { world, account: account.to_owned(), rules }
+        Self { world, account: account.to_owned(), rules, gate: None }
+    }
+
+    /// The same with a gate before the socket.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = Some(gate);
+        self
     }
 
     async fn gate(&self, what: &str) {
-        if let Some(gate) = &self.world.gate {
+        if let Some(gate) = &self.gate {
             gate.pass(what).await;
         }
         self.world.deliver();

@@ -170,27 +170,19 @@ pub struct FakeWorld {
     now: Now,
     state: Mutex<State>,
     pub(super) chaos: Option<Arc<dyn Chaos>>,
-    pub(super) gate: Option<Arc<dyn Gate>>,
 }
 
 impl FakeWorld {
     /// An empty world. `seed` decides how late each resource shows, within the lag.
     pub fn new(seed: u64, timing: Timing, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let state = Mutex::new(State { noise: seed, timing, ..State::default() });
-        Self { now: Arc::new(now), state, chaos: None, gate: None }
+        Self { now: Arc::new(now), state, chaos: None }
     }
 
     /// With something that goes wrong.
     #[must_use]
     pub fn with_chaos(mut self, chaos: Arc<dyn Chaos>) -> Self {
         self.chaos = Some(chaos);
-        self
-    }
-
-    /// With a gate before the socket.
-    #[must_use]
-    pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
-        self.gate = Some(gate);
         self
     }
 

@@ -269,6 +269,27 @@ async fn errors_are_told_and_never_retried() {
 }
 
 #[tokio::test]
+async fn no_log_of_any_level_has_the_key_or_the_token() {
+    let path = std::env::temp_dir().join(format!("tieline-google-log-{}", std::process::id()));
+    std::fs::write(&path, "secret-token").unwrap();
+    let cloud = Arc::new(Mutex::new(Cloud::new()));
+    let name = owner(1).name();
+    cloud.lock().unwrap().attachments.insert(name.clone(), cloud::attachment(&name, 1025, "ACTIVE"));
+    let (server, _) = start(cloud).await;
+    let mut with_token = account("google", PROJECT, "us-east4", &server.url);
+    with_token.credential_ref = format!("file:{}", path.display());
+    let (kept, _guard) = crate::testing::logs();
+    tracing::trace!("the log works");
+    let api = connect(&with_token).await.unwrap();
+    let [_, peer] = fixed();
+    api.create(&target(&peer, 2, None), &secrets()).await.unwrap();
+    api.read(&target(&peer, 2, None)).await.unwrap().unwrap();
+    let log = kept.lock().unwrap().clone();
+    assert!(log.contains("the log works") && !log.contains(KEY) && !log.contains("secret-token"), "{log}");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
 async fn silence_is_unknown_and_a_closed_port_is_not_sent() {
     let [attachment, peer] = fixed();
     let (server, api) = serve(|_| Answer::Never).await;
@@ -443,6 +464,23 @@ proptest! {
         let grammar = json!({ "pattern": "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", "maxLength": 63 });
         prop_assert!(jsonschema::is_valid(&grammar, &name));
     }
+}
+
+#[test]
+fn the_schemas_refuse_what_google_would() {
+    let Some(document) = vendor_model("gcp-compute-v1.interconnect-routers.openapi.json") else { return };
+    let schemas = openapi::Schemas::new(document);
+    let good = cloud::attachment("a", 7, "ACTIVE");
+    assert_eq!(schemas.violations("InterconnectAttachment", &good), Vec::<String>::new());
+    for (field, wrong) in
+        [("bandwidth", json!("BPS_9G")), ("name", json!("Upper")), ("vlanTag8021Q", json!(1)), ("mtu", json!("1500"))]
+    {
+        let mut spoiled = good.clone();
+        spoiled[field] = wrong;
+        assert_eq!(schemas.violations("InterconnectAttachment", &spoiled).len(), 1, "{spoiled}");
+    }
+    let peer = json!({ "bgpPeers": [{ "name": "p", "bfd": { "sessionInitializationMode": "ON" } }] });
+    assert_eq!(schemas.violations("Router", &peer).len(), 1);
 }
 
 #[test]

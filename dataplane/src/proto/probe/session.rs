@@ -501,7 +501,8 @@ impl ProbeSession {
         };
         let newest_private = self.heard.iter().map(|heard| heard.last_round).max().unwrap_or(0);
         let newest = newest_private.max(self.heard_tunnel.last_round);
-        let heard_ports = (0..32).filter(|&i| !deaf(&self.heard[i], newest)).fold(0, |bits, i| bits | 1 << i);
+        let heard_ports =
+            (0..32).filter(|&i| !deaf(&self.heard[i], newest)).fold(0, |bits, i| bits | 1 << i);
         HeardReport {
             heard_ports,
             valid: newest > 0
@@ -545,11 +546,7 @@ impl ProbeSession {
                 // Another port of the bundle that is answered tells as well that the peer lives.
                 let other = self.tunnel.as_ref().and_then(Way::newest_answer).max(way.newest_answer());
                 let heard = |i: usize| told.map(|told| told.heard_ports & (1 << i) != 0);
-                way.ports
-                    .iter()
-                    .enumerate()
-                    .map(|(i, port)| self.port_health(now, way, port, heard(i), other))
-                    .collect()
+                way.ports.iter().enumerate().map(|(i, port)| self.port_health(now, way, port, heard(i), other)).collect()
             }
             PathKind::Tunnel => {
                 let Some(way) = &self.tunnel else { return Vec::new() };
@@ -643,9 +640,7 @@ impl ProbeSession {
         let mut dead_ports = 0;
         for (i, (port, health)) in way.ports.iter_mut().zip(&ports).enumerate() {
             let unanswered = port.is.acked_sent == port.reported.acked_sent;
-            if matches!(health, PortHealth::Dead | PortHealth::Overdue)
-                || (unanswered && port.is.sent > port.reported.sent + 1)
-            {
+            if matches!(health, PortHealth::Dead | PortHealth::Overdue) || (unanswered && port.is.sent > port.reported.sent + 1) {
                 let (peer_hears, we_hear) = match path {
                     PathKind::Private => {
                         (told.map(|told| told.heard_ports & (1 << i) != 0), hears.heard_ports & (1 << i) != 0)

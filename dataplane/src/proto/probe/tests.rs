@@ -160,10 +160,7 @@ impl World {
         for (path, bytes) in queue {
             self.take(node, path, &bytes);
         }
-        while let Some(transmit) = {
-            let now = self.now();
-            self.nodes[node].session.poll_transmit(now)
-        } {
+        while let Some(transmit) = { let now = self.now(); self.nodes[node].session.poll_transmit(now) } {
             self.requests += 1;
             self.send(node, transmit.path, transmit.port, &transmit.bytes);
         }
@@ -174,9 +171,7 @@ impl World {
         let until = self.us + ms * 1_000;
         let mut next_tick = self.us.next_multiple_of(TICK_US);
         while next_tick <= until {
-            while let Some(Reverse((at, _, node, tunnel, bytes))) =
-                self.flight.pop_if(|Reverse((at, ..))| *at < next_tick)
-            {
+            while let Some(Reverse((at, _, node, tunnel, bytes))) = self.flight.pop_when(|Reverse((at, ..))| *at < next_tick) {
                 self.us = at;
                 let path = if tunnel { PathKind::Tunnel } else { PathKind::Private };
                 if self.nodes[node].stalled {
@@ -208,13 +203,13 @@ impl World {
     }
 }
 
-/// `BinaryHeap` has no `pop_if` on a stable compiler yet.
-trait PopIf<T> {
-    fn pop_if(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T>;
+/// Takes the greatest item if it passes a test.
+trait PopWhen<T> {
+    fn pop_when(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T>;
 }
 
-impl<T: Ord> PopIf<T> for BinaryHeap<T> {
-    fn pop_if(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T> {
+impl<T: Ord> PopWhen<T> for BinaryHeap<T> {
+    fn pop_when(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.peek().is_some_and(test) { self.pop() } else { None }
     }
 }
@@ -405,10 +400,7 @@ fn befall(world: &mut World, schedule: &[(Fault, u64)]) {
     for &(fault, ms) in schedule {
         match fault {
             Fault::Cut { from, way, channel } => world.wires[from][way].cut[channel] = true,
-            Fault::Mend => world.wires.iter_mut().flatten().for_each(|wire| {
-                wire.cut(false);
-                wire.loss_ppm = 0
-            }),
+            Fault::Mend => world.wires.iter_mut().flatten().for_each(|wire| { wire.cut(false); wire.loss_ppm = 0 }),
             Fault::Stall(node) => world.nodes[node].stalled = true,
             Fault::Wake => world.nodes.iter_mut().for_each(|node| node.stalled = false),
             Fault::Loss { from, way, ppm } => world.wires[from][way].loss_ppm = ppm,

@@ -2,6 +2,13 @@
 //!
 //! Endpoint URLs and credential references stand only here: no API call can set them, so a token can never make Tieline
 //! send a credential to another host.
+//!
+//! A file is refused whole, with every problem that was found, each by its line and its key.
+
+mod check;
+mod document;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,16 +34,33 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// A key or a value is wrong.
-    #[error("{path}:{line}: {message}")]
+    /// Keys or values are wrong.
+    #[error("{}", lines(path, problems))]
     Invalid {
         /// The file.
         path: String,
-        /// The line, counting from 1.
-        line: usize,
-        /// The key and the rule.
-        message: String,
+        /// Everything that is wrong with it, by line; never empty.
+        problems: Vec<ConfigProblem>,
     },
+}
+
+/// One thing that is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigProblem {
+    /// The line, counting from 1.
+    pub line: usize,
+    /// The key, such as `attachPoints[0].asn`; empty where the file is no TOML.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+fn lines(path: &str, problems: &[ConfigProblem]) -> String {
+    let line = |problem: &ConfigProblem| {
+        let ConfigProblem { line, key, message } = problem;
+        if key.is_empty() { format!("{path}:{line}: {message}") } else { format!("{path}:{line}: {key}: {message}") }
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A cloud account.
@@ -187,23 +211,24 @@ impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the file, the line and the key.
+    /// [`ConfigError`] naming the file, and each problem's line and key.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })?;
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Checks a text. `path` stands in errors.
+    /// Reads and checks a text. `path` stands in errors.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] naming the line and the key.
+    /// [`ConfigError::Invalid`] with every problem.
     pub fn parse(text: &str, path: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
-            ConfigError::Invalid { path: path.to_owned(), line, message: error.message().to_owned() }
-        })?;
-        Ok(config)
+        let (config, mut problems) = document::read(text);
+        problems.sort();
+        problems.dedup();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Invalid { path: path.to_owned(), problems }),
+        }
     }
 }

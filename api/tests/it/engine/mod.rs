@@ -1,0 +1,7 @@
+//! The engine against the fake provider.
+
+mod faults;
+mod sched;
+mod sim;
+mod store;
+mod walkthrough;

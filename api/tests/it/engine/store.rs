@@ -1,0 +1,211 @@
+//! The real store behind the scheduler: every call of the engine waits its turn, and the store's time is the test's.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, atomic::{AtomicI64, Ordering}},
+};
+
+use async_trait::async_trait;
+use tieline_api::store::{
+    Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord, EngineWrite, GatewayInputs, HousekeepingLimits,
+    IdempotencyKey, LedgerFacts, NewConnection, NewEvent, NewGateway, NewJoinToken, NewToken, Page, SavedAnswer,
+    SharedLease, SqlStore, Store, StoreError, StoredPrincipal, Workpiece,
+};
+use tieline_openapi::{
+    ids::{ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId, TokenId},
+    v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Verb},
+};
+
+use super::sched::{Running, Sched};
+
+/// What was written into the ledger: rows by instance and verb, and which connection's event was seen.
+#[derive(Default)]
+pub(crate) struct Rows(Mutex<BTreeMap<(InstanceId, &'static str), u32>>);
+
+impl Rows {
+    fn note(&self, writes: &[EngineWrite]) {
+        for write in writes {
+            if let EngineWrite::OpenCall { call, .. } = write {
+                *self.0.lock().unwrap().entry((call.instance_id, verb(call.verb))).or_default() += 1;
+            }
+        }
+    }
+
+    pub(crate) fn count(&self, instance: InstanceId, of: Verb) -> u32 {
+        self.0.lock().unwrap().get(&(instance, verb(of))).copied().unwrap_or(0)
+    }
+}
+
+fn verb(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Create => "create",
+        Verb::Update => "update",
+        Verb::Delete => "delete",
+    }
+}
+
+pub(crate) struct SimStore {
+    pub(crate) inner: Arc<SqlStore>,
+    pub(crate) sched: Arc<Sched>,
+    pub(crate) replica: u32,
+    pub(crate) ledger: Arc<Rows>,
+    /// What the store's clock was stepped by.
+    pub(crate) stepped_ms: Arc<AtomicI64>,
+    pub(crate) set_ms: Arc<AtomicI64>,
+}
+
+impl SimStore {
+    async fn begin(&self, what: &str) -> Running {
+        let running = self.sched.begin(self.replica, what).await;
+        let now = self.sched.now().as_millisecond() + self.stepped_ms.load(Ordering::SeqCst);
+        if self.set_ms.swap(now, Ordering::SeqCst) != now {
+            self.inner.set_time(Timestamp::from_millisecond(now).unwrap()).await.unwrap();
+        }
+        running
+    }
+}
+
+#[async_trait]
+impl Store for SimStore {
+    async fn installation(&self, candidate: InstallationId) -> Result<InstallationId, StoreError> {
+        self.inner.installation(candidate).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+    async fn insert_token(&self, token: NewToken) -> Result<(), StoreError> {
+        self.inner.insert_token(token).await
+    }
+    async fn count_tokens(&self) -> Result<u64, StoreError> {
+        self.inner.count_tokens().await
+    }
+    async fn principal_by_hash(&self, hash: [u8; 32]) -> Result<Option<StoredPrincipal>, StoreError> {
+        self.inner.principal_by_hash(hash).await
+    }
+    async fn touch_token(&self, id: TokenId, at: Timestamp) -> Result<(), StoreError> {
+        self.inner.touch_token(id, at).await
+    }
+    async fn list_tokens(&self, project: &ProjectId, page: Page) -> Result<Vec<tieline_openapi::v1::Token>, StoreError> {
+        self.inner.list_tokens(project, page).await
+    }
+    async fn delete_token(&self, project: &ProjectId, id: TokenId, audit: Audit) -> Result<(), StoreError> {
+        self.inner.delete_token(project, id, audit).await
+    }
+    async fn saved_answer(&self, key: &IdempotencyKey) -> Result<Option<SavedAnswer>, StoreError> {
+        self.inner.saved_answer(key).await
+    }
+    async fn allocated(&self) -> Result<tieline_api::plan::negotiate::Allocated, StoreError> {
+        let _call = self.begin("allocated").await;
+        self.inner.allocated().await
+    }
+    async fn create_connection(&self, new: NewConnection) -> Result<(), StoreError> {
+        self.inner.create_connection(new).await
+    }
+    async fn change_connection(&self, change: ConnectionChange) -> Result<(), StoreError> {
+        self.inner.change_connection(change).await
+    }
+    async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
+        self.inner.connection(project, id).await
+    }
+    async fn connections(&self, project: &ProjectId, filter: &ConnectionFilter, page: Page) -> Result<Vec<ConnectionRecord>, StoreError> {
+        self.inner.connections(project, filter, page).await
+    }
+    async fn operation(&self, project: &ProjectId, id: OperationId) -> Result<Operation, StoreError> {
+        self.inner.operation(project, id).await
+    }
+    async fn operations(&self, project: &ProjectId, connection: Option<ConnectionId>, page: Page) -> Result<Vec<Operation>, StoreError> {
+        self.inner.operations(project, connection, page).await
+    }
+    async fn insert_plan(&self, project: &ProjectId, plan: &Plan, request: &serde_json::Value) -> Result<(), StoreError> {
+        self.inner.insert_plan(project, plan, request).await
+    }
+    async fn plan(&self, project: &ProjectId, id: PlanId) -> Result<(Plan, serde_json::Value), StoreError> {
+        self.inner.plan(project, id).await
+    }
+    async fn events(&self, project: &ProjectId, since: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        self.inner.events(project, since, limit).await
+    }
+    async fn last_cursor(&self) -> Result<u64, StoreError> {
+        self.inner.last_cursor().await
+    }
+    async fn issues(&self, project: &ProjectId, page: Page) -> Result<Vec<Issue>, StoreError> {
+        self.inner.issues(project, page).await
+    }
+    async fn issue(&self, project: &ProjectId, id: IssueId) -> Result<Issue, StoreError> {
+        self.inner.issue(project, id).await
+    }
+    async fn insert_join_token(&self, project: &ProjectId, token: NewJoinToken) -> Result<(), StoreError> {
+        self.inner.insert_join_token(project, token).await
+    }
+    async fn join_gateway(&self, join_hash: [u8; 32], gateway: NewGateway) -> Result<Gateway, StoreError> {
+        self.inner.join_gateway(join_hash, gateway).await
+    }
+    async fn gateways(&self, project: &ProjectId, page: Page) -> Result<Vec<Gateway>, StoreError> {
+        self.inner.gateways(project, page).await
+    }
+    async fn gateway(&self, project: &ProjectId, id: GatewayId) -> Result<Gateway, StoreError> {
+        self.inner.gateway(project, id).await
+    }
+    async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
+        self.inner.gateway_inputs(id).await
+    }
+    async fn observe(&self, gateway: GatewayId, observations: &Observations, at: Timestamp, events: Vec<NewEvent>) -> Result<bool, StoreError> {
+        self.inner.observe(gateway, observations, at, events).await
+    }
+    async fn latest_samples(&self, connection: ConnectionId) -> Result<Vec<PathSample>, StoreError> {
+        self.inner.latest_samples(connection).await
+    }
+    async fn claim(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        let _call = self.begin("claim").await;
+        self.inner.claim(owner, lease_ms, limit).await
+    }
+    async fn next_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
+        let _call = self.begin("next_due").await;
+        self.inner.next_due(longest_ms).await
+    }
+    async fn load(&self, claim: &Claim) -> Result<Workpiece, StoreError> {
+        let _call = self.begin("load").await;
+        self.inner.load(claim).await
+    }
+    async fn write_fenced(&self, claim: &Claim, writes: Vec<EngineWrite>) -> Result<(), StoreError> {
+        let _call = self.begin("write_fenced").await;
+        let written = writes.clone();
+        let result = self.inner.write_fenced(claim, writes).await;
+        if result.is_ok() {
+            self.ledger.note(&written);
+        }
+        result
+    }
+    async fn release_unchanged(&self, releases: Vec<(Claim, u64)>) -> Result<(), StoreError> {
+        let _call = self.begin("release_unchanged").await;
+        self.inner.release_unchanged(releases).await
+    }
+    async fn lease_shared(&self, name: &str, owner: &str, lease_ms: u64) -> Result<Option<SharedLease>, StoreError> {
+        let _call = self.begin("lease_shared").await;
+        self.inner.lease_shared(name, owner, lease_ms).await
+    }
+    async fn release_shared(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError> {
+        let _call = self.begin("release_shared").await;
+        self.inner.release_shared(lease, note).await
+    }
+    async fn ledger_facts(&self, instance: InstanceId) -> Result<Option<LedgerFacts>, StoreError> {
+        let _call = self.begin("ledger_facts").await;
+        self.inner.ledger_facts(instance).await
+    }
+    async fn write_unclaimed(&self, writes: Vec<EngineWrite>) -> Result<(), StoreError> {
+        let _call = self.begin("write_unclaimed").await;
+        let written = writes.clone();
+        let result = self.inner.write_unclaimed(writes).await;
+        if result.is_ok() {
+            self.ledger.note(&written);
+        }
+        result
+    }
+    async fn housekeep(&self, limits: &HousekeepingLimits) -> Result<(), StoreError> {
+        let _call = self.begin("housekeep").await;
+        self.inner.housekeep(limits).await
+    }
+}

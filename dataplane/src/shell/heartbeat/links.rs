@@ -1,0 +1,230 @@
+//! One connection as the heartbeat sees it: a link to each peer gateway, and the one that carries.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tieline_openapi::v1::{GatewayConnection, GatewayPeer, PathChange, PathKind, PathSample, Timestamp};
+
+use super::peer_address;
+use crate::{
+    proto::{
+        path::{Hold, PathChooser},
+        probe::{Health, ProbeSession},
+    },
+    shell::{
+        clock,
+        lanes::{Flow, PeerLane},
+        routes::Target,
+        status::{ConnectionStatus, PeerStatus},
+    },
+};
+
+/// Both ways between this gateway and one peer gateway.
+pub(super) struct Link {
+    pub(super) peer: GatewayPeer,
+    pub(super) key: [u8; 32],
+    pub(super) session: ProbeSession,
+    pub(super) chooser: PathChooser,
+    pub(super) lane: Option<Arc<PeerLane>>,
+    pub(super) flow: Arc<Flow>,
+    /// Where its private address and its tunnel endpoint are reached; found in the main table.
+    pub(super) private_hop: Option<Target>,
+    pub(super) wan_hop: Option<Target>,
+    since: Option<Timestamp>,
+    reported: (u64, u64),
+    samples: Vec<PathSample>,
+}
+
+impl Link {
+    pub(super) fn new(
+        peer: GatewayPeer,
+        key: [u8; 32],
+        session: ProbeSession,
+        chooser: PathChooser,
+        lane: Option<Arc<PeerLane>>,
+    ) -> Self {
+        Self {
+            peer,
+            key,
+            session,
+            chooser,
+            lane,
+            flow: Arc::default(),
+            private_hop: None,
+            wan_hop: None,
+            since: None,
+            reported: (0, 0),
+            samples: Vec::new(),
+        }
+    }
+
+    pub(super) fn address(&self, path: PathKind) -> IpAddr {
+        peer_address(&self.peer, path)
+    }
+
+    fn is_heard(&self, now: Instant) -> bool {
+        let health = self.session.health(now);
+        health.private.is_heard() || health.tunnel.is_heard()
+    }
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) config: GatewayConnection,
+    /// On the inner address; `None` until the TUN device has it.
+    pub(super) socket: Option<UdpSocket>,
+    pub(super) links: Vec<Link>,
+    /// Index of the link that carries.
+    pub(super) active: usize,
+    forwarded: Option<(u64, u64)>,
+    load_mbps: Option<u64>,
+}
+
+impl Connection {
+    pub(super) fn new(config: GatewayConnection) -> Self {
+        Self { config, socket: None, links: Vec::new(), active: 0, forwarded: None, load_mbps: None }
+    }
+
+    pub(super) fn set_hold(&mut self, hold: Hold) {
+        for link in &mut self.links {
+            link.chooser.set_hold(hold);
+        }
+    }
+
+    /// What carries, and over which link.
+    pub(super) fn carries(&self) -> Option<(&Link, PathKind)> {
+        let link = self.links.get(self.active)?;
+        Some((link, link.chooser.chosen()?))
+    }
+
+    fn load_fits(&self) -> bool {
+        match self.config.fallback_capacity_mbps {
+            None => true,
+            Some(capacity) => self.load_mbps.is_some_and(|load| load <= u64::from(capacity.get())),
+        }
+    }
+
+    /// Looks at all links; returns the changes of what carries.
+    pub(super) fn choose(&mut self, now: Instant) -> Vec<PathChange> {
+        let before = self.carries().map(|(_, path)| path);
+        let fits = self.load_fits();
+        let mut changes = Vec::new();
+        let connection_id = self.config.connection_id;
+        let change = |from, to, reason: &str| PathChange {
+            connection_id,
+            at: clock::timestamp(),
+            from,
+            to,
+            reason: reason.to_owned(),
+        };
+        for (index, link) in self.links.iter_mut().enumerate() {
+            link.session.advance(now);
+            if let Some(made) = link.chooser.step(now, link.session.health(now), fits) {
+                link.session.set_carries(Some(made.to));
+                link.since = Some(clock::timestamp());
+                if index == self.active {
+                    changes.push(change(made.from, made.to, made.reason.as_str()));
+                }
+            }
+        }
+        // Another member of the peer's group takes over when this one is not heard on any way.
+        let heard = |link: &Link| link.chooser.chosen().is_some() && link.is_heard(now);
+        if !self.links.get(self.active).is_some_and(heard)
+            && let Some(other) = self.links.iter().position(heard)
+        {
+            self.active = other;
+            if let Some(to) = self.links[other].chooser.chosen() {
+                let reason = if before.is_some() { "peer-silent" } else { "first" };
+                changes.push(change(before, to, reason));
+            }
+        }
+        changes
+    }
+
+    /// What the interval that `passed` has seen. `forwarded`: bytes that the kernel forwarded over the private bundle.
+    pub(super) fn sample(
+        &mut self,
+        now: Instant,
+        at: Timestamp,
+        passed: Duration,
+        forwarded: Option<(u64, u64)>,
+    ) -> Vec<PathSample> {
+        let difference = |is: (u64, u64), was: (u64, u64)| (is.0.saturating_sub(was.0), is.1.saturating_sub(was.1));
+        let private = match (forwarded, self.forwarded) {
+            (Some(is), Some(was)) => Some(difference(is, was)),
+            (Some(_) | None, _) => forwarded.map(|_| (0, 0)),
+        };
+        self.forwarded = forwarded;
+        let connection_id = self.config.connection_id;
+        let mut out = private.map(|(out, _)| out);
+        let mut all = Vec::new();
+        for (index, link) in self.links.iter_mut().enumerate() {
+            let is = (link.flow.bytes_out.load(Ordering::Relaxed), link.flow.bytes_in.load(Ordering::Relaxed));
+            let tunnel = difference(is, std::mem::replace(&mut link.reported, is));
+            out = out.map(|out| out + tunnel.0);
+            let health = link.session.health(now);
+            link.samples.clear();
+            for path in [PathKind::Private, PathKind::Tunnel] {
+                let report = link.session.take_report(now, path);
+                if health.get(path) == Health::Off {
+                    continue;
+                }
+                let active = index == self.active;
+                let (bytes_out, bytes_in) = match path {
+                    PathKind::Private if active => private.unwrap_or((0, 0)),
+                    PathKind::Private => (0, 0),
+                    PathKind::Tunnel => tunnel,
+                };
+                link.samples.push(PathSample {
+                    connection_id,
+                    peer_id: link.peer.gateway_id,
+                    path,
+                    state: health.get(path).state(),
+                    carries: active && link.chooser.chosen() == Some(path),
+                    at,
+                    sent: report.sent,
+                    received: report.received,
+                    rtt_us: report.rtt_us,
+                    rtt_p99_us: report.rtt_p99_us,
+                    jitter_us: report.jitter_us,
+                    loss_out_ppm: report.loss_out_ppm,
+                    loss_in_ppm: report.loss_in_ppm,
+                    dead_ports: if path == PathKind::Private { report.dead_ports } else { 0 },
+                    bytes_out,
+                    bytes_in,
+                });
+            }
+            all.extend_from_slice(&link.samples);
+        }
+        let us = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX).max(1);
+        // Bits a microsecond are megabits a second.
+        self.load_mbps = out.map(|bytes| bytes.saturating_mul(8).div_ceil(us));
+        all
+    }
+
+    pub(super) fn status(&self) -> ConnectionStatus {
+        let peers = self.links.iter().enumerate().map(|(index, link)| {
+            let lane = link.lane.as_ref().map(|peer| peer.lane());
+            PeerStatus {
+                peer_id: link.peer.gateway_id,
+                active: index == self.active,
+                chosen: link.chooser.chosen(),
+                since: link.since,
+                reason: link.chooser.since().map(|(_, reason)| reason.as_str().to_owned()),
+                peer_chosen: link.session.peer_carries(),
+                handshake_age_s: lane.as_ref().and_then(|lane| lane.handshake_age()).map(|age| age.as_secs()),
+                tunnel: lane.map(|lane| lane.counters).unwrap_or_default(),
+                paths: link.samples.clone(),
+            }
+        });
+        ConnectionStatus {
+            connection_id: self.config.connection_id,
+            name: self.config.name.clone(),
+            hold: self.links.first().map(|link| link.chooser.hold()).unwrap_or_default(),
+            peers: peers.collect(),
+        }
+    }
+}

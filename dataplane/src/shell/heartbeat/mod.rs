@@ -1,0 +1,330 @@
+//! The heartbeat: one thread that probes, chooses, moves routes and drives the tunnel's timers.
+
+mod links;
+mod wiring;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    sync::{Arc, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+use tieline_openapi::{
+    ids::{ConnectionId, GatewayId},
+    v1::{GatewayConfiguration, PathChange, PathKind},
+};
+
+use self::links::Connection;
+use super::{
+    clock,
+    firewall::Guard,
+    gateway::{Command, Counted, DataplaneError, DataplaneOptions},
+    lanes::{Lanes, PeerLane},
+    routes::{Interface, Routes},
+    sockets,
+    status::{Report, Status},
+};
+use crate::proto::{
+    path::Hold,
+    probe::{PROBE_LEN, PROBE_PORT, Probe, Received},
+    tunnel,
+};
+
+/// How often ways are looked at when nothing arrives.
+const TICK: Duration = Duration::from_millis(5);
+/// How often routes are put again.
+const REASSERT: Duration = Duration::from_secs(1);
+/// Changes of path kept for a report while nobody takes one.
+const MAX_CHANGES: usize = 1_000;
+
+pub(super) struct Heartbeat {
+    options: DataplaneOptions,
+    epoch: Instant,
+    lanes: Arc<Lanes>,
+    routes: Routes,
+    private: Interface,
+    wan: Option<Interface>,
+    tun: Interface,
+    reflector: UdpSocket,
+    senders: Vec<UdpSocket>,
+    holds: BTreeMap<ConnectionId, Hold>,
+    configuration: Option<GatewayConfiguration>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    peers: HashMap<GatewayId, Arc<PeerLane>>,
+    next_lane: u32,
+    guards: Vec<Guard>,
+    filter: mpsc::Sender<Vec<Guard>>,
+    counted: Counted,
+    reports: tokio::sync::mpsc::Sender<Report>,
+    changes: Vec<PathChange>,
+    reported_at: Instant,
+}
+
+/// Which socket a datagram came to.
+#[derive(Clone, Copy)]
+enum Came {
+    Reflector,
+    Sender(usize),
+    Inner(ConnectionId),
+}
+
+impl Heartbeat {
+    #[expect(clippy::too_many_arguments, reason = "called once, with everything that the set-up has made")]
+    pub(super) fn new(
+        mut options: DataplaneOptions,
+        lanes: Arc<Lanes>,
+        routes: Routes,
+        private: Interface,
+        wan: Option<Interface>,
+        tun: Interface,
+        filter: mpsc::Sender<Vec<Guard>>,
+        counted: Counted,
+        reports: tokio::sync::mpsc::Sender<Report>,
+    ) -> Result<Self, DataplaneError> {
+        let address = SocketAddr::new(options.private_address, PROBE_PORT);
+        let reflector = sockets::reflector(options.private_address)
+            .map_err(|source| DataplaneError::Socket { address, source })?;
+        let now = clock::now();
+        Ok(Self {
+            holds: std::mem::take(&mut options.holds),
+            options,
+            epoch: now,
+            lanes,
+            routes,
+            private,
+            wan,
+            tun,
+            reflector,
+            senders: Vec::new(),
+            configuration: None,
+            connections: BTreeMap::new(),
+            peers: HashMap::new(),
+            next_lane: 1,
+            guards: Vec::new(),
+            filter,
+            counted,
+            reports,
+            changes: Vec::new(),
+            reported_at: now,
+        })
+    }
+
+    /// Runs until it is stopped, then removes what it has made.
+    pub(super) fn run(mut self, orders: &mpsc::Receiver<Command>) {
+        be_punctual();
+        let mut next_tick = clock::now();
+        let (mut next_timers, mut next_assert) = (next_tick, next_tick + REASSERT);
+        loop {
+            let wake = self.next_round().map_or(next_tick, |round| round.min(next_tick));
+            self.wait(wake.saturating_duration_since(clock::now()));
+            self.drain();
+            self.probe();
+            let now = clock::now();
+            self.choose(now);
+            if now < next_tick {
+                continue;
+            }
+            next_tick = now + TICK;
+            if now >= next_timers {
+                next_timers = now + tunnel::TICK;
+                self.lanes.tick(now);
+            }
+            if now >= next_assert {
+                next_assert = now + REASSERT;
+                self.resolve();
+                self.routes.reassert();
+            }
+            self.report(now);
+            loop {
+                match orders.try_recv() {
+                    Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return self.close(),
+                    Ok(command) => self.obey(command),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                }
+            }
+        }
+    }
+
+    fn close(self) {
+        if let Err(error) = self.routes.close() {
+            tracing::warn!(%error, "routes are left behind; the next start removes them");
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Apply(configuration) => self.apply(*configuration),
+            Command::Hold(connection, hold) => {
+                self.holds.insert(connection, hold);
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.set_hold(hold);
+                }
+            }
+            Command::Status(answer) => drop(answer.send(self.status())),
+            Command::Stop => {}
+        }
+    }
+
+    fn next_round(&self) -> Option<Instant> {
+        let sessions = self.connections.values().flat_map(|connection| &connection.links);
+        sessions.map(|link| link.session.next_round()).min()
+    }
+
+    fn wait(&self, at_most: Duration) {
+        let inner = self.connections.values().filter_map(|connection| connection.socket.as_ref());
+        let sockets = std::iter::once(&self.reflector).chain(&self.senders).chain(inner);
+        let mut wanted: Vec<PollFd<'_>> =
+            sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        // Interrupted or not: what there is is looked at next.
+        let _ = ppoll(&mut wanted, Some(TimeSpec::from_duration(at_most)), None);
+    }
+
+    /// Takes all that has arrived, the private bundle first: a probe heard through the tunnel is evidence against the
+    /// bundle only when nothing from the bundle waits unread.
+    fn drain(&mut self) {
+        let mut came: Vec<Came> = vec![Came::Reflector];
+        came.extend((0..self.senders.len()).map(Came::Sender));
+        came.extend(self.connections.keys().map(|id| Came::Inner(*id)));
+        let mut bytes = [0; PROBE_LEN + 1];
+        for came in came {
+            loop {
+                let (path, received) = match came {
+                    Came::Reflector => (PathKind::Private, self.reflector.recv_from(&mut bytes)),
+                    Came::Sender(index) => (PathKind::Private, self.senders[index].recv_from(&mut bytes)),
+                    Came::Inner(id) => {
+                        let socket = self.connections.get(&id).and_then(|connection| connection.socket.as_ref());
+                        let Some(socket) = socket else { break };
+                        (PathKind::Tunnel, socket.recv_from(&mut bytes))
+                    }
+                };
+                match received {
+                    Ok((length, from)) => self.take(came, path, from, &bytes[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, came: Came, path: PathKind, from: SocketAddr, bytes: &[u8]) {
+        let Ok(probe) = Probe::decode(bytes) else { return };
+        let Some(connection) = self.connections.get_mut(&probe.connection) else { return };
+        let Some(link) = connection.links.iter_mut().find(|link| link.address(path) == from.ip()) else { return };
+        if let Received::Reply(reply) = link.session.receive(clock::now(), path, bytes) {
+            let socket = match came {
+                Came::Reflector => Some(&self.reflector),
+                Came::Sender(index) => self.senders.get(index),
+                Came::Inner(id) => self.connections.get(&id).and_then(|connection| connection.socket.as_ref()),
+            };
+            send(socket, &reply, from);
+        }
+    }
+
+    fn probe(&mut self) {
+        for connection in self.connections.values_mut() {
+            for link in &mut connection.links {
+                while let Some(transmit) = link.session.poll_transmit(clock::now()) {
+                    let socket = match transmit.path {
+                        PathKind::Private => self.senders.get(usize::from(transmit.port)),
+                        PathKind::Tunnel => connection.socket.as_ref(),
+                    };
+                    send(socket, &transmit.bytes, SocketAddr::new(link.address(transmit.path), PROBE_PORT));
+                }
+            }
+        }
+    }
+
+    fn choose(&mut self, now: Instant) {
+        let mut moved = false;
+        let mut peer_changed = false;
+        for connection in self.connections.values_mut() {
+            let before = connection.active;
+            let changes = connection.choose(now);
+            peer_changed |= connection.active != before;
+            moved |= !changes.is_empty();
+            for change in changes {
+                tracing::info!(connection = %connection.config.name, from = ?change.from, to = ?change.to, reason = change.reason, "path changed");
+                if self.changes.len() < MAX_CHANGES {
+                    self.changes.push(change);
+                }
+            }
+        }
+        if moved || peer_changed {
+            self.sync_routes();
+        }
+        if peer_changed {
+            self.set_table();
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        let Some(configuration) = &self.configuration else { return };
+        let every = Duration::from_millis(u64::from(configuration.probe.report_ms.max(100)));
+        let passed = now.saturating_duration_since(self.reported_at);
+        if passed < every {
+            return;
+        }
+        self.reported_at = now;
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let at = clock::timestamp();
+        let samples = self.connections.values_mut().flat_map(|connection| {
+            let forwarded = counted.as_ref().map(|counted| counted.get(&connection.config.connection_id).copied().unwrap_or((0, 0)));
+            connection.sample(now, at, passed, forwarded)
+        });
+        let report = Report {
+            configuration_version: Some(configuration.version),
+            samples: samples.collect(),
+            changes: std::mem::take(&mut self.changes),
+        };
+        if let Err(refused) = self.reports.try_send(report) {
+            // Nobody takes reports now: samples are history, but a change of path is kept for when somebody does.
+            let (tokio::sync::mpsc::error::TrySendError::Full(report)
+            | tokio::sync::mpsc::error::TrySendError::Closed(report)) = refused;
+            self.changes = report.changes;
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            gateway_id: self.configuration.as_ref().map(|configuration| configuration.gateway_id),
+            configuration_version: self.configuration.as_ref().map(|configuration| configuration.version),
+            at: clock::timestamp(),
+            connections: self.connections.values().map(Connection::status).collect(),
+        }
+    }
+}
+
+fn send(socket: Option<&UdpSocket>, bytes: &[u8], to: SocketAddr) {
+    // What cannot be sent is a lost probe, and counted as one.
+    if let Some(Err(error)) = socket.map(|socket| socket.send_to(bytes, to)) {
+        tracing::trace!(%to, %error, "a probe was not sent");
+    }
+}
+
+/// Asks for timers without slack and for real-time priority: a heartbeat that waits for a busy host is a false alarm.
+fn be_punctual() {
+    // SAFETY: takes an integer, touches only this thread.
+    if unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) } != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "timers keep their slack");
+    }
+    let parameters = libc::sched_param { sched_priority: 10 };
+    // SAFETY: the pointer is to a whole `sched_param`; 0 is this thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) } != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "no real-time priority (CAP_SYS_NICE); a busy host may delay probes");
+    }
+}
+
+/// The address of a peer by a way.
+fn peer_address(peer: &tieline_openapi::v1::GatewayPeer, path: PathKind) -> IpAddr {
+    match path {
+        PathKind::Private => peer.private_address,
+        PathKind::Tunnel => peer.inner_address,
+    }
+}

@@ -1,0 +1,18 @@
+//! What touches the machine: namespace, TUN, routes, sockets, state on disk, the API.
+
+mod clock;
+pub mod config;
+pub mod control;
+pub mod firewall;
+pub mod gateway;
+mod heartbeat;
+mod lanes;
+pub mod local;
+pub mod netns;
+mod random;
+pub mod routes;
+pub mod run;
+mod sockets;
+pub mod state;
+pub mod status;
+pub mod tun;

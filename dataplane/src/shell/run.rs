@@ -1,0 +1,186 @@
+//! `tieline gateway`: the data plane, joined to the API.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use tieline_openapi::{
+    ids::ConnectionId,
+    v1::{GatewayConfiguration, JoinRequest, Lane, Steering, TunnelBackend},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    config::{GatewayOptions, TUN_NAME},
+    control::{self, Api, ControlError},
+    gateway::{Dataplane, DataplaneError, DataplaneOptions},
+    local::{self, Answer, LocalError, Request},
+    netns::NetNs,
+    state::{Credential, StateDir, StateError},
+};
+use crate::proto::path::Hold;
+
+/// Reports that wait for the API before samples are dropped.
+const REPORTS: usize = 64;
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its data plane.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The API.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Its local control.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// First start without a token.
+    #[error("this gateway has not joined yet: issue a join token (POST /v1/gatewayGroups/GROUP:issueJoinToken) and give it once")]
+    NoToken,
+    /// A thread of the runtime was lost.
+    #[error("the gateway's set-up was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
+}
+
+/// Runs a gateway until `shutdown`. It carries traffic by its last configuration before it speaks to the API, and removes
+/// its routes, rules and devices at the end.
+///
+/// # Errors
+/// When its state, its namespace, a device, a route or a socket cannot be had, or when the API refuses to let it join.
+pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result<(), GatewayError> {
+    let api = Api::new(&options.api_url)?;
+    let state = StateDir::open(&options.state_dir)?;
+    let key = state.private_key()?;
+    let session = state.count_start()?;
+    let credential = state.credential()?;
+    if credential.is_none() && options.join_token.is_none() {
+        return Err(GatewayError::NoToken);
+    }
+    let (reports, reported) = mpsc::channel(REPORTS);
+    let parts = DataplaneOptions {
+        netns: NetNs::open(options.netns.as_deref()).map_err(DataplaneError::from)?,
+        tun_name: options.tun_name.clone().unwrap_or_else(|| TUN_NAME.to_owned()),
+        private_address: options.private_address,
+        private_next_hop: options.private_next_hop,
+        wan_endpoint: options.wan_endpoint,
+        listen_port: options.listen_port.unwrap_or_else(|| options.wan_endpoint.port()),
+        private_key: key.clone(),
+        session,
+        holds: state.holds()?,
+    };
+    let started = tokio::task::spawn_blocking(move || Dataplane::start(parts, reports)).await;
+    let dataplane = started.map_err(GatewayError::Interrupted)??;
+    let ended = serve(&options, &api, &state, &key, session, credential, &dataplane, reported, &shutdown).await;
+    tokio::task::spawn_blocking(move || dataplane.stop()).await.map_err(GatewayError::Interrupted)?;
+    ended
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one gateway, put together once")]
+async fn serve(
+    options: &GatewayOptions,
+    api: &Api,
+    state: &StateDir,
+    key: &StaticSecret,
+    session: u64,
+    credential: Option<Credential>,
+    dataplane: &Dataplane,
+    reported: mpsc::Receiver<super::status::Report>,
+    shutdown: &CancellationToken,
+) -> Result<(), GatewayError> {
+    let last = state.configuration()?;
+    let known = last.as_ref().map(|configuration| configuration.version);
+    if let Some(configuration) = last {
+        dataplane.apply(configuration);
+    }
+    let listener = local::listen(state.path())?;
+    let mut holds = state.holds()?;
+    let local = async {
+        loop {
+            let question = local::question(&listener).await;
+            let answer = answer(&question.request, dataplane, state, &mut holds).await;
+            question.answer(&answer).await;
+        }
+    };
+    let joined = async {
+        let credential = match credential {
+            Some(credential) => credential,
+            None => match join(options, api, state, key, shutdown).await? {
+                Some(credential) => credential,
+                None => return Ok(()),
+            },
+        };
+        tracing::info!(gateway = %credential.gateway_id, name = options.name, "joined");
+        let take = |configuration: GatewayConfiguration| {
+            if let Err(error) = state.keep_configuration(&configuration) {
+                tracing::warn!(%error, "the configuration would not survive a restart");
+            }
+            dataplane.apply(configuration);
+        };
+        tokio::join!(
+            control::follow(api, &credential, known, take),
+            control::observe(api, &credential, session, reported),
+        );
+        Ok(())
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        () = local => Ok(()),
+        ended = joined => ended,
+    }
+}
+
+async fn answer(
+    request: &Request,
+    dataplane: &Dataplane,
+    state: &StateDir,
+    holds: &mut BTreeMap<ConnectionId, Hold>,
+) -> Answer {
+    match *request {
+        Request::Status => match dataplane.status().await {
+            Some(status) => Answer::Status(status),
+            None => Answer::Refused { message: "the data plane has stopped; see the gateway's log".to_owned() },
+        },
+        Request::Hold { connection_id, hold } => {
+            dataplane.set_hold(connection_id, hold);
+            if hold == Hold::default() {
+                holds.remove(&connection_id);
+            } else {
+                holds.insert(connection_id, hold);
+            }
+            match state.keep_holds(holds) {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Refused { message: format!("in force, but not kept over a restart: {error}") },
+            }
+        }
+    }
+}
+
+async fn join(
+    options: &GatewayOptions,
+    api: &Api,
+    state: &StateDir,
+    key: &StaticSecret,
+    shutdown: &CancellationToken,
+) -> Result<Option<Credential>, GatewayError> {
+    let token = options.join_token.as_ref().ok_or(GatewayError::NoToken)?;
+    let request = JoinRequest {
+        name: options.name.clone(),
+        private_address: options.private_address,
+        lanes: vec![Lane {
+            n: 0,
+            public_key: STANDARD.encode(PublicKey::from(key).as_bytes()),
+            endpoint: options.wan_endpoint,
+            backend: TunnelBackend::Boringtun,
+        }],
+        steering: Steering::Inline,
+    };
+    let Some(answer) = control::join(api, token, &request, shutdown).await? else { return Ok(None) };
+    let credential = Credential { gateway_id: answer.gateway.id, secret: answer.credential.into() };
+    state.keep_credential(&credential)?;
+    Ok(Some(credential))
+}

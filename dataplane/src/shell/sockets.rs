@@ -1,0 +1,47 @@
+//! UDP sockets of the data path.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::proto::probe::PROBE_PORT;
+
+/// Buffer of a probe socket: some hundred probes, so that a short stall of this host loses none.
+const PROBE_BUFFER: usize = 1 << 20;
+/// Buffer of the tunnel's socket: 8 MiB, some milliseconds of 10 Gbit/s.
+const TUNNEL_BUFFER: usize = 8 << 20;
+
+/// A non-blocking UDP socket.
+fn udp(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Beyond the system's limit with CAP_NET_ADMIN, else as far as it goes: a smaller buffer only loses more in a burst.
+    if setsockopt(&socket, sockopt::RcvBufForce, &buffer).is_err() {
+        socket.set_recv_buffer_size(buffer)?;
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &buffer).is_err() {
+        socket.set_send_buffer_size(buffer)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// The socket that WireGuard's datagrams come and go by.
+pub(crate) fn tunnel(address: SocketAddr) -> io::Result<UdpSocket> {
+    udp(address, TUNNEL_BUFFER)
+}
+
+/// The socket that answers probes, and sends those of the tunnel, on one address.
+pub(crate) fn reflector(address: IpAddr) -> io::Result<UdpSocket> {
+    udp(SocketAddr::new(address, PROBE_PORT), PROBE_BUFFER)
+}
+
+/// The socket of source port `index` of the private bundle: fixed numbers after the reflector's, so that firewalls can be
+/// told.
+pub(crate) fn sender(address: IpAddr, index: u8) -> io::Result<UdpSocket> {
+    udp(SocketAddr::new(address, PROBE_PORT + 1 + u16::from(index)), PROBE_BUFFER)
+}

@@ -1,0 +1,72 @@
+//! What a gateway tells about itself, here on the machine.
+
+use serde::{Deserialize, Serialize};
+use tieline_openapi::{
+    ids::{ConnectionId, GatewayId},
+    v1::{PathChange, PathKind, PathSample, Timestamp},
+};
+
+use crate::proto::{path::Hold, tunnel::LaneCounters};
+
+/// What goes into one report to the API, before it has its sequence number.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// The configuration that runs.
+    pub configuration_version: Option<u64>,
+    /// A sample a path.
+    pub samples: Vec<PathSample>,
+    /// Changes of path since the last report.
+    pub changes: Vec<PathChange>,
+}
+
+/// Everything about a running gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Which gateway; `None` before it has a configuration.
+    pub gateway_id: Option<GatewayId>,
+    /// The configuration that runs.
+    pub configuration_version: Option<u64>,
+    /// When this was so.
+    pub at: Timestamp,
+    /// Each connection.
+    pub connections: Vec<ConnectionStatus>,
+}
+
+/// One connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionStatus {
+    /// Which.
+    pub connection_id: ConnectionId,
+    /// Its name.
+    pub name: String,
+    /// A person's order, if any.
+    pub hold: Hold,
+    /// Each peer gateway.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// One peer gateway of a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// Which.
+    pub peer_id: GatewayId,
+    /// Whether the connection's traffic goes to this member of the peer's group.
+    pub active: bool,
+    /// Which way this gateway sends to it.
+    pub chosen: Option<PathKind>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Which way the peer says that it sends to us.
+    pub peer_chosen: Option<PathKind>,
+    /// Seconds since the tunnel's handshake; `None`: no session.
+    pub handshake_age_s: Option<u64>,
+    /// What has passed the tunnel to this peer, probes included.
+    pub tunnel: LaneCounters,
+    /// The last sample of each path.
+    pub paths: Vec<PathSample>,
+}
