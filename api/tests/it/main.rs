@@ -1,5 +1,11 @@
 //! Integration tests of the control plane.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise, and says what it skips"
+)]
+
 mod engine;
 mod http;
 mod store;

@@ -16,24 +16,27 @@ const SQLITE_NOTADB: i64 = 26;
 
 /// The variant for an error of the driver.
 pub(crate) fn classify(error: sqlx::Error) -> StoreError {
-    match &error {
-        sqlx::Error::Database(e) => {
-            let kind = if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-                sqlite(e.as_ref())
-            } else {
-                postgres(e.as_ref())
-            };
-            kind.into_error(error)
+    let kind = if let sqlx::Error::Database(e) = &error {
+        if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+            sqlite(e.as_ref())
+        } else {
+            postgres(e.as_ref())
         }
+    } else if matches!(
+        error,
         sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed
-        | sqlx::Error::Protocol(_) => Kind::Silent.into_error(error),
-        _ => Kind::Refused.into_error(error),
-    }
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+            | sqlx::Error::Protocol(_)
+    ) {
+        Kind::Silent
+    } else {
+        Kind::Refused
+    };
+    kind.into_error(error)
 }
 
 /// Whether a statement ran into a UNIQUE constraint.

@@ -26,12 +26,14 @@ where
     migrator.run(database).await.map_err(failed)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest, known or not, is a schema that is not ours")]
 fn failed(error: MigrateError) -> StoreError {
-    match error {
-        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => classify(e),
-        other => StoreError::Unusable {
-            reason: "its schema is not one that Tieline made: restore a backup, or name another database".to_owned(),
-            source: Some(Box::new(other)),
-        },
+    let error = match error {
+        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => return classify(e),
+        other => other,
+    };
+    StoreError::Unusable {
+        reason: "its schema is not one that Tieline made: restore a backup, or name another database".to_owned(),
+        source: Some(Box::new(error)),
     }
 }

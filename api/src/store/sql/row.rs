@@ -203,10 +203,8 @@ pub(crate) fn from_doc<T: DeserializeOwned>(what: &'static str, text: &str) -> R
 
 /// An enum's bare word, as it stands in JSON.
 pub(crate) fn to_word<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
-    match serde_json::to_value(value).map_err(|source| StoreError::Decode { what, source })? {
-        serde_json::Value::String(word) => Ok(word),
-        other => Ok(other.to_string()),
-    }
+    let word = serde_json::to_value(value).map_err(|source| StoreError::Decode { what, source })?;
+    Ok(word.as_str().map_or_else(|| word.to_string(), str::to_owned))
 }
 
 pub(crate) fn from_sqlite(row: &SqliteRow) -> Result<Row, sqlx::Error> {

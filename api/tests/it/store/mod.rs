@@ -1,9 +1,17 @@
 //! One suite for both databases: every test of these modules runs on SQLite and on Postgres.
 
+mod allocations;
 mod claims;
+mod events;
 mod fixture;
+mod gateways;
+mod housekeeping;
 mod intent;
+mod ledger;
+mod principals;
+mod races;
 pub(crate) mod server;
+mod sqlite_file;
 
 /// Runs each named function `async fn(Db)` on both databases.
 macro_rules! on_both {

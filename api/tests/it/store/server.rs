@@ -51,6 +51,7 @@ fn lock(base: &Path) -> File {
     }
 }
 
+#[expect(clippy::zombie_processes, reason = "the server outlives this process, and ends by itself")]
 fn start() -> Option<Server> {
     let Some(bin) = programs() else {
         println!("skipped: no Postgres server on this machine (install postgresql to run this test)");

@@ -1,0 +1,265 @@
+//! Allocations are constraints.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use tieline_api::store::{Allocation, ChangeTo, Claim, EngineWrite, HousekeepingLimits, Store, StoreError};
+use tieline_openapi::ids::{ConnectionId, PortId};
+
+use super::{fixture::*, on_both};
+
+on_both!(
+    a_vlan_is_held_by_one,
+    overlapping_subnets_are_held_by_one,
+    bandwidth_never_exceeds_the_capacity,
+    a_connection_takes_its_own_again,
+    a_new_generation_takes_over_what_it_keeps,
+    quarantine_ends_by_the_stores_time,
+    what_others_occupy_is_not_given_out,
+    a_dropped_channel_gives_its_bandwidth_back,
+    what_is_allocated_is_told,
+    random_takes_follow_the_model,
+);
+
+impl Db {
+    async fn take(&self, name: &str, allocations: Vec<Allocation>) -> Result<ConnectionId, StoreError> {
+        let mut new = self.connection(name);
+        new.allocations = allocations;
+        let id = new.id;
+        self.store.create_connection(new).await.map(|()| id)
+    }
+
+    async fn put(&self, claim: &Claim, generation: u32, allocations: Vec<Allocation>) -> Result<(), StoreError> {
+        let channel = Box::new(channel(claim.id, 1, generation));
+        let put = EngineWrite::PutChannel { channel, allocations, secrets: Vec::new() };
+        self.store.write_fenced(claim, vec![put]).await
+    }
+}
+
+fn is_taken<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::AllocationTaken { .. }))
+}
+
+async fn a_vlan_is_held_by_one(db: Db) {
+    db.take("a", vec![vlan(1, 1, 100)]).await.unwrap();
+    let taken = db.take("b", vec![vlan(1, 1, 101), vlan(1, 1, 100)]).await;
+    assert!(matches!(&taken, Err(StoreError::AllocationTaken { what }) if what == "VLAN 100 on port port-a1"));
+    db.take("b", vec![vlan(1, 1, 101)]).await.unwrap();
+}
+
+async fn overlapping_subnets_are_held_by_one(db: Db) {
+    db.take("a", vec![subnet(1, 1, "169.254.0.8/29")]).await.unwrap();
+    for overlapping in ["169.254.0.8/31", "169.254.0.14/31", "169.254.0.12/30", "169.254.0.8/29", "169.254.0.0/24"] {
+        assert!(is_taken(&db.take("b", vec![subnet(1, 1, overlapping)]).await), "{overlapping}");
+    }
+    db.take("b", vec![subnet(1, 1, "169.254.0.0/29"), subnet(1, 1, "169.254.0.16/30")]).await.unwrap();
+    let elsewhere = Allocation::Subnet {
+        channel_id: channel_id(1),
+        generation: 1,
+        attach_point_id: "point-b".parse().unwrap(),
+        subnet: "169.254.0.8/29".parse().unwrap(),
+    };
+    db.take("c", vec![elsewhere]).await.unwrap();
+    let wide = db.take("d", vec![subnet(1, 1, "10.0.0.0/8")]).await;
+    assert!(matches!(wide, Err(StoreError::Invalid { .. })));
+}
+
+async fn bandwidth_never_exceeds_the_capacity(db: Db) {
+    let id = db.take("a", vec![bandwidth(1, 600, 1_000)]).await.unwrap();
+    assert!(is_taken(&db.take("b", vec![bandwidth(1, 401, 1_000)]).await));
+    db.take("b", vec![bandwidth(1, 400, 1_000)]).await.unwrap();
+    // What a connection takes is told as a whole, not as a difference.
+    let change = |generation, mbps, capacity| {
+        let to = ChangeTo::Intent {
+            intent: Box::new(intent("a")),
+            negotiated: Box::new(negotiated(id, &[(1, 1)])),
+            allocations: vec![bandwidth(1, mbps, capacity)],
+            secrets: Vec::new(),
+        };
+        db.store.change_connection(db.change(id, generation, to))
+    };
+    change(1, 600, 1_000).await.unwrap();
+    assert!(is_taken(&change(2, 601, 1_000).await));
+    // The port was made smaller than what is taken: one may give back, but not take more.
+    change(2, 500, 700).await.unwrap();
+    assert!(is_taken(&change(3, 501, 700).await));
+    let used = db.store.allocated().await.unwrap().bandwidth;
+    assert_eq!(used, BTreeMap::from([(channel_id(1), 900)]));
+}
+
+async fn a_connection_takes_its_own_again(db: Db) {
+    let all = || vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29"), bandwidth(1, 1_000, 1_000)];
+    db.take("a", all()).await.unwrap();
+    let claim = db.claim("one").await;
+    db.put(&claim, 1, all()).await.unwrap();
+    assert_eq!(db.store.allocated().await.unwrap().bandwidth[&channel_id(1)], 1_000);
+    // Another channel of the same connection is another owner.
+    assert!(is_taken(&db.put(&claim, 1, vec![vlan(2, 1, 100)]).await));
+}
+
+async fn a_new_generation_takes_over_what_it_keeps(db: Db) {
+    db.take("a", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29"), bandwidth(1, 1_000, 1_000)]).await.unwrap();
+    let claim = db.claim("one").await;
+    // The VLAN was refused, the subnet stays.
+    db.put(&claim, 2, vec![vlan(1, 2, 101), subnet(1, 2, "169.254.0.8/29")]).await.unwrap();
+    let retire = EngineWrite::RetireChannel { channel_id: channel_id(1), generation: 1, quarantine_ms: 1_000 };
+    db.store.write_fenced(&claim, vec![retire]).await.unwrap();
+    db.at(1_000).await;
+    db.store.housekeep(&HousekeepingLimits::default()).await.unwrap();
+    let left = db.store.allocated().await.unwrap();
+    assert_eq!(left.vlans[&"port-a1".parse::<PortId>().unwrap()], [101].into());
+    assert_eq!(left.subnets[&"point-a".parse().unwrap()], ["169.254.0.8/29".parse().unwrap()].into());
+    assert_eq!(left.bandwidth[&channel_id(1)], 1_000, "the channel goes on");
+}
+
+async fn quarantine_ends_by_the_stores_time(db: Db) {
+    let all = || vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29"), bandwidth(1, 1_000, 1_000)];
+    db.take("a", all()).await.unwrap();
+    let claim = db.claim("one").await;
+    db.store.write_fenced(&claim, vec![EngineWrite::Remove { quarantine_ms: 1_000 }]).await.unwrap();
+    for wanted in [vec![vlan(1, 1, 100)], vec![subnet(1, 1, "169.254.0.10/31")]] {
+        db.at(999).await;
+        assert!(is_taken(&db.take("b", wanted).await));
+    }
+    assert_eq!(db.store.allocated().await.unwrap().vlans.len(), 1);
+    // Over, whether or not the house was kept meanwhile.
+    db.at(1_000).await;
+    let free = db.store.allocated().await.unwrap();
+    assert!(free.vlans.is_empty() && free.subnets.is_empty() && free.bandwidth.is_empty());
+    db.take("b", all()).await.unwrap();
+}
+
+async fn what_others_occupy_is_not_given_out(db: Db) {
+    const DAY: i64 = 24 * 3_600_000;
+    db.take("ours", vec![vlan(1, 1, 7)]).await.unwrap();
+    let seen = |vlans: &[u16]| EngineWrite::PutForeign {
+        account_id: "fake-a".parse().unwrap(),
+        vlans: vlans.iter().map(|&v| ("port-a1".parse().unwrap(), v)).collect(),
+        subnets: vec![("point-a".parse().unwrap(), "169.254.0.8/30".parse().unwrap())],
+    };
+    db.store.write_unclaimed(vec![seen(&[7, 100, 101])]).await.unwrap();
+    assert!(is_taken(&db.take("b", vec![vlan(1, 1, 100)]).await));
+    assert!(is_taken(&db.take("b", vec![subnet(1, 1, "169.254.0.10/31")]).await));
+    // Seen again later: 101 is gone from the cloud, and free a day after it was last seen.
+    db.at(1_000).await;
+    db.store.write_unclaimed(vec![seen(&[7, 100])]).await.unwrap();
+    db.at(DAY).await;
+    db.store.housekeep(&HousekeepingLimits::default()).await.unwrap();
+    assert!(is_taken(&db.take("b", vec![vlan(1, 1, 100)]).await));
+    db.take("b", vec![vlan(1, 1, 101)]).await.unwrap();
+    db.at(DAY + 1_000).await;
+    db.take("c", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/30")]).await.unwrap();
+    assert!(is_taken(&db.take("d", vec![vlan(1, 1, 7)]).await), "what is ours stays ours");
+}
+
+async fn a_dropped_channel_gives_its_bandwidth_back(db: Db) {
+    let mut new = db.connection("a");
+    new.negotiated = negotiated(new.id, &[(1, 1), (2, 1)]);
+    new.allocations = vec![bandwidth(1, 1_000, 1_000), bandwidth(2, 1_000, 1_000)];
+    let id = new.id;
+    db.store.create_connection(new).await.unwrap();
+    let to = ChangeTo::Intent {
+        intent: Box::new(intent("a")),
+        negotiated: Box::new(negotiated(id, &[(1, 1)])),
+        allocations: Vec::new(),
+        secrets: Vec::new(),
+    };
+    db.store.change_connection(db.change(id, 1, to)).await.unwrap();
+    assert_eq!(db.store.allocated().await.unwrap().bandwidth.len(), 2, "until the engine has walked it back");
+    let claim = db.claim("one").await;
+    let retire = EngineWrite::RetireChannel { channel_id: channel_id(2), generation: 1, quarantine_ms: 1 };
+    db.store.write_fenced(&claim, vec![retire]).await.unwrap();
+    let left = db.store.allocated().await.unwrap().bandwidth;
+    assert_eq!(left, BTreeMap::from([(channel_id(1), 1_000)]));
+}
+
+async fn what_is_allocated_is_told(db: Db) {
+    db.take("a", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29"), bandwidth(1, 10, 1_000)]).await.unwrap();
+    db.take("b", vec![vlan(1, 1, 101), subnet(1, 1, "169.254.0.16/30"), bandwidth(1, 20, 1_000)]).await.unwrap();
+    let all = db.store.allocated().await.unwrap();
+    assert_eq!(all.vlans, BTreeMap::from([("port-a1".parse().unwrap(), BTreeSet::from([100, 101]))]));
+    let subnets: BTreeSet<Ipv4Net> = ["169.254.0.8/29", "169.254.0.16/30"].map(|s| s.parse().unwrap()).into();
+    assert_eq!(all.subnets, BTreeMap::from([("point-a".parse().unwrap(), subnets)]));
+    assert_eq!(all.bandwidth, BTreeMap::from([(channel_id(1), 30)]));
+    let announced = &all.prefixes[&"point-a".parse().unwrap()];
+    let prefix = || "10.0.0.0/16".parse().unwrap();
+    assert_eq!(*announced, [(prefix(), "a".to_owned()), (prefix(), "b".to_owned())]);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Take { vlan: u16, slot: u8, len: u8, mbps: u64 },
+    Remove { which: usize, quarantine: u64 },
+    Pass { ms: i64 },
+    Housekeep,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        4 => (1u16..6, 0u8..16, 28u8..=31, 1u64..500).prop_map(|(vlan, slot, len, mbps)| Act::Take { vlan, slot, len, mbps }),
+        2 => (any::<usize>(), 0u64..50).prop_map(|(which, quarantine)| Act::Remove { which, quarantine }),
+        1 => (1i64..40).prop_map(|ms| Act::Pass { ms }),
+        1 => Just(Act::Housekeep),
+    ];
+    prop::collection::vec(act, 40)
+}
+
+struct Held {
+    claim: Claim,
+    vlan: u16,
+    subnet: Ipv4Net,
+    mbps: u64,
+    free_at: Option<i64>,
+}
+
+/// Takes, removals, time and housekeeping in any order, against a list of who holds what.
+async fn random_takes_follow_the_model(db: Db) {
+    let mut runner = TestRunner::deterministic();
+    let mut now = 0;
+    for run in 0..4 {
+        let plan = acts().new_tree(&mut runner).unwrap().current();
+        let mut model: Vec<Held> = Vec::new();
+        for (n, act) in plan.into_iter().enumerate() {
+            match act {
+                Act::Take { vlan: v, slot, len, mbps } => {
+                    let net = Ipv4Net::new([10, 99, run, slot * 2].into(), len).unwrap().trunc();
+                    let v = v + u16::from(run) * 10;
+                    let holds = |h: &Held| h.free_at.is_none_or(|at| at > now);
+                    let used: u64 = model.iter().filter(|h| h.free_at.is_none()).map(|h| h.mbps).sum();
+                    let free = used + mbps <= 1_000
+                        && !model
+                            .iter()
+                            .any(|h| holds(h) && (h.vlan == v || h.subnet.contains(&net) || net.contains(&h.subnet)));
+                    let wanted = vec![vlan(1, 1, v), subnet(1, 1, &net.to_string()), bandwidth(1, mbps, 1_000)];
+                    let taken = db.take(&format!("{run}-{n}"), wanted).await;
+                    assert_eq!(taken.is_ok(), free, "run {run}, act {n}: {taken:?}");
+                    if free {
+                        let claim = db.claim("one").await;
+                        model.push(Held { claim, vlan: v, subnet: net, mbps, free_at: None });
+                    }
+                }
+                Act::Remove { which, quarantine } => {
+                    let mut live: Vec<&mut Held> = model.iter_mut().filter(|h| h.free_at.is_none()).collect();
+                    if live.is_empty() {
+                        continue;
+                    }
+                    let which = which % live.len();
+                    let held = &mut live[which];
+                    let remove = EngineWrite::Remove { quarantine_ms: quarantine };
+                    db.store.write_fenced(&held.claim, vec![remove]).await.unwrap();
+                    held.free_at = Some(now + quarantine as i64);
+                }
+                Act::Pass { ms } => {
+                    now += ms;
+                    db.at(now).await;
+                }
+                Act::Housekeep => db.store.housekeep(&HousekeepingLimits::default()).await.unwrap(),
+            }
+        }
+        for held in model.iter().filter(|h| h.free_at.is_none()) {
+            db.store.write_fenced(&held.claim, vec![EngineWrite::Remove { quarantine_ms: 0 }]).await.unwrap();
+        }
+    }
+    assert!(db.store.allocated().await.unwrap().bandwidth.is_empty());
+}

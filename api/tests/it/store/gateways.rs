@@ -1,0 +1,170 @@
+//! Gateways: joining, what they are told, what they report.
+
+use tieline_api::store::{ChangeTo, EngineStatus, EngineWrite, Page, Store, StoreError, StoredPrincipal};
+use tieline_openapi::{
+    ids::{ConnectionId, GatewayId},
+    v1::{End, GatewayState, Observations, PathKind, PathSample, PathState},
+};
+
+use super::{fixture::*, on_both};
+
+on_both!(
+    a_join_token_is_good_once,
+    a_join_token_ends,
+    gateways_are_told_of_both_ends,
+    the_version_rises_with_what_gateways_are_told,
+    a_report_is_taken_once,
+    a_gateway_speaks_for_its_own_network,
+);
+
+async fn a_join_token_is_good_once(db: Db) {
+    let (token, gateway) = db.join("point-a");
+    let (hash, credential) = (token.hash, gateway.credential_hash);
+    db.store.insert_join_token(&project(), token.clone()).await.unwrap();
+    let bearer = db.store.principal_by_hash(hash).await.unwrap();
+    assert!(matches!(bearer, Some(StoredPrincipal::Join { token: t, .. }) if t.id == token.id && t.used_at.is_none()));
+    let joined = db.store.join_gateway(hash, gateway.clone()).await.unwrap();
+    assert_eq!((joined.id, joined.attach_point_id.as_str(), joined.group), (gateway.id, "point-a", token.group));
+    assert_eq!((joined.state, joined.lanes), (GatewayState::Joined, gateway.request.lanes.clone()));
+    assert_eq!(db.store.gateway(&project(), joined.id).await.unwrap().name, "gw");
+    let bearer = db.store.principal_by_hash(credential).await.unwrap();
+    assert_eq!(bearer, Some(StoredPrincipal::Gateway { id: joined.id, project: project() }));
+
+    let (_, second) = db.join("point-a");
+    let second_id = second.id;
+    assert!(matches!(db.store.join_gateway(hash, second).await, Err(StoreError::Spent)));
+    assert!(matches!(db.store.gateway(&project(), second_id).await, Err(StoreError::NotFound)));
+    let (_, stranger) = db.join("point-a");
+    assert!(matches!(db.store.join_gateway([9; 32], stranger).await, Err(StoreError::Spent)));
+    let all = db.store.gateways(&project(), Page { limit: 9, after: None }).await.unwrap();
+    assert_eq!(all.len(), 1);
+}
+
+async fn a_join_token_ends(db: Db) {
+    let (token, mut gateway) = db.join("point-a");
+    gateway.at = token.expires_at;
+    let hash = token.hash;
+    db.store.insert_join_token(&project(), token).await.unwrap();
+    assert!(matches!(db.store.join_gateway(hash, gateway).await, Err(StoreError::Spent)));
+}
+
+async fn gateways_are_told_of_both_ends(db: Db) {
+    let [a, b, far] = [db.joined("point-a").await, db.joined("point-b").await, db.joined("point-c").await];
+    let inputs = db.store.gateway_inputs(a).await.unwrap();
+    assert!(inputs.connections.is_empty() && inputs.gateways.len() == 1);
+    let id = db.created("one").await;
+    let ids = |inputs: &tieline_api::store::GatewayInputs| inputs.gateways.iter().map(|g| g.id).collect::<Vec<_>>();
+    for gateway in [a, b] {
+        let inputs = db.store.gateway_inputs(gateway).await.unwrap();
+        assert_eq!(inputs.gateway.id, gateway);
+        assert_eq!(ids(&inputs), [a, b]);
+        assert_eq!(inputs.connections.iter().map(|c| c.id).collect::<Vec<_>>(), [id]);
+        assert!(inputs.numbers[&a] != inputs.numbers[&b] && inputs.numbers.len() == 2);
+    }
+    assert_eq!(ids(&db.store.gateway_inputs(far).await.unwrap()), [far]);
+    let nobody = GatewayId(db.uuid());
+    assert!(matches!(db.store.gateway_inputs(nobody).await, Err(StoreError::NotFound)));
+}
+
+async fn the_version_rises_with_what_gateways_are_told(db: Db) {
+    let gateway = db.joined("point-a").await;
+    let version = async || db.store.gateway_inputs(gateway).await.unwrap().version;
+    let mut last = version().await;
+    let id = db.created("one").await;
+    assert!(version().await > std::mem::replace(&mut last, version().await));
+    db.joined("point-b").await;
+    assert!(version().await > std::mem::replace(&mut last, version().await));
+    db.store.change_connection(db.change(id, 1, ChangeTo::Deletion)).await.unwrap();
+    assert!(version().await > std::mem::replace(&mut last, version().await));
+
+    let claim = db.claim("one").await;
+    let write = async |write| db.store.write_fenced(&claim, vec![write]).await.unwrap();
+    let status = |failing: bool, provisioned: bool| EngineWrite::PutStatus {
+        status: Box::new(EngineStatus {
+            state: failing.then_some(tieline_openapi::v1::ConnectionState::Active),
+            provisioned_at: provisioned.then_some(ms(START)),
+            ..EngineStatus::default()
+        }),
+        observed_generation: None,
+    };
+    write(status(true, false)).await;
+    write(EngineWrite::Event(event("x.y", id))).await;
+    assert_eq!(version().await, last, "nothing that a gateway looks at");
+    let retire = EngineWrite::RetireChannel { channel_id: channel_id(1), generation: 1, quarantine_ms: 1 };
+    let put =
+        EngineWrite::PutChannel { channel: Box::new(channel(id, 1, 2)), allocations: Vec::new(), secrets: Vec::new() };
+    let instance = EngineWrite::PutInstance(Box::new(db.instance(1, 2)));
+    for told in [status(true, true), instance, put, retire, EngineWrite::Remove { quarantine_ms: 1 }] {
+        let before = version().await;
+        let name = format!("{told:?}");
+        write(told).await;
+        assert!(version().await > before, "{name}");
+    }
+}
+
+fn sample(connection_id: ConnectionId, peer_id: GatewayId, path: PathKind, at: i64, sent: u32) -> PathSample {
+    PathSample {
+        connection_id,
+        peer_id,
+        path,
+        state: PathState::Up,
+        carries: true,
+        at: ms(START + at),
+        sent,
+        received: sent,
+        rtt_us: Some(900),
+        rtt_p99_us: None,
+        jitter_us: None,
+        loss_out_ppm: 0,
+        loss_in_ppm: 0,
+        dead_ports: 0,
+        bytes_out: 1,
+        bytes_in: 2,
+    }
+}
+
+fn report(sequence: u64, samples: Vec<PathSample>) -> Observations {
+    Observations { sequence, configuration_version: Some(3), samples, changes: Vec::new() }
+}
+
+async fn a_report_is_taken_once(db: Db) {
+    let (a, b) = (db.joined("point-a").await, db.joined("point-b").await);
+    let id = db.created("one").await;
+    let cursor = db.store.last_cursor().await.unwrap();
+    let observe = async |gateway, report: Observations, at: i64| {
+        db.store.observe(gateway, &report, ms(START + at), vec![event("path.changed", id)]).await
+    };
+    let first = sample(id, b, PathKind::Private, 1_000, 50);
+    let tunnel = sample(id, b, PathKind::Tunnel, 1_000, 20);
+    assert!(observe(a, report(0, vec![first.clone(), tunnel.clone()]), 1_001).await.unwrap());
+    assert!(!observe(a, report(0, vec![sample(id, b, PathKind::Private, 9_000, 1)]), 9_000).await.unwrap());
+    assert_eq!(db.store.last_cursor().await.unwrap(), cursor + 1, "its events are written once, too");
+    let later = sample(id, b, PathKind::Private, 2_000, 51);
+    let older = sample(id, b, PathKind::Private, 1_500, 52);
+    assert!(observe(a, report(7, vec![later.clone(), older]), 2_001).await.unwrap());
+    assert!(!observe(a, report(6, vec![]), 3_000).await.unwrap());
+    let peer = sample(id, a, PathKind::Private, 2_000, 53);
+    assert!(observe(b, report(u64::MAX, vec![peer.clone()]), 2_002).await.unwrap());
+    assert!(!observe(b, report(u64::MAX, vec![]), 2_003).await.unwrap());
+
+    assert_eq!(db.store.latest_samples(id).await.unwrap(), [later.clone(), tunnel, peer]);
+    let record = db.store.connection(&project(), id).await.unwrap();
+    assert_eq!(record.samples.len(), 3);
+    assert_eq!(record.gateway_ends, [(a, End::A), (b, End::B)].into());
+    let gateway = db.store.gateway(&project(), a).await.unwrap();
+    assert_eq!((gateway.state, gateway.configuration_version), (GatewayState::Live, Some(3)));
+    assert_eq!(gateway.last_heard_at, Some(ms(START + 2_001)));
+    assert!(matches!(observe(GatewayId(db.uuid()), report(1, vec![]), 1).await, Err(StoreError::NotFound)));
+}
+
+async fn a_gateway_speaks_for_its_own_network(db: Db) {
+    let (a, stranger) = (db.joined("point-a").await, db.joined("point-c").await);
+    let id = db.created("one").await;
+    let gone = ConnectionId(db.uuid());
+    let samples = vec![sample(id, a, PathKind::Private, 1, 1), sample(gone, a, PathKind::Private, 1, 1)];
+    assert!(db.store.observe(stranger, &report(1, samples.clone()), ms(START), vec![]).await.unwrap());
+    assert!(db.store.latest_samples(id).await.unwrap().is_empty());
+    assert!(db.store.observe(a, &report(1, samples), ms(START), vec![]).await.unwrap());
+    assert_eq!(db.store.latest_samples(id).await.unwrap().len(), 1);
+    assert!(db.store.latest_samples(gone).await.unwrap().is_empty());
+}
