@@ -185,7 +185,8 @@ pub fn decode<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, Vec<Fi
     serde_path_to_error::deserialize(value).map_err(|error| vec![at_path(error.path(), &error.inner().to_string())])
 }
 
-/// The field error of a decoder's error. A missing field is named itself, where serde names only its parent.
+/// The field error of a decoder's error. A field that is missing or comes twice is named itself, where serde names only
+/// its parent.
 #[must_use]
 pub fn at_path(path: &serde_path_to_error::Path, message: &str) -> FieldError {
     use serde_path_to_error::Segment;
@@ -198,7 +199,8 @@ pub fn at_path(path: &serde_path_to_error::Path, message: &str) -> FieldError {
         }
     }
     let named = |prefix: &str| message.strip_prefix(prefix)?.split('`').next();
-    if let Some(name) = named("missing field `").or_else(|| named("unknown field `")) {
+    let about = ["missing field `", "unknown field `", "duplicate field `"];
+    if let Some(name) = about.into_iter().find_map(named) {
         let token = format!("/{}", escape(name));
         if !pointer.ends_with(&token) {
             pointer.push_str(&token);

@@ -1,0 +1,156 @@
+//! Gateways: joining once, being told, reporting.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tieline_openapi::v1::GatewayConfiguration;
+
+use super::{
+    fixture::{Answer, Go, Service},
+    streams::{next, open},
+};
+
+fn join_request(name: &str, host: u8) -> Value {
+    json!({
+        "name": name,
+        "privateAddress": format!("10.0.0.{host}"),
+        "lanes": [{"n": 0, "publicKey": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "endpoint": format!("192.0.2.{host}:51820")}],
+    })
+}
+
+async fn join_token(service: &Service, group: &str, attach_point: &str) -> String {
+    let path = format!("/v1/gatewayGroups/{group}:issueJoinToken");
+    let issued =
+        service.ask(Method::POST, &path).json(&json!({"attachPointId": attach_point})).go(StatusCode::CREATED).await;
+    issued.body["secret"].as_str().unwrap().to_owned()
+}
+
+async fn join(service: &Service, group: &str, attach_point: &str, host: u8) -> Answer {
+    let token = join_token(service, group, attach_point).await;
+    let request = service.ask_as(&token, Method::POST, "/v1/gateways:join").json(&join_request(group, host));
+    request.go(StatusCode::CREATED).await
+}
+
+fn sample(connection: &str, peer: &str) -> Value {
+    json!({
+        "connectionId": connection, "peerId": peer, "path": "TUNNEL", "state": "UP", "carries": true,
+        "at": "2026-01-01T00:00:00Z", "sent": 50, "received": 50, "rttUs": 900, "rttP99Us": 1200, "jitterUs": 10,
+        "lossOutPpm": 0, "lossInPpm": 0, "deadPorts": 0, "bytesOut": 1, "bytesIn": 2,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_token_is_good_once_and_for_nothing_else() {
+    let service = Service::start().await;
+    let token = join_token(&service, "g", "router-l").await;
+    service.ask_as(&token, Method::GET, "/v1/gateways").go(StatusCode::FORBIDDEN).await;
+    let mut bad = join_request("g", 1);
+    bad["lanes"][0]["publicKey"] = json!("short");
+    bad["lanes"][0]["n"] = json!(3);
+    let refused =
+        service.ask_as(&token, Method::POST, "/v1/gateways:join").json(&bad).go(StatusCode::BAD_REQUEST).await;
+    assert_eq!(refused.pointers(), ["/lanes/0/n", "/lanes/0/publicKey"]);
+    let joining = || service.ask_as(&token, Method::POST, "/v1/gateways:join").json(&join_request("g", 1));
+    let joined = joining().go(StatusCode::CREATED).await;
+    joining().go(StatusCode::UNAUTHORIZED).await;
+    let credential = joined.body["credential"].as_str().unwrap();
+    let id = joined.body["gateway"]["id"].as_str().unwrap();
+    assert_eq!(joined.header("location"), format!("/v1/gateways/{id}"));
+    let shown = service.get(joined.header("location")).await;
+    assert_eq!(shown["state"], "JOINED");
+    assert!(!shown.to_string().contains(credential));
+    service.ask_as(credential, Method::GET, "/v1/connections").go(StatusCode::FORBIDDEN).await;
+    service
+        .ask_as(credential, Method::POST, "/v1/gateways:join")
+        .json(&join_request("g", 1))
+        .go(StatusCode::FORBIDDEN)
+        .await;
+    let other = join(&service, "h", "router-r", 2).await;
+    let theirs = format!("/v1/gateways/{}/observations", other.body["gateway"]["id"].as_str().unwrap());
+    let report = json!({"sequence": 1, "configurationVersion": null, "samples": []});
+    service.ask_as(credential, Method::POST, &theirs).json(&report).go(StatusCode::NOT_FOUND).await;
+    service.ask(Method::POST, &theirs).json(&report).go(StatusCode::FORBIDDEN).await;
+    let elsewhere =
+        service.ask(Method::POST, "/v1/gatewayGroups/g:issueJoinToken").json(&json!({"attachPointId": "router-r"}));
+    elsewhere.go(StatusCode::CONFLICT).await;
+    let nowhere =
+        service.ask(Method::POST, "/v1/gatewayGroups/g:issueJoinToken").json(&json!({"attachPointId": "nowhere"}));
+    assert_eq!(nowhere.go(StatusCode::BAD_REQUEST).await.pointers(), ["/attachPointId"]);
+    service.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_is_told_of_each_change_and_its_reports_are_seen() {
+    let service = Service::start().await;
+    let (a, b) = (join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await);
+    let id = |joined: &Answer| joined.body["gateway"]["id"].as_str().unwrap().to_owned();
+    let credential = |joined: &Answer| joined.body["credential"].as_str().unwrap().to_owned();
+    let watching = |last: Option<&str>| {
+        let path = format!("/v1/gateways/{}/configuration:watch", id(&a));
+        let request = service.ask_as(&credential(&a), Method::GET, &path);
+        if let Some(last) = last { request.header("last-event-id", last.to_owned()) } else { request }
+    };
+    let mut stream = open(watching(None)).await;
+    let first = next(&mut stream).await;
+    assert_eq!(first.event, "configuration");
+    let empty: GatewayConfiguration = serde_json::from_str(&first.data).unwrap();
+    assert_eq!(empty.version.to_string(), first.id);
+    assert!(empty.connections.is_empty());
+    let made = service.create("one").await;
+    let connection = made.body["id"].as_str().unwrap();
+    let second = next(&mut stream).await;
+    let told: GatewayConfiguration = serde_json::from_str(&second.data).unwrap();
+    assert!(told.version > empty.version);
+    let served = &told.connections[0];
+    assert_eq!(served.connection_id.to_string(), connection);
+    assert_eq!(served.remote_prefixes, ["172.16.0.0/16".parse().unwrap()]);
+    assert_eq!(served.local_prefixes, ["10.0.0.0/16".parse().unwrap()]);
+    assert_eq!(served.peers.len(), 1);
+    assert_eq!(served.peers[0].gateway_id.to_string(), id(&b));
+    assert_ne!(served.peers[0].inner_address, served.inner_address);
+    assert!(served.inner_address.to_string().starts_with("100.6"));
+    assert!(!served.private_ready);
+    drop(stream);
+    // Known already: nothing comes until something changes.
+    let mut resumed = open(watching(Some(&second.id))).await;
+    let patch = json!({"acceptedPrefixes": null, "advertisedPrefixes": ["172.16.0.0/16", "172.20.0.0/16"]});
+    let patch = service.ask(Method::PATCH, made.header("location")).header("if-match", "*").json(&json!({"b": patch}));
+    patch.go(StatusCode::ACCEPTED).await;
+    let third: GatewayConfiguration = serde_json::from_str(&next(&mut resumed).await.data).unwrap();
+    assert!(third.version > told.version);
+    assert_eq!(third.connections[0].remote_prefixes.len(), 2);
+
+    let report = |joined: &Answer, sequence: u64, body: Value| {
+        let mut whole = json!({"sequence": sequence, "configurationVersion": third.version});
+        whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let path = format!("/v1/gateways/{}/observations", id(joined));
+        service.ask_as(&credential(joined), Method::POST, &path).json(&whole)
+    };
+    let now = || {
+        let mut fresh = sample(connection, &id(&b));
+        fresh["at"] = json!(tieline_api::engine::clock::Clock::now(&tieline_api::engine::clock::SystemClock::new()));
+        fresh
+    };
+    let mut back = now();
+    back["peerId"] = json!(id(&a));
+    let change = json!([{"connectionId": connection, "at": "2026-01-01T00:00:00Z", "from": null, "to": "TUNNEL", "reason": "first"}]);
+    let stranger = sample("0192f0c1-2345-7abc-8def-0123456789ab", &id(&b));
+    report(&a, 1, json!({"samples": [now(), stranger], "changes": change})).go(StatusCode::NO_CONTENT).await;
+    report(&a, 1, json!({"samples": [now()], "changes": change})).go(StatusCode::NO_CONTENT).await;
+    report(&b, 1, json!({"samples": [back]})).go(StatusCode::NO_CONTENT).await;
+    let shown = service.get(made.header("location")).await;
+    let tunnel = shown["paths"].as_array().unwrap().iter().find(|path| path["kind"] == "TUNNEL").unwrap();
+    assert_eq!(tunnel["state"], "UP", "{shown}");
+    assert_eq!(tunnel["carries"], json!({"aToB": true, "bToA": true}));
+    assert_eq!(tunnel["measured"]["rttUs"], 900);
+    let up = shown["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "TunnelUp").unwrap();
+    assert_eq!(up["status"], "TRUE");
+    let events = service.get("/v1/events").await;
+    let promoted: Vec<&Value> =
+        events["events"].as_array().unwrap().iter().filter(|event| event["type"] == "path.promoted").collect();
+    assert_eq!(promoted.len(), 1, "a repeated report tells nothing twice");
+    assert_eq!(promoted[0]["subject"], format!("/v1/connections/{connection}"));
+    assert_eq!(service.get(&format!("/v1/gateways/{}", id(&a))).await["state"], "LIVE");
+    let wrong = json!({"samples": [{"surprise": 1}]});
+    report(&a, 2, wrong).go(StatusCode::BAD_REQUEST).await;
+    service.end().await;
+}
