@@ -417,7 +417,7 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
+        RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
     }
 }
 

@@ -153,14 +153,14 @@ impl World {
     /// Cuts the private network in the middle, where no gateway sees a carrier go.
     pub(crate) fn cut_private(&self) {
         self.router.sh("nft add table ip cut");
-        self.router.sh("nft add chain ip cut all { type filter hook forward priority 0 ; policy drop ; }");
+        self.router.sh("nft add chain ip cut middle { type filter hook forward priority 0 ; policy drop ; }");
     }
 
     /// Cuts only what comes from gateway `n`.
     pub(crate) fn cut_private_from(&self, n: usize) {
         self.router.sh("nft add table ip cut");
-        self.router.sh("nft add chain ip cut all { type filter hook forward priority 0 ; policy accept ; }");
-        self.router.sh(&format!("nft add rule ip cut all iifname r{n} drop"));
+        self.router.sh("nft add chain ip cut middle { type filter hook forward priority 0 ; policy accept ; }");
+        self.router.sh(&format!("nft add rule ip cut middle iifname r{n} drop"));
     }
 
     pub(crate) fn mend_private(&self) {

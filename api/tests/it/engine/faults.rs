@@ -140,7 +140,8 @@ impl Schedule {
     /// One random disturbance, or none.
     async fn disturb(&mut self) {
         let replicas = self.sim.running();
-        let some = |dice: &ChaChaRandom| replicas.get(usize::try_from(dice.below(replicas.len() as u64)).unwrap()).copied();
+        let some =
+            |dice: &ChaChaRandom| replicas.get(usize::try_from(dice.below(replicas.len() as u64)).unwrap()).copied();
         let Some(replica) = some(&self.dice) else { return };
         if self.chance(12) {
             self.sim.trace.push(format!("        crash {replica}"));

@@ -75,6 +75,9 @@ impl Node {
     }
 }
 
+/// When it arrives, its number, at whom, whether by the tunnel, and its bytes.
+type Datagram = (u64, u64, usize, bool, Vec<u8>);
+
 struct World {
     start: Instant,
     us: u64,
@@ -82,7 +85,7 @@ struct World {
     nodes: [Node; 2],
     /// By sender, then private and tunnel.
     wires: [[Wire; 2]; 2],
-    flight: BinaryHeap<Reverse<(u64, u64, usize, bool, Vec<u8>)>>,
+    flight: BinaryHeap<Reverse<Datagram>>,
     sent: u64,
     requests: u64,
     replies: u64,
@@ -456,7 +459,7 @@ proptest! {
         if as_probe {
             bytes.resize(PROBE_LEN, 0);
             bytes[..5].copy_from_slice(b"TLPB\x01");
-            bytes[5] = bytes[5] % 4;
+            bytes[5] %= 4;
             bytes[6] %= 3;
         }
         let start = origin();
