@@ -1,0 +1,20 @@
+//! The lab's network: namespaces, wires, 802.1Q tags and routers.
+//!
+//! [`LabNetwork`] builds it all from a [`NetSpec`] and is the real
+//! [`Network`](crate::clouds::network::Network) behind the simulated clouds.
+
+pub mod bird;
+mod error;
+mod lab;
+pub mod links;
+pub mod namespace;
+mod router;
+mod spec;
+pub mod tap;
+pub mod vlan;
+pub mod wire;
+
+pub use error::NetError;
+pub use lab::{INTERNET, LabNetwork};
+pub use router::BGP_TABLE;
+pub use spec::{ChannelSpec, End, Impairment, MAX_CHANNELS, NetSpec, SiteSpec, SpecError, VlanWay};

@@ -1,0 +1,254 @@
+//! One site's router: the VPC router and the cloud router in one namespace, with BIRD.
+//!
+//! It runs exactly the sessions that it was told last. What a session needs (its tagged interface, MTU and address) is
+//! made with it and goes with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::clouds::network::{BgpState, NetworkError, Session, SessionStatus};
+
+use super::bird::{self, Asking, Bird, BirdError, RouterConfig};
+use super::error::NetError;
+use super::links::{LinkMonitor, Links};
+use super::namespace::Namespace;
+use super::spec::{End, NetSpec, SiteSpec, VlanWay};
+use super::vlan::{TaggedLink, Vlans};
+
+/// The kernel table of routes learned over BGP.
+pub const BGP_TABLE: u32 = 100;
+
+/// The router of one site.
+#[derive(Debug)]
+pub(super) struct Router {
+    end: End,
+    spec: Arc<NetSpec>,
+    namespace: Arc<Namespace>,
+    links: Links,
+    vlans: Vlans,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    bird: Bird,
+    tagged: BTreeMap<(usize, u16), TaggedLink>,
+    /// Names of protocols by session id. A name stays with its id, so that a session that goes on is told apart.
+    names: BTreeMap<String, String>,
+    sessions: BTreeMap<String, Session>,
+}
+
+/// Follows the carrier of a router's trunks until it is dropped.
+#[derive(Debug)]
+pub(super) struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Router {
+    /// Starts the daemon of a site without any session. The namespace and its trunks are there already.
+    pub(super) async fn start(
+        end: End,
+        spec: Arc<NetSpec>,
+        namespace: Arc<Namespace>,
+        links: Links,
+        directory: PathBuf,
+    ) -> Result<(Arc<Self>, Follower), NetError> {
+        let site = spec.site(end);
+        let nothing = bird::render(&configuration(site, BTreeMap::new()));
+        let failed = |source| NetError::Bird { namespace: namespace.name().to_owned(), source };
+        let bird = Bird::start(&namespace, &directory, &nothing).await.map_err(failed)?;
+        let monitor = Links::monitor(&namespace)?;
+        let state = State { bird, tagged: BTreeMap::new(), names: BTreeMap::new(), sessions: BTreeMap::new() };
+        let vlans = Vlans::new(spec.vlan);
+        let router = Arc::new(Self { end, spec, namespace, links, vlans, state: Mutex::new(state) });
+        let follower = tokio::spawn(Arc::clone(&router).follow(monitor));
+        Ok((router, Follower(follower)))
+    }
+
+    async fn follow(self: Arc<Self>, mut monitor: LinkMonitor) {
+        while let Some(trunk) = monitor.changed().await {
+            let state = self.state.lock().await;
+            for tagged in state.tagged.values().filter(|t| t.parent() == trunk.name) {
+                if let Err(error) = tagged.follow(&self.links, &trunk).await {
+                    tracing::warn!(interface = tagged.name(), %error, "cannot follow the carrier of the trunk");
+                }
+            }
+        }
+    }
+
+    fn site(&self) -> &SiteSpec {
+        self.spec.site(self.end)
+    }
+
+    fn failed<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        operation: &'static str,
+    ) -> impl FnOnce(E) -> NetworkError {
+        let site = self.site().name.clone();
+        move |source| NetworkError::Router { site, operation, source: Box::new(source) }
+    }
+
+    fn channel(&self, port: &str) -> Result<usize, NetworkError> {
+        let unknown = || NetworkError::UnknownPort { site: self.site().name.clone(), port: port.to_owned() };
+        self.spec.channel(self.end, port).ok_or_else(unknown)
+    }
+
+    /// Whether the trunk of a port has light.
+    pub(super) async fn link_up(&self, port: &str) -> Result<bool, NetworkError> {
+        let trunk = trunk(self.channel(port)?);
+        Ok(self.links.get(&trunk).await.map_err(self.failed("read its link"))?.carrier)
+    }
+
+    /// Makes the router run exactly these sessions.
+    pub(super) async fn configure(&self, sessions: Vec<Session>) -> Result<(), NetworkError> {
+        let interfaces = self.interfaces(&sessions)?;
+        let mut state = self.state.lock().await;
+        for (key, wanted) in &interfaces {
+            self.provide(&mut state, *key, wanted).await.map_err(self.failed("make a tagged interface"))?;
+        }
+        let sessions: BTreeMap<_, _> = sessions.into_iter().map(|s| (s.id.clone(), s)).collect();
+        state.names.retain(|id, _| sessions.contains_key(id));
+        for id in sessions.keys() {
+            if !state.names.contains_key(id) {
+                let taken: BTreeSet<_> = state.names.values().cloned().collect();
+                let free = (1..).map(|n: u32| format!("peer{n}")).find(|name| !taken.contains(name));
+                state.names.extend(free.map(|name| (id.clone(), name)));
+            }
+        }
+        let named = state.names.iter().filter_map(|(id, name)| Some((name.as_str(), sessions.get(id)?))).collect();
+        let text = bird::render(&configuration(self.site(), named));
+        state.bird.reconfigure(&text).await.map_err(self.failed("take its configuration"))?;
+        state.sessions = sessions;
+        let stale: Vec<_> = state.tagged.keys().filter(|key| !interfaces.contains_key(key)).copied().collect();
+        for key in stale {
+            if let Some(tagged) = state.tagged.remove(&key) {
+                tagged.remove(&self.links).await.map_err(self.failed("remove a tagged interface"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What interfaces the sessions need, by channel and tag.
+    fn interfaces(&self, sessions: &[Session]) -> Result<BTreeMap<(usize, u16), Interface>, NetworkError> {
+        let mut interfaces: BTreeMap<(usize, u16), Interface> = BTreeMap::new();
+        let mut ids = BTreeSet::new();
+        for session in sessions {
+            let invalid = |reason: String| NetworkError::InvalidSession { id: session.id.clone(), reason };
+            bird::check(session).map_err(|e| invalid(e.to_string()))?;
+            if session.site != self.site().name {
+                return Err(invalid(format!("it belongs to site {:?}, not {:?}", session.site, self.site().name)));
+            }
+            if !ids.insert(&session.id) {
+                return Err(invalid("there are two of this id".into()));
+            }
+            let address = Ipv4Net::new(session.local_ip, session.prefix_len);
+            let address = address.map_err(|_| invalid(format!("prefix length {}", session.prefix_len)))?;
+            let key = (self.channel(&session.port)?, session.vlan);
+            let interface = interfaces.entry(key).or_insert(Interface { mtu: session.mtu, addresses: Vec::new() });
+            if interface.mtu != session.mtu {
+                return Err(invalid(format!("another session on VLAN {} has the MTU {}", session.vlan, interface.mtu)));
+            }
+            if !interface.addresses.contains(&address) {
+                interface.addresses.push(address);
+            }
+        }
+        Ok(interfaces)
+    }
+
+    async fn provide(&self, state: &mut State, key: (usize, u16), wanted: &Interface) -> Result<(), NetError> {
+        let (channel, vlan) = key;
+        if let Some(tagged) = state.tagged.get(&key) {
+            tagged.set_mtu(&self.links, wanted.mtu).await?;
+        } else {
+            let trunk = trunk(channel);
+            let tagged = self.vlans.create(&self.namespace, &self.links, &trunk, vlan, wanted.mtu).await?;
+            state.tagged.insert(key, tagged);
+        }
+        match state.tagged.get(&key) {
+            Some(tagged) => self.links.set_addresses(tagged.name(), &wanted.addresses).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the daemon says about every session.
+    pub(super) async fn status(&self) -> Result<BTreeMap<String, SessionStatus>, NetworkError> {
+        let state = self.state.lock().await;
+        state.status().await.map_err(self.failed("tell its state"))
+    }
+
+    /// How the tagged interfaces are made; `None` before the first one.
+    pub(super) async fn vlan_way(&self) -> Option<VlanWay> {
+        self.state.lock().await.tagged.values().next().map(TaggedLink::way)
+    }
+}
+
+#[derive(Debug)]
+struct Interface {
+    mtu: u16,
+    addresses: Vec<Ipv4Net>,
+}
+
+impl State {
+    async fn status(&self) -> Result<BTreeMap<String, SessionStatus>, BirdError> {
+        let mut asking = self.bird.open().await?;
+        let protocols = bird::parse_protocols(&asking.ask("show protocols all").await?);
+        let bfd = bird::parse_bfd(&asking.ask("show bfd sessions").await?);
+        let mut statuses = BTreeMap::new();
+        for (id, name) in &self.names {
+            let Some(session) = self.sessions.get(id) else { continue };
+            let protocol = protocols.iter().find(|p| p.name == *name);
+            let bgp = protocol.and_then(|p| p.bgp).unwrap_or(BgpState::Down);
+            let established = bgp == BgpState::Established;
+            let (mut learned, mut advertised) = (Vec::new(), Vec::new());
+            if established {
+                learned = prefixes(&mut asking, &format!("show route protocol {name}")).await?;
+                advertised = prefixes(&mut asking, &format!("show route export {name}")).await?;
+            }
+            let (routes_in, routes_out) = protocol.and_then(|p| p.routes).filter(|_| established).unwrap_or_default();
+            let heard = session.bfd.and_then(|_| {
+                let line = bfd.iter().find(|b| b.neighbour == std::net::IpAddr::V4(session.peer_ip));
+                line.map(|line| line.state)
+            });
+            let status = SessionStatus {
+                bgp,
+                bfd: heard,
+                routes_in,
+                routes_out,
+                learned,
+                advertised,
+                established_since: protocol.filter(|_| established).and_then(|p| p.since),
+                last_error: protocol.and_then(|p| p.last_error.clone()),
+            };
+            statuses.insert(id.clone(), status);
+        }
+        Ok(statuses)
+    }
+}
+
+/// The prefixes of an answer; none where the session has ended since it was seen up, which the daemon refuses.
+async fn prefixes(asking: &mut Asking, command: &str) -> Result<Vec<Ipv4Net>, BirdError> {
+    match asking.ask(command).await {
+        Ok(reply) => Ok(bird::parse_routes(&reply)),
+        Err(BirdError::Refused { .. }) => Ok(Vec::new()),
+        Err(other) => Err(other),
+    }
+}
+
+/// Name of a channel's trunk, and of its wire.
+#[must_use]
+pub(super) fn trunk(channel: usize) -> String {
+    format!("ch{channel}")
+}
+
+fn configuration<'a>(site: &SiteSpec, sessions: BTreeMap<&'a str, &'a Session>) -> RouterConfig<'a> {
+    RouterConfig { router_id: site.router_lan(), own: site.prefix, table: BGP_TABLE, sessions }
+}

@@ -1,0 +1,400 @@
+//! The network: sessions over tagged wires, what must keep them down, cuts, and the spread over channels.
+//!
+//! A scenario runs inside a cell of its own: the test starts this same binary again as the cell's first process.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tieline_lab::cell::{self, Inside, LabSpec, SpawnOptions};
+use tieline_lab::clouds::network::{Bfd, BfdState, BgpState, Network, NetworkError, Session, SessionStatus};
+use tieline_lab::net::wire::{Cut, WireChange};
+use tieline_lab::net::{LabNetwork, NetSpec, VlanWay};
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// The slowest wait in any scenario; a loaded machine is far below it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The inside of every cell of these tests.
+#[test]
+#[ignore = "the inside of a lab; other tests start it"]
+fn inside() -> ExitCode {
+    if std::env::var_os("TIELINE_CELL").is_none() {
+        return ExitCode::SUCCESS;
+    }
+    cell::run_inside(Path::new("."), body).unwrap_or(ExitCode::FAILURE)
+}
+
+async fn body(inside: Inside) -> Outcome {
+    let name = inside.parameters.as_str().unwrap_or_default().to_owned();
+    inside.ready(serde_json::json!({ "scenario": name }));
+    let outcome = scenario(&name, inside).await;
+    if let Err(error) = &outcome {
+        println!("{name}: {error:?}");
+    }
+    outcome
+}
+
+async fn scenario(name: &str, inside: Inside) -> Outcome {
+    match name {
+        "established" => established(inside).await,
+        "wrong" => wrong(inside).await,
+        "ecmp" => ecmp(inside).await,
+        "hosts" => hosts(inside).await,
+        "refused" => refused(inside).await,
+        "idle" => {
+            inside.shutdown.cancelled().await;
+            Ok(())
+        }
+        other => Err(format!("no scenario {other:?}").into()),
+    }
+}
+
+pub(crate) fn options(dir: &Path, scenario: &str, network: NetSpec) -> SpawnOptions {
+    let arguments = ["net::inside", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
+    let spec = LabSpec { network, parameters: scenario.into() };
+    let mut options = SpawnOptions::new(dir, spec, arguments.map(Into::into).to_vec());
+    options.attached = true;
+    options
+}
+
+/// Whether this machine can run a lab; says why not.
+pub(crate) fn able() -> bool {
+    let missing = cell::preflight();
+    for lack in &missing {
+        println!("skipped: needs {}: {}", lack.what, lack.remedy);
+    }
+    missing.is_empty()
+}
+
+async fn in_a_lab(scenario: &str, network: NetSpec, user_namespace: Option<bool>) {
+    if !able() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path(), scenario, network);
+    options.user_namespace = user_namespace;
+    let cell = cell::spawn(options).await.unwrap_or_else(|e| panic!("{e:?}\n{}", logs(dir.path())));
+    let code = tokio::time::timeout(Duration::from_secs(120), cell.wait()).await;
+    let ended = matches!(code, Ok(Ok(0)));
+    assert!(ended, "the scenario ended with {code:?}\n{}", logs(dir.path()));
+}
+
+fn logs(dir: &Path) -> String {
+    ["lab.log", "a-router/bird.log", "b-router/bird.log"]
+        .iter()
+        .map(|file| format!("--- {file}\n{}", std::fs::read_to_string(dir.join(file)).unwrap_or_default()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_session_over_a_tagged_wire_comes_up_carries_and_goes_down_with_the_wire() {
+    in_a_lab("established", NetSpec::default(), None).await;
+}
+
+#[tokio::test]
+async fn the_same_without_bpf() {
+    in_a_lab("established", NetSpec { vlan: Some(VlanWay::Relay), ..NetSpec::default() }, None).await;
+}
+
+#[tokio::test]
+async fn the_same_in_a_user_namespace() {
+    in_a_lab("established", NetSpec::default(), Some(true)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_key_tag_address_or_number_keeps_the_session_down() {
+    in_a_lab("wrong", NetSpec::default(), None).await;
+}
+
+#[tokio::test]
+async fn two_channels_share_the_flows() {
+    in_a_lab("ecmp", NetSpec::default(), None).await;
+}
+
+#[tokio::test]
+async fn hosts_reach_each_other_through_their_gateways() {
+    in_a_lab("hosts", NetSpec::default(), None).await;
+}
+
+#[tokio::test]
+async fn sessions_that_no_router_could_run_are_refused_whole() {
+    in_a_lab("refused", NetSpec::default(), None).await;
+}
+
+/// Both ends of one session over a channel.
+fn pair(channel: usize) -> (Session, Session) {
+    let subnet = 10 + channel as u8;
+    let [a_ip, b_ip] = [1, 2].map(|host| Ipv4Addr::new(169, 254, subnet, host));
+    let spec = NetSpec::default();
+    let a = Session {
+        id: format!("dxvif-{channel}"),
+        site: "aws".into(),
+        port: spec.channels[channel].a_port.clone(),
+        vlan: 100 + channel as u16,
+        mtu: 1500,
+        local_ip: a_ip,
+        prefix_len: 30,
+        peer_ip: b_ip,
+        local_asn: 64_512,
+        peer_asn: 16_550,
+        md5: Some("3f9c0a".into()),
+        bfd: Some(Bfd { min_tx_ms: 100, min_rx_ms: 100, multiplier: 3 }),
+        advertised: vec!["10.0.0.0/16".parse().unwrap()],
+        import_limit: Some(100),
+        enabled: true,
+    };
+    let b = Session {
+        id: format!("router/peer-{channel}"),
+        site: "google".into(),
+        port: spec.channels[channel].b_port.clone(),
+        local_ip: b_ip,
+        peer_ip: a_ip,
+        local_asn: 16_550,
+        peer_asn: 64_512,
+        advertised: vec!["10.1.0.0/16".parse().unwrap()],
+        ..a.clone()
+    };
+    (a, b)
+}
+
+/// Asks until it is so, and says what was last seen where it never is.
+async fn until<T: std::fmt::Debug>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, NetworkError>,
+    so: impl Fn(&T) -> bool,
+) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
+    let mut pause = tokio::time::interval(Duration::from_millis(20));
+    let mut last = None;
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            pause.tick().await;
+            let seen = ask().await?;
+            if so(&seen) {
+                return Ok::<T, NetworkError>(seen);
+            }
+            last = Some(seen);
+        }
+    });
+    match waited.await {
+        Ok(seen) => Ok(seen?),
+        Err(_) => Err(format!("not {what} within {PATIENCE:?}; last seen: {last:?}").into()),
+    }
+}
+
+fn up(sessions: &BTreeMap<String, SessionStatus>) -> bool {
+    !sessions.is_empty()
+        && sessions.values().all(|s| {
+            s.bgp == BgpState::Established
+                && s.bfd == Some(BfdState::Up)
+                && s.learned.len() == 1
+                && s.advertised.len() == 1
+        })
+}
+
+async fn both_up(network: &LabNetwork) -> Outcome {
+    for site in ["aws", "google"] {
+        until("up", async || network.status(site).await, up).await?;
+    }
+    Ok(())
+}
+
+/// A socket bound inside a namespace.
+fn socket(network: &LabNetwork, namespace: &str, address: (Ipv4Addr, u16)) -> UdpSocket {
+    let socket = network.namespaces()[namespace].run(|| UdpSocket::bind(address)).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket
+}
+
+/// Sends a datagram and waits for its echo; asks again as a host would, for first packets wait for neighbours.
+fn echoes(from: &UdpSocket, at: &UdpSocket, tries: usize) -> bool {
+    let to: SocketAddr = at.local_addr().unwrap();
+    let mut buffer = [0; 2_000];
+    for i in 0..tries {
+        let sent = [i as u8; 1_400];
+        from.send_to(&sent, to).unwrap();
+        let heard = match at.recv_from(&mut buffer) {
+            Ok((length, source)) => at.send_to(&buffer[..length], source).and_then(|_| from.recv_from(&mut buffer)),
+            Err(error) => Err(error),
+        };
+        match heard {
+            Ok((length, _)) => return length == sent.len(),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+    false
+}
+
+async fn established(inside: Inside) -> Outcome {
+    let network = &inside.network;
+    let (a, b) = pair(0);
+    assert!(network.status("aws").await?.is_empty(), "no session runs before one is configured");
+    network.configure("aws", vec![a.clone()]).await?;
+    network.configure("google", vec![b.clone()]).await?;
+    both_up(network).await?;
+    let seen = network.status("aws").await?.remove(&a.id).ok_or("no status")?;
+    assert_eq!((seen.routes_in, seen.routes_out), (1, 1));
+    assert_eq!((seen.learned, seen.advertised), (b.advertised.clone(), a.advertised.clone()));
+    assert!(seen.established_since.is_some());
+    println!("tagged interfaces: {:?}", network.vlan_way().await);
+
+    let (from, at) = (
+        socket(network, "a-gw", (Ipv4Addr::new(10, 0, 2, 10), 0)),
+        socket(network, "b-gw", (Ipv4Addr::new(10, 1, 2, 10), 4_000)),
+    );
+    assert!(echoes(&from, &at, 10), "the gateways reach each other");
+    let wire = &network.wires()["ch0"];
+    for direction in [&wire.a_to_b, &wire.b_to_a] {
+        assert_eq!(direction.tags.keys().collect::<Vec<_>>(), [&100], "only the session's tag is on the trunk");
+        assert!(direction.bytes > 1_400 && direction.lost == 0, "{direction:?}");
+    }
+    assert_eq!(network.wires()["ch1"].a_to_b.tags.len(), 0);
+
+    // The same configuration again disturbs nothing.
+    let before = network.status("aws").await?;
+    network.configure("aws", vec![a.clone()]).await?;
+    assert_eq!(network.status("aws").await?, before);
+
+    // A silent cut is found by BFD; the light stays on, and nothing is forwarded.
+    let cut = |cut| WireChange { cut: Some(cut), ..WireChange::default() };
+    network.change_wire("ch0", &cut(Cut::BToA))?;
+    let down = |s: &BTreeMap<String, SessionStatus>| {
+        s.values().all(|s| s.bgp != BgpState::Established && s.bfd != Some(BfdState::Up) && s.learned.is_empty())
+    };
+    for site in ["aws", "google"] {
+        until("down after the cut", async || network.status(site).await, down).await?;
+    }
+    assert!(network.link_up("aws", &a.port).await?);
+    assert!(!echoes(&from, &at, 1), "without a route nothing is forwarded");
+    network.change_wire("ch0", &cut(Cut::None))?;
+    both_up(network).await?;
+
+    // Without light the session ends at once, on both sides, and the ports say so.
+    let carrier = |on| WireChange { carrier: Some(on), ..WireChange::default() };
+    network.change_wire("ch0", &carrier(false))?;
+    for (site, port) in [("aws", &a.port), ("google", &b.port)] {
+        until("dark", async || network.link_up(site, port).await, |up| !up).await?;
+        until("down without light", async || network.status(site).await, down).await?;
+    }
+    assert!(network.link_up("aws", &NetSpec::default().channels[1].a_port).await?);
+    network.change_wire("ch0", &carrier(true))?;
+    both_up(network).await?;
+    assert!(echoes(&from, &at, 10), "the gateways reach each other again");
+
+    // Disabled keeps the interface; gone takes it away.
+    network.configure("aws", vec![Session { enabled: false, ..a.clone() }]).await?;
+    until("disabled", async || network.status("aws").await, |s| s[&a.id].bgp == BgpState::Down).await?;
+    network.configure("aws", vec![a.clone()]).await?;
+    both_up(network).await?;
+    network.configure("aws", vec![]).await?;
+    assert!(network.status("aws").await?.is_empty());
+    let links = network.namespaces()["a-router"].run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+    assert!(links.contains("ch0:") && !links.contains("ch0.100"), "{links}");
+    Ok(())
+}
+
+async fn wrong(inside: Inside) -> Outcome {
+    let network = &inside.network;
+    let (a, b) = pair(0);
+    network.configure("aws", vec![a.clone()]).await?;
+    let faults: [(&str, Session); 6] = [
+        ("MD5 key", Session { md5: Some("3f9c0b".into()), ..b.clone() }),
+        ("no MD5 key", Session { md5: None, ..b.clone() }),
+        ("VLAN", Session { vlan: b.vlan + 1, ..b.clone() }),
+        ("address", Session { local_ip: Ipv4Addr::new(169, 254, 10, 3), ..b.clone() }),
+        ("own number", Session { local_asn: 16_551, ..b.clone() }),
+        ("neighbour's number", Session { peer_asn: 64_513, ..b.clone() }),
+    ];
+    for (what, fault) in faults {
+        network.configure("google", vec![b.clone()]).await?;
+        both_up(network).await?;
+        network.configure("google", vec![fault]).await?;
+        let established = |s: &BTreeMap<String, SessionStatus>| s.values().any(|s| s.bgp == BgpState::Established);
+        until("down", async || network.status("google").await, |s| !established(s)).await?;
+        until("down", async || network.status("aws").await, |s| !established(s)).await?;
+        // Longer than either side waits between attempts.
+        let mut watch = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..60 {
+            watch.tick().await;
+            assert!(!established(&network.status("google").await?), "established with a wrong {what}");
+        }
+        assert!(!established(&network.status("aws").await?), "established with a wrong {what}");
+    }
+    network.configure("google", vec![b]).await?;
+    both_up(network).await
+}
+
+async fn ecmp(inside: Inside) -> Outcome {
+    let network = &inside.network;
+    let (sessions_a, sessions_b): (Vec<_>, Vec<_>) = (0..2).map(pair).unzip();
+    network.configure("aws", sessions_a.clone()).await?;
+    network.configure("google", sessions_b).await?;
+    both_up(network).await?;
+    let at = socket(network, "b-gw", (Ipv4Addr::new(10, 1, 2, 10), 4_000));
+    let spread = || -> Vec<u64> {
+        let sent = |network: &LabNetwork| ["ch0", "ch1"].map(|w| network.wires()[w].a_to_b.bytes);
+        let before = sent(network);
+        for port in 0..16 {
+            let from = socket(network, "a-gw", (Ipv4Addr::new(10, 0, 2, 10), 50_000 + port));
+            assert!((0..3).all(|_| echoes(&from, &at, 10)), "port {port} gets through");
+        }
+        sent(network).iter().zip(before).map(|(after, before)| after - before).collect()
+    };
+    let both = spread();
+    // Each of 16 ports takes either way with the same chance: 2 or fewer of 16 on one would be 1 in 500.
+    assert!(both.iter().all(|bytes| *bytes > 2 * 3 * 1_400), "both channels carry: {both:?}");
+    // One channel is enough when the other is cut.
+    network.change_wire("ch0", &WireChange { cut: Some(Cut::Both), ..WireChange::default() })?;
+    let id = &sessions_a[0].id;
+    for (site, id) in [("aws", id.clone()), ("google", "router/peer-0".to_owned())] {
+        until("down", async || network.status(site).await, |s| s[&id].learned.is_empty()).await?;
+    }
+    let one = spread();
+    assert!(one[1] >= 16 * 3 * 1_400, "the other channel carries all: {one:?}");
+    Ok(())
+}
+
+async fn hosts(inside: Inside) -> Outcome {
+    let network = &inside.network;
+    let (a, b) = pair(1);
+    network.configure("aws", vec![a]).await?;
+    network.configure("google", vec![b]).await?;
+    both_up(network).await?;
+    let from = socket(network, "a-host", (Ipv4Addr::new(10, 0, 1, 10), 0));
+    let at = socket(network, "b-host", (Ipv4Addr::new(10, 1, 1, 10), 4_000));
+    assert!(echoes(&from, &at, 10), "hosts reach each other over the channel");
+    // The gateways reach each other over the internet by their own addresses only, 8 ms each way.
+    let from = socket(network, "a-gw", (Ipv4Addr::new(203, 0, 113, 10), 0));
+    let at = socket(network, "b-gw", (Ipv4Addr::new(198, 51, 100, 10), 4_000));
+    assert!(echoes(&from, &at, 10), "gateways reach each other over the internet");
+    assert!(network.wires()["internet"].a_to_b.bytes > 1_400);
+    network.change_wire("internet", &WireChange { cut: Some(Cut::Both), ..WireChange::default() })?;
+    assert!(!echoes(&from, &at, 1), "the internet is cut");
+    Ok(())
+}
+
+async fn refused(inside: Inside) -> Outcome {
+    let network = &inside.network;
+    let (a, _) = pair(0);
+    let refused = async |change: &dyn Fn(&mut Session)| {
+        let mut session = a.clone();
+        change(&mut session);
+        network.configure("aws", vec![session]).await.unwrap_err().to_string()
+    };
+    assert!(refused(&|s| s.port = "dxlag-other".into()).await.contains("dxlag-other"));
+    assert!(refused(&|s| s.md5 = Some("a\"; }".into())).await.contains("MD5"));
+    assert!(refused(&|s| s.vlan = 4_095).await.contains("4095"));
+    assert!(refused(&|s| s.site = "google".into()).await.contains("google"));
+    assert!(refused(&|s| s.local_asn = 0).await.contains('0'));
+    let doubled = network.configure("aws", vec![a.clone(), a.clone()]).await.unwrap_err();
+    assert!(matches!(doubled, NetworkError::InvalidSession { .. }));
+    assert!(matches!(network.configure("azure", vec![]).await.unwrap_err(), NetworkError::UnknownSite { .. }));
+    assert!(matches!(network.link_up("aws", "x").await.unwrap_err(), NetworkError::UnknownPort { .. }));
+    assert!(network.status("aws").await?.is_empty());
+    Ok(())
+}
