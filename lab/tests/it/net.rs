@@ -12,7 +12,7 @@ use std::time::Duration;
 use tieline_lab::cell::{self, Inside, LabSpec, SpawnOptions};
 use tieline_lab::clouds::network::{Bfd, BfdState, BgpState, Network, NetworkError, Session, SessionStatus};
 use tieline_lab::net::wire::{Cut, WireChange};
-use tieline_lab::net::{LabNetwork, NetSpec, VlanWay};
+use tieline_lab::net::{ChannelSpec, LabNetwork, NetSpec, VlanWay};
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -84,7 +84,7 @@ async fn in_a_lab(scenario: &str, network: NetSpec, user_namespace: Option<bool>
     assert!(ended, "the scenario ended with {code:?}\n{}", logs(dir.path()));
 }
 
-fn logs(dir: &Path) -> String {
+pub(crate) fn logs(dir: &Path) -> String {
     ["lab.log", "a-router/bird.log", "b-router/bird.log"]
         .iter()
         .map(|file| format!("--- {file}\n{}", std::fs::read_to_string(dir.join(file)).unwrap_or_default()))
@@ -93,48 +93,55 @@ fn logs(dir: &Path) -> String {
 
 #[tokio::test]
 async fn a_session_over_a_tagged_wire_comes_up_carries_and_goes_down_with_the_wire() {
-    in_a_lab("established", NetSpec::default(), None).await;
+    in_a_lab("established", channels(2), None).await;
 }
 
 #[tokio::test]
 async fn the_same_without_bpf() {
-    in_a_lab("established", NetSpec { vlan: Some(VlanWay::Relay), ..NetSpec::default() }, None).await;
+    in_a_lab("established", NetSpec { vlan: Some(VlanWay::Relay), ..channels(2) }, None).await;
 }
 
 #[tokio::test]
 async fn the_same_in_a_user_namespace() {
-    in_a_lab("established", NetSpec::default(), Some(true)).await;
+    in_a_lab("established", channels(2), Some(true)).await;
 }
 
 #[tokio::test]
 async fn a_wrong_key_tag_address_or_number_keeps_the_session_down() {
-    in_a_lab("wrong", NetSpec::default(), None).await;
+    in_a_lab("wrong", channels(7), None).await;
 }
 
 #[tokio::test]
 async fn two_channels_share_the_flows() {
-    in_a_lab("ecmp", NetSpec::default(), None).await;
+    in_a_lab("ecmp", channels(2), None).await;
 }
 
 #[tokio::test]
 async fn hosts_reach_each_other_through_their_gateways() {
-    in_a_lab("hosts", NetSpec::default(), None).await;
+    in_a_lab("hosts", channels(2), None).await;
 }
 
 #[tokio::test]
 async fn sessions_that_no_router_could_run_are_refused_whole() {
-    in_a_lab("refused", NetSpec::default(), None).await;
+    in_a_lab("refused", channels(2), None).await;
+}
+
+/// A network of so many channels.
+fn channels(count: usize) -> NetSpec {
+    let one = NetSpec::default().channels.remove(0);
+    let channel = |i| ChannelSpec { a_port: format!("dxlag-{i}"), b_port: format!("interconnect-{i}"), ..one.clone() };
+    NetSpec { channels: (0..count).map(channel).collect(), ..NetSpec::default() }
 }
 
 /// Both ends of one session over a channel.
 fn pair(channel: usize) -> (Session, Session) {
     let subnet = 10 + channel as u8;
     let [a_ip, b_ip] = [1, 2].map(|host| Ipv4Addr::new(169, 254, subnet, host));
-    let spec = NetSpec::default();
+    let ports = channels(channel + 1).channels.remove(channel);
     let a = Session {
         id: format!("dxvif-{channel}"),
         site: "aws".into(),
-        port: spec.channels[channel].a_port.clone(),
+        port: ports.a_port,
         vlan: 100 + channel as u16,
         mtu: 1500,
         local_ip: a_ip,
@@ -151,7 +158,7 @@ fn pair(channel: usize) -> (Session, Session) {
     let b = Session {
         id: format!("router/peer-{channel}"),
         site: "google".into(),
-        port: spec.channels[channel].b_port.clone(),
+        port: ports.b_port,
         local_ip: b_ip,
         peer_ip: a_ip,
         local_asn: 16_550,
@@ -281,7 +288,7 @@ async fn established(inside: Inside) -> Outcome {
         until("dark", async || network.link_up(site, port).await, |up| !up).await?;
         until("down without light", async || network.status(site).await, down).await?;
     }
-    assert!(network.link_up("aws", &NetSpec::default().channels[1].a_port).await?);
+    assert!(network.link_up("aws", &pair(1).0.port).await?);
     network.change_wire("ch0", &carrier(true))?;
     both_up(network).await?;
     assert!(echoes(&from, &at, 10), "the gateways reach each other again");
@@ -300,32 +307,46 @@ async fn established(inside: Inside) -> Outcome {
 
 async fn wrong(inside: Inside) -> Outcome {
     let network = &inside.network;
-    let (a, b) = pair(0);
-    network.configure("aws", vec![a.clone()]).await?;
-    let faults: [(&str, Session); 6] = [
-        ("MD5 key", Session { md5: Some("3f9c0b".into()), ..b.clone() }),
-        ("no MD5 key", Session { md5: None, ..b.clone() }),
-        ("VLAN", Session { vlan: b.vlan + 1, ..b.clone() }),
-        ("address", Session { local_ip: Ipv4Addr::new(169, 254, 10, 3), ..b.clone() }),
-        ("own number", Session { local_asn: 16_551, ..b.clone() }),
-        ("neighbour's number", Session { peer_asn: 64_513, ..b.clone() }),
+    let faults: [(&str, fn(&mut Session)); 6] = [
+        ("MD5 key", |s| s.md5 = Some("3f9c0b".into())),
+        ("missing MD5 key", |s| s.md5 = None),
+        ("VLAN", |s| s.vlan += 100),
+        ("address", |s| s.local_ip = Ipv4Addr::from_bits(s.local_ip.to_bits() + 1)),
+        ("own number", |s| s.local_asn += 1),
+        ("neighbour's number", |s| s.peer_asn += 1),
     ];
-    for (what, fault) in faults {
-        network.configure("google", vec![b.clone()]).await?;
-        both_up(network).await?;
-        network.configure("google", vec![fault]).await?;
-        let established = |s: &BTreeMap<String, SessionStatus>| s.values().any(|s| s.bgp == BgpState::Established);
-        until("down", async || network.status("google").await, |s| !established(s)).await?;
-        until("down", async || network.status("aws").await, |s| !established(s)).await?;
-        // Longer than either side waits between attempts.
-        let mut watch = tokio::time::interval(Duration::from_millis(50));
-        for _ in 0..60 {
-            watch.tick().await;
-            assert!(!established(&network.status("google").await?), "established with a wrong {what}");
-        }
-        assert!(!established(&network.status("aws").await?), "established with a wrong {what}");
+    // Every fault on a channel of its own, and one channel more that stays right.
+    let (on_a, right): (Vec<_>, Vec<_>) = (0..=faults.len()).map(pair).unzip();
+    let mut faulty = right.clone();
+    for (session, (_, spoil)) in faulty.iter_mut().zip(faults) {
+        spoil(session);
     }
-    network.configure("google", vec![b]).await?;
+    network.configure("aws", on_a.clone()).await?;
+    network.configure("google", right.clone()).await?;
+    both_up(network).await?;
+    let established = |statuses: &BTreeMap<String, SessionStatus>, sessions: &[Session]| -> Vec<usize> {
+        let up = |id: &String| statuses.get(id).is_some_and(|s| s.bgp == BgpState::Established);
+        (0..sessions.len()).filter(|i| up(&sessions[*i].id)).collect()
+    };
+    network.configure("google", faulty.clone()).await?;
+    let only = [faults.len()];
+    for (site, sessions) in [("google", &faulty), ("aws", &on_a)] {
+        until("down", async || network.status(site).await, |s| established(s, sessions) == only).await?;
+    }
+    // Longer than either side waits between attempts.
+    let mut watch = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..80 {
+        watch.tick().await;
+        for (site, sessions) in [("google", &faulty), ("aws", &on_a)] {
+            let up = established(&network.status(site).await?, sessions);
+            let wrong: Vec<_> = up.iter().filter_map(|i| faults.get(*i)).map(|(what, _)| what).collect();
+            assert!(wrong.is_empty(), "{site} is established in spite of {wrong:?}");
+            assert_eq!(up, only, "the right session is not disturbed");
+        }
+    }
+    let errors = network.status("aws").await?;
+    assert!(errors[&on_a[4].id].last_error.as_deref().is_some_and(|e| e.contains("Bad peer AS")), "{errors:?}");
+    network.configure("google", right).await?;
     both_up(network).await
 }
 
