@@ -171,7 +171,7 @@ impl LabNetwork {
         match self.spec.end(site) {
             Some(End::A) => Ok(a),
             Some(End::B) => Ok(b),
-            None => Err(NetworkError::UnknownSite { site: site.to_owned() }),
+            None => Err(NetworkError::UnknownSite(site.to_owned())),
         }
     }
 }

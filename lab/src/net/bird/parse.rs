@@ -3,14 +3,14 @@
 //! The tables are made for people: unknown lines are passed over, and a line that is cut short yields nothing rather
 //! than something wrong. Times are ISO 8601 in UTC, as the configuration and the daemon's environment say.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::clouds::network::{BfdState, BgpState};
+use tieline_openapi::v1::{BfdState, BgpState};
 
 use super::control::Reply;
 
@@ -135,22 +135,58 @@ fn bfd_line(line: &str) -> Option<BfdLine> {
     Some(BfdLine { neighbour, interface, state })
 }
 
-/// Reads the prefixes of `show route …`, sorted and each once.
+/// One route of `show route … all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub prefix: Ipv4Net,
+    /// The autonomous systems of its path, the neighbour first; those of a set stand in their order.
+    pub as_path: Vec<u32>,
+    /// `BGP.next_hop`.
+    pub next_hop: Option<Ipv4Addr>,
+}
+
+/// Reads `show route …` with or without `all`: sorted by prefix, each prefix once, the best route of it.
 #[must_use]
-pub fn parse_routes(reply: &Reply) -> Vec<Ipv4Net> {
-    let lines = reply.lines.iter().filter(|(code, _)| *code == 1007);
-    let mut prefixes: Vec<Ipv4Net> = lines
-        .filter_map(|(_, line)| {
-            let mut words = line.split_whitespace();
-            let prefix = words.next()?.parse().ok()?;
-            // A route's line goes on with its type and `[protocol time]`; other lines that begin with a word do not.
-            words.next()?;
-            words.next()?.starts_with('[').then_some(prefix)
-        })
-        .collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    prefixes
+pub fn parse_routes(reply: &Reply) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    let mut headed = false;
+    for (code, text) in &reply.lines {
+        match (code, routes.last_mut()) {
+            (1007, _) if !text.starts_with(['\t', ' ']) => {
+                let prefix = route_head(text);
+                headed = prefix.is_some();
+                routes.extend(prefix.map(|prefix| Route { prefix, as_path: Vec::new(), next_hop: None }));
+            }
+            // A second route of the same network: its line begins with spaces in the network's place.
+            (1007, _) if text.contains('[') => headed = false,
+            (1012, Some(route)) if headed => attribute(route, text),
+            _ => {}
+        }
+    }
+    routes.sort_by_key(|route| route.prefix);
+    routes.dedup_by_key(|route| route.prefix);
+    routes
+}
+
+/// `10.1.0.0/16          unicast [peer1 2026-11-21 23:30:27.598] * (100) [AS16550i]`
+fn route_head(line: &str) -> Option<Ipv4Net> {
+    let mut words = line.split_whitespace();
+    let prefix = words.next()?.parse().ok()?;
+    let _kind = words.next()?;
+    words.next()?.starts_with('[').then_some(prefix)
+}
+
+fn attribute(route: &mut Route, line: &str) {
+    let Some((key, value)) = line.split_once(':') else { return };
+    match key.trim() {
+        "BGP.as_path" => {
+            let numbers = value.split(|c: char| !c.is_ascii_digit());
+            route.as_path = numbers.filter_map(|number| number.parse().ok()).collect();
+        }
+        "BGP.next_hop" => route.next_hop = value.split_whitespace().next().and_then(|address| address.parse().ok()),
+        _ => {}
+    }
 }
 
 fn timestamp(date: &str, time: &str) -> Option<Timestamp> {
