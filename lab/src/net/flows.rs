@@ -125,7 +125,12 @@ impl Tally {
 /// # Errors
 /// Where the clock cannot be read. A kernel that refuses a datagram is counted, not an error: that is what an outage
 /// looks like to a host.
-pub async fn udp_send(socket: &UdpSocket, to: SocketAddr, flow: UdpFlow, stop: CancellationToken) -> io::Result<UdpSent> {
+pub async fn udp_send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    flow: UdpFlow,
+    stop: CancellationToken,
+) -> io::Result<UdpSent> {
     let mut report = UdpSent::default();
     let mut datagram = vec![0; usize::from(flow.payload_bytes).max(FIELDS)];
     datagram[..4].copy_from_slice(&MAGIC);
@@ -303,11 +308,7 @@ pub async fn tcp_check(
 }
 
 /// Sends the known flow at a rate, in as many parts a second as it takes for parts to be small.
-async fn tcp_send(
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    rate_bps: u64,
-    stop: CancellationToken,
-) -> io::Result<()> {
+async fn tcp_send(mut to: tokio::net::tcp::OwnedWriteHalf, rate_bps: u64, stop: CancellationToken) -> io::Result<()> {
     let part = usize::try_from(rate_bps / 8 / 200).unwrap_or(BLOCK).clamp(1, BLOCK);
     let parts_per_second = (rate_bps / 8).div_ceil(part as u64).max(1);
     let mut pace = tokio::time::interval(Duration::from_nanos(1_000_000_000 / parts_per_second));

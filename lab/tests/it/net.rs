@@ -4,16 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tieline_lab::cell::{self, Inside, LabSpec, SpawnOptions};
 use tieline_lab::clouds::network::{Bfd, LearnedRoute, Network, NetworkError, Session, SessionStatus};
+use tieline_lab::net::flows::{self, UdpFlow};
 use tieline_lab::net::wire::{Cut, WireChange};
 use tieline_lab::net::{LabNetwork, NetSpec, VlanWay};
 use tieline_openapi::v1::{BfdState, BgpState};
+use tokio_util::sync::CancellationToken;
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -379,6 +381,7 @@ async fn hosts(inside: Inside) -> Outcome {
     let from = socket(network, "a-host", (Ipv4Addr::new(10, 0, 1, 10), 0));
     let at = socket(network, "b-host", (Ipv4Addr::new(10, 1, 1, 10), 4_000));
     assert!(echoes(&from, &at, 10), "hosts reach each other over the channel");
+    flows_arrive_whole(network).await?;
     // The gateways reach each other over the internet by their own addresses only, 8 ms each way.
     let from = socket(network, "a-gw", (Ipv4Addr::new(203, 0, 113, 10), 0));
     let at = socket(network, "b-gw", (Ipv4Addr::new(198, 51, 100, 10), 4_000));
@@ -386,6 +389,56 @@ async fn hosts(inside: Inside) -> Outcome {
     assert!(network.wires()["internet"].a_to_b.bytes > 1_400);
     network.change_wire("internet", &WireChange { cut: Some(Cut::Both), ..WireChange::default() })?;
     assert!(!echoes(&from, &at, 1), "the internet is cut");
+    Ok(())
+}
+
+/// A numbered flow and a bulk connection between the hosts: nothing lost, nothing changed, long segments passed whole.
+async fn flows_arrive_whole(network: &LabNetwork) -> Outcome {
+    let (a_host, b_host) = (&network.namespaces()["a-host"], &network.namespaces()["b-host"]);
+    let (a, b) = (Ipv4Addr::new(10, 0, 1, 10), Ipv4Addr::new(10, 1, 1, 10));
+    let plain = |socket: UdpSocket| {
+        socket.set_nonblocking(true)?;
+        tokio::net::UdpSocket::from_std(socket)
+    };
+    let (from, to) = (plain(socket(network, "a-host", (a, 0)))?, plain(socket(network, "b-host", (b, 0)))?);
+    let address = to.local_addr()?;
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+    let mut seen = 0;
+    let received = flows::udp_receive(&to, Duration::from_millis(100), end.clone(), |report| {
+        if report.received >= 500 {
+            stop.cancel();
+            if report.received == seen {
+                end.cancel();
+            }
+        }
+        seen = report.received;
+    });
+    let sent = flows::udp_send(&from, address, UdpFlow::default(), stop.clone());
+    let (sent, received) = tokio::time::timeout(PATIENCE, futures::future::try_join(sent, received)).await??;
+    assert_eq!((received.lost, received.reordered, received.received), (0, 0, sent.sent), "{received:?}");
+    assert!(received.least_delay_us >= 3_000, "the channel's own delay: {received:?}");
+
+    let before = network.wires()["ch1"].a_to_b.clone();
+    let listener = b_host.run(|| TcpListener::bind((b, 0)))??;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let echo = tokio::spawn(flows::tcp_echo(tokio::net::TcpListener::from_std(listener)?, stop.clone()));
+    let stream = a_host.run(|| TcpStream::connect(address))??;
+    stream.set_nonblocking(true)?;
+    let enough = stop.clone();
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let checked = flows::tcp_check(stream, 400_000_000, Duration::from_millis(20), stop, |report| {
+        if report.echoed_bytes > 4 << 20 {
+            enough.cancel();
+        }
+    });
+    let checked = tokio::time::timeout(PATIENCE, checked).await??;
+    assert!(checked.echoed_bytes > 4 << 20);
+    echo.await??;
+    let after = &network.wires()["ch1"].a_to_b;
+    let average = (after.bytes - before.bytes) / (after.frames - before.frames);
+    assert!(average > 1_600, "segments longer than the MTU pass whole: {average} bytes a frame");
     Ok(())
 }
 
