@@ -105,6 +105,17 @@ async fn the_same_without_bpf() {
 }
 
 #[tokio::test]
+async fn the_same_with_bpf() {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let version: Vec<u32> = release.split(['.', '-']).map_while(|part| part.parse().ok()).take(2).collect();
+    if version < vec![6, 6] || !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root and tcx (Linux 6.6), this is {release}");
+        return;
+    }
+    in_a_lab("established", NetSpec { vlan: Some(VlanWay::Bpf), ..NetSpec::default() }, None).await;
+}
+
+#[tokio::test]
 async fn the_same_in_a_user_namespace() {
     in_a_lab("established", NetSpec::default(), Some(true)).await;
 }
@@ -299,9 +310,12 @@ async fn established(inside: Inside) -> Outcome {
     Ok(())
 }
 
+/// What is wrong, and how it is made so.
+type Fault = (&'static str, fn(&mut Session));
+
 async fn wrong(inside: Inside) -> Outcome {
     let network = &inside.network;
-    let faults: [(&str, fn(&mut Session)); 6] = [
+    let faults: [Fault; 6] = [
         ("MD5 key", |s| s.md5 = Some("3f9c0b".into())),
         ("missing MD5 key", |s| s.md5 = None),
         ("VLAN", |s| s.vlan += 100),
@@ -438,7 +452,9 @@ async fn flows_arrive_whole(network: &LabNetwork) -> Outcome {
     echo.await??;
     let after = &network.wires()["ch1"].a_to_b;
     let average = (after.bytes - before.bytes) / (after.frames - before.frames);
-    assert!(average > 1_600, "segments longer than the MTU pass whole: {average} bytes a frame");
+    // Only the relayed interface has no offloads.
+    let whole = network.vlan_way().await != Some(VlanWay::Relay);
+    assert!(average > 1_600 || !whole, "segments longer than the MTU pass whole: {average} bytes a frame");
     Ok(())
 }
 
