@@ -221,8 +221,7 @@ impl Sim {
             stepped_ms: Arc::clone(&self.store_stepped_ms),
             set_ms: Arc::clone(&self.store_set_ms),
         };
-        let clock =
-            SimClock { sched: Arc::clone(&self.sched), replica, stepped_ms: Arc::clone(&stepped_ms) };
+        let clock = SimClock { sched: Arc::clone(&self.sched), replica, stepped_ms: Arc::clone(&stepped_ms) };
         let engine = Engine::new(EngineParts {
             store: Arc::new(store),
             clouds: Arc::new(clouds),
