@@ -41,9 +41,6 @@ pub(crate) enum Command {
     /// The first process of a lab's own namespaces.
     #[command(hide = true)]
     LabInit(LabInit),
-    /// A measured flow between two hosts of a lab.
-    #[command(hide = true, subcommand)]
-    LabFlow(LabFlow),
 }
 
 /// Flags of `tieline serve`.
@@ -56,7 +53,13 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIELINE_LISTEN", default_value = "127.0.0.1:7080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// `sqlite://PATH` or `postgres://...`.
-    #[arg(long, env = "TIELINE_DATABASE", default_value = "sqlite://tieline.db", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "TIELINE_DATABASE",
+        default_value = "sqlite://tieline.db",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub database: String,
     /// The first admin token is written here at the first start, readable by its owner only.
     #[arg(long, env = "TIELINE_FIRST_TOKEN_FILE", default_value = "tieline.token", value_name = "FILE")]
@@ -328,44 +331,4 @@ pub(crate) struct LabInit {
     /// Where the lab is kept.
     #[arg(long)]
     pub dir: PathBuf,
-}
-
-/// A measured flow; each end prints JSON lines.
-#[derive(Debug, Subcommand)]
-pub(crate) enum LabFlow {
-    /// Send numbered datagrams.
-    UdpSend {
-        /// To whom.
-        to: SocketAddr,
-        /// Datagrams a second.
-        #[arg(long, default_value_t = 1_000)]
-        pps: u32,
-        /// For how long, in milliseconds.
-        #[arg(long)]
-        duration_ms: u64,
-    },
-    /// Receive them, and report loss, reordering and the longest gap.
-    UdpReceive {
-        /// On which address.
-        on: SocketAddr,
-        /// For how long, in milliseconds.
-        #[arg(long)]
-        duration_ms: u64,
-    },
-    /// Send a checked stream.
-    TcpSend {
-        /// To whom.
-        to: SocketAddr,
-        /// For how long, in milliseconds.
-        #[arg(long)]
-        duration_ms: u64,
-    },
-    /// Receive it, and report integrity and the longest stall.
-    TcpReceive {
-        /// On which address.
-        on: SocketAddr,
-        /// For how long, in milliseconds.
-        #[arg(long)]
-        duration_ms: u64,
-    },
 }

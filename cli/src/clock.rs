@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 /// Now.
-#[expect(clippy::disallowed_methods, reason = "the command line measures how long things take for the person who waits")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line measures how long things take for the person who waits"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

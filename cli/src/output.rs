@@ -12,7 +12,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 /// An aligned table without lines: pleasant to read, and to `awk`.
 pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
     table
 }
 

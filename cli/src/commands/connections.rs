@@ -10,8 +10,8 @@ use tieline_openapi::{
     ids::OperationId,
     units::BandwidthMbps,
     v1::{
-        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Redundancy, Routing,
-        StageState, Wanted,
+        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Redundancy,
+        Routing, StageState, Wanted,
     },
 };
 
@@ -132,7 +132,9 @@ async fn finish(
             Err(Failure::new(Exit::Conflict, format!("operation {operation} was superseded by a newer change")).into())
         }
         OperationState::Running | OperationState::Waiting | OperationState::ActionRequired | OperationState::Failed => {
-            let why = ended.problem.map_or_else(|| "no reason was given".to_owned(), |p| format!("{} {}", p.detail, p.remediation));
+            let why = ended
+                .problem
+                .map_or_else(|| "no reason was given".to_owned(), |p| format!("{} {}", p.detail, p.remediation));
             Err(Failure::new(Exit::Provider, format!("operation {operation} did not succeed: {why}")).into())
         }
     }
@@ -213,7 +215,9 @@ fn end(text: &str, flag: &str) -> anyhow::Result<ConnectionEnd> {
     let (attach_point, prefixes) = text
         .split_once('=')
         .ok_or_else(|| usage(flag, &format!("`{text}` is not of the form ATTACH_POINT=PREFIX[,PREFIX...]")))?;
-    let prefix = |p: &str| p.trim().parse::<IpNet>().map_err(|_| usage(flag, &format!("`{p}` is no prefix such as 10.0.0.0/16")));
+    let prefix = |p: &str| {
+        p.trim().parse::<IpNet>().map_err(|_| usage(flag, &format!("`{p}` is no prefix such as 10.0.0.0/16")))
+    };
     Ok(ConnectionEnd {
         attach_point_id: attach_point.parse().map_err(|error| usage(flag, &error))?,
         advertised_prefixes: prefixes.split(',').map(prefix).collect::<Result<_, _>>()?,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tieline_lab::{
     assembly::{self, LabFacts, LabParameters},
     cell::{self, Place, SpawnOptions, control::Client},
-    net::WireChange,
+    net::wire::{Cut, WireChange},
 };
 
 use crate::{
@@ -42,7 +42,7 @@ pub(crate) async fn run(lab: Lab) -> anyhow::Result<ExitCode> {
         }
         Lab::Wire { dir, wire, cut, mend, delay_us, loss_ppm } => {
             let change = WireChange {
-                cut: if cut { Some(true) } else { mend.then_some(false) },
+                cut: if cut { Some(Cut::Both) } else { mend.then_some(Cut::None) },
                 delay_us: delay_us.map(u64::from),
                 loss_ppm,
                 ..WireChange::default()
@@ -58,7 +58,7 @@ pub(crate) async fn run(lab: Lab) -> anyhow::Result<ExitCode> {
 pub(crate) async fn up(dir: &Path, parameters: &LabParameters) -> anyhow::Result<LabFacts> {
     let missing = cell::preflight();
     if !missing.is_empty() {
-        let lines: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        let lines: Vec<_> = missing.iter().map(|m| format!("{} is missing: {}", m.what, m.remedy)).collect();
         return Err(Failure::new(Exit::Failure, format!("this machine cannot run a lab: {}", lines.join("; "))).into());
     }
     let arguments = ["lab-init".into(), "--dir".into(), std::path::absolute(dir)?.into()].to_vec();
@@ -85,10 +85,17 @@ async fn status(dir: &Path, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(&status);
     }
-    anstream::println!("hosts    {}", status.hosts.join(" "));
-    for wire in &status.wires {
-        let state = if wire.cut { "cut" } else { "whole" };
-        anstream::println!("wire     {:<10} {state}, {} µs one way", wire.name, wire.impairment.delay_us);
+    anstream::println!("hosts    {}", status.namespaces.join(" "));
+    for (name, wire) in &status.wires {
+        let state = if wire.cut == Cut::None { "whole" } else { "cut" };
+        let lost = wire.a_to_b.lost + wire.b_to_a.lost;
+        anstream::println!("wire     {name:<10} {state}, {} µs one way, {lost} frames lost", wire.wire.delay_us);
+    }
+    for (site, sessions) in &status.sites {
+        for (id, session) in sessions {
+            let (bgp, bfd) = (output::word(&session.bgp), output::word(&session.bfd));
+            anstream::println!("router   {site:<10} {id}: BGP {bgp}, BFD {bfd}, {} routes in", session.routes_in);
+        }
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! One file a command.
 
 pub(crate) mod connections;
-pub(crate) mod flow;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod plan;
@@ -51,14 +50,18 @@ pub(crate) async fn find(client: &Client, id_or_name: &str) -> anyhow::Result<Co
     }
     let query = ConnectionQuery { name: Some(id_or_name.to_owned()), ..ConnectionQuery::default() };
     let found = client.connections(&query).await?.connections.into_iter().next();
-    let none = || Failure::new(Exit::Failure, format!("there is no connection `{id_or_name}`: see `tieline connections list`"));
+    let none = || {
+        Failure::new(Exit::Failure, format!("there is no connection `{id_or_name}`: see `tieline connections list`"))
+    };
     found.ok_or_else(|| none().into())
 }
 
 /// Turns a time-out of an operation into a line that names it.
 pub(crate) fn explain_timeout(error: ClientError) -> anyhow::Error {
     if let ClientError::Timeout { operation } = error {
-        let line = format!("operation {operation} has not ended yet; it goes on: look at it with GET /v1/operations/{operation}");
+        let line = format!(
+            "operation {operation} has not ended yet; it goes on: look at it with GET /v1/operations/{operation}"
+        );
         return Failure::new(Exit::Timeout, line).into();
     }
     error.into()

@@ -32,7 +32,8 @@ fn or_dash(value: Option<impl ToString>) -> String {
 }
 
 fn bgp(connection: &Connection) -> comfy_table::Table {
-    let mut table = output::table(&["CHANNEL", "BGP", "BFD", "END", "VLAN", "ADDRESS", "PEER", "AS", "RESOURCE", "STATE"]);
+    let mut table =
+        output::table(&["CHANNEL", "BGP", "BFD", "END", "VLAN", "ADDRESS", "PEER", "AS", "RESOURCE", "STATE"]);
     for channel in connection.placements.iter().flat_map(|p| &p.channels) {
         for (end, side) in [("a", &channel.a), ("b", &channel.b)] {
             let (resource, state) = side
@@ -85,12 +86,7 @@ fn why(connection: &Connection) -> comfy_table::Table {
     let mut table = output::table(&["CHANNEL", "FIELD", "RULE", "SOURCE"]);
     for channel in connection.placements.iter().flat_map(|p| &p.channels) {
         for why in &channel.why {
-            table.add_row([
-                channel.channel_id.to_string(),
-                why.pointer.clone(),
-                why.rule.clone(),
-                why.source.clone(),
-            ]);
+            table.add_row([channel.channel_id.to_string(), why.pointer.clone(), why.rule.clone(), why.source.clone()]);
         }
     }
     table

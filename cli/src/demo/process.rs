@@ -49,7 +49,9 @@ impl Process {
             }
             Ok(Ok(None)) => bail!("{} ended before it was ready; its log: {}", self.name, self.log.display()),
             Ok(Err(error)) => Err(error).context(self.name.clone()),
-            Err(_) => bail!("{} was not ready within {} s; its log: {}", self.name, PATIENCE.as_secs(), self.log.display()),
+            Err(_) => {
+                bail!("{} was not ready within {} s; its log: {}", self.name, PATIENCE.as_secs(), self.log.display())
+            }
         }
     }
 

@@ -60,6 +60,15 @@ impl Timeline {
         }
     }
 
+    /// A command to try.
+    pub(crate) fn command(&self, line: &str) {
+        if self.json {
+            self.say(Mood::Plain, "try", line);
+        } else {
+            anstream::println!("  {line}");
+        }
+    }
+
     /// One moment.
     pub(crate) fn say(&self, mood: Mood, what: &str, detail: &str) {
         if self.json {

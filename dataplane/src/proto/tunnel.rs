@@ -220,8 +220,7 @@ impl Lane {
             if now.saturating_duration_since(since) >= RENEW {
                 self.without_session_since = Some(now);
                 self.endpoint = self.configured;
-                self.tunn =
-                    Tunn::new(self.private.clone(), self.peer, None, Some(KEEPALIVE_S), self.index, None);
+                self.tunn = Tunn::new(self.private.clone(), self.peer, None, Some(KEEPALIVE_S), self.index, None);
             }
             if now >= self.knock_at {
                 self.knock_at = now + KNOCK;
@@ -319,7 +318,7 @@ mod tests {
     fn sent(output: Output<'_>) -> Vec<u8> {
         match output {
             Output::Send(datagram) => datagram.to_vec(),
-            other => panic!("nothing to send: {other:?}"),
+            other @ (Output::Nothing | Output::Packet(_)) => panic!("nothing to send: {other:?}"),
         }
     }
 
@@ -340,7 +339,10 @@ mod tests {
         let initiation = sent(a.tick(now, &mut x));
         assert_eq!(addressed(&initiation), Some(Addressed::Initiation));
         let (private, public) = (StaticSecret::from([2; 32]), PublicKey::from(&StaticSecret::from([2; 32])));
-        assert_eq!(initiator(&private, &public, &initiation), Some(*PublicKey::from(&StaticSecret::from([1; 32])).as_bytes()));
+        assert_eq!(
+            initiator(&private, &public, &initiation),
+            Some(*PublicKey::from(&StaticSecret::from([1; 32])).as_bytes())
+        );
         let response = sent(b.decapsulate(from(1), &initiation, &mut y));
         assert_eq!(addressed(&response), Some(Addressed::Index(7)));
         assert_eq!(b.endpoint(), from(1), "the responder follows the address that it was authentically called from");
@@ -352,7 +354,7 @@ mod tests {
         assert_eq!(datagram.len(), packet.len() + OVERHEAD);
         match b.decapsulate(from(1), &datagram, &mut y) {
             Output::Packet(inner) => assert_eq!(inner, &packet[..]),
-            other => panic!("{other:?}"),
+            other @ (Output::Nothing | Output::Send(_)) => panic!("{other:?}"),
         }
         assert!(matches!(b.decapsulate(from(3), &datagram, &mut y), Output::Nothing));
         assert_eq!(b.counters.drops.replayed, 1);

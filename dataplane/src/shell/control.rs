@@ -101,7 +101,11 @@ impl Api {
         Ok(Self { client, base: url.trim_end_matches('/').to_owned() })
     }
 
-    async fn send(&self, what: &'static str, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ControlError> {
+    async fn send(
+        &self,
+        what: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ControlError> {
         let answer =
             request.send().await.map_err(|source| ControlError::Unreachable { url: self.base.clone(), source })?;
         let status = answer.status();
@@ -110,7 +114,11 @@ impl Api {
         }
         let problem = answer.json::<serde_json::Value>().await.unwrap_or_default();
         let said = |field: &str| problem.get(field).and_then(|text| text.as_str()).map(str::to_owned);
-        Err(ControlError::Refused { what, status, detail: said("detail").or_else(|| said("title")).unwrap_or_default() })
+        Err(ControlError::Refused {
+            what,
+            status,
+            detail: said("detail").or_else(|| said("title")).unwrap_or_default(),
+        })
     }
 
     /// `POST /v1/gateways:join`.
@@ -166,12 +174,8 @@ impl Api {
     /// When the API does not answer or refuses.
     pub async fn observe(&self, credential: &Credential, observations: &Observations) -> Result<(), ControlError> {
         let url = format!("{}/v1/gateways/{}/observations", self.base, credential.gateway_id);
-        let request = self
-            .client
-            .post(url)
-            .bearer_auth(credential.secret.expose_secret())
-            .json(observations)
-            .timeout(SILENCE);
+        let request =
+            self.client.post(url).bearer_auth(credential.secret.expose_secret()).json(observations).timeout(SILENCE);
         self.send("take observations", request).await.map(drop)
     }
 }

@@ -68,7 +68,10 @@ pub fn forwarded(guards: &[Guard]) -> Result<Forwarded, FirewallError> {
     let answer = nft(&["-j", "list", "counters", "table", "inet", "tieline"], "")?;
     let counters = parse(&answer).map_err(FirewallError::Answer)?;
     let bytes = |way: &str, id: ConnectionId| counters.get(&counter(way, id)).copied().unwrap_or(0);
-    Ok(guards.iter().map(|guard| (guard.connection, (bytes("out", guard.connection), bytes("in", guard.connection)))).collect())
+    Ok(guards
+        .iter()
+        .map(|guard| (guard.connection, (bytes("out", guard.connection), bytes("in", guard.connection))))
+        .collect())
 }
 
 fn counter(way: &str, connection: ConnectionId) -> String {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -18,15 +18,15 @@ use super::{
     heartbeat::Heartbeat,
     lanes::Lanes,
     netns::{NetNs, NetNsError},
-    routes::{self, RouteError, Routes},
+    routes::{self, Interface, RouteError, Routes},
     sockets,
     status::{Report, Status},
     tun::{Tun, TunError},
 };
-use crate::proto::path::Hold;
+use crate::proto::{path::Hold, probe::PROBE_PORT};
 
 /// Packets that the TUN device queues for us: a burst of a fast sender, not a standing queue.
-const TUN_QUEUE: u32 = 2_000;
+pub(super) const TUN_QUEUE: u32 = 2_000;
 /// MTU of the TUN device until a configuration says more.
 pub(super) const FIRST_MTU: u16 = 1_280;
 /// Between two readings of the packet filter's counters.
@@ -114,7 +114,10 @@ impl Dataplane {
     ///
     /// # Errors
     /// When the namespace, the TUN device, a socket or a route is refused.
-    pub fn start(options: DataplaneOptions, reports: tokio::sync::mpsc::Sender<Report>) -> Result<Self, DataplaneError> {
+    pub fn start(
+        options: DataplaneOptions,
+        reports: tokio::sync::mpsc::Sender<Report>,
+    ) -> Result<Self, DataplaneError> {
         let thread = |name| move |source| DataplaneError::Thread { name, source };
         let (ready, started) = mpsc::sync_channel(1);
         let (commands, orders) = mpsc::channel();
@@ -123,17 +126,12 @@ impl Dataplane {
         let netns = options.netns.clone();
         let counts = Arc::clone(&counted);
         let heartbeat = netns
-            .spawn("tl-heartbeat", move || {
-                match set_up(&options) {
-                    Ok((lanes, routes, private, wan, tun)) => {
-                        let _ = ready.send(Ok((Arc::clone(&lanes), private.name.clone())));
-                        match Heartbeat::new(options, lanes, routes, private, wan, tun, guards, counts, reports) {
-                            Ok(heartbeat) => heartbeat.run(&orders),
-                            Err(error) => tracing::error!(%error, "the heartbeat cannot start"),
-                        }
-                    }
-                    Err(error) => drop(ready.send(Err(error))),
+            .spawn("tl-heartbeat", move || match set_up(&options) {
+                Ok(ground) => {
+                    let _ = ready.send(Ok((Arc::clone(&ground.lanes), ground.private.name.clone())));
+                    Heartbeat::new(options, ground, guards, counts, reports).run(&orders);
                 }
+                Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(thread("heartbeat"))?;
         let (lanes, private) = started.recv().map_err(|_| DataplaneError::Thread {
@@ -195,20 +193,43 @@ impl Drop for Dataplane {
     }
 }
 
-type Ground = (Arc<Lanes>, Routes, routes::Interface, Option<routes::Interface>, routes::Interface);
+/// What the heartbeat stands on.
+pub(super) struct Ground {
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) routes: Routes,
+    /// The interface of the private address.
+    pub(super) private: Interface,
+    /// The interface of the endpoint's address; `None`: that is a NAT's.
+    pub(super) wan: Option<Interface>,
+    pub(super) tun: Interface,
+    /// Answers probes of the private bundle.
+    pub(super) reflector: UdpSocket,
+}
 
+/// Makes the ground in this thread's namespace, or leaves nothing behind.
 fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
     let mut routes = Routes::open()?;
+    match stand_on(options, &mut routes) {
+        Ok((lanes, private, wan, tun, reflector)) => Ok(Ground { lanes, routes, private, wan, tun, reflector }),
+        Err(error) => {
+            if let Err(error) = routes.close() {
+                tracing::warn!(%error, "routes are left behind; the next start removes them");
+            }
+            Err(error)
+        }
+    }
+}
+
+type Standing = (Arc<Lanes>, Interface, Option<Interface>, Interface, UdpSocket);
+
+fn stand_on(options: &DataplaneOptions, routes: &mut Routes) -> Result<Standing, DataplaneError> {
     let private =
         routes.interface_of(options.private_address)?.ok_or(RouteError::NoInterface(options.private_address))?;
-    // A public address that a NAT in front of us holds is on no interface of ours.
     let wan = routes.interface_of(options.wan_endpoint.ip())?;
     let tun = Tun::make(&options.tun_name)?;
-    let index = routes::index_of(&options.tun_name).ok_or_else(|| TunError::Make {
-        name: options.tun_name.clone(),
-        source: io::ErrorKind::NotFound.into(),
-    })?;
-    let device = routes::Interface { index, name: options.tun_name.clone() };
+    let index = routes::index_of(&options.tun_name)
+        .ok_or_else(|| TunError::Make { name: options.tun_name.clone(), source: io::ErrorKind::NotFound.into() })?;
+    let device = Interface { index, name: options.tun_name.clone() };
     routes.set_link(index, FIRST_MTU, TUN_QUEUE)?;
     routes.forward_between(&private.name, &device.name)?;
     let any: IpAddr = match options.wan_endpoint {
@@ -218,8 +239,10 @@ fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
     let listen = if wan.is_some() { options.wan_endpoint.ip() } else { any };
     let address = SocketAddr::new(listen, options.listen_port);
     let socket = sockets::tunnel(address).map_err(|source| DataplaneError::Socket { address, source })?;
+    let address = SocketAddr::new(options.private_address, PROBE_PORT);
+    let reflector = sockets::reflector(address.ip()).map_err(|source| DataplaneError::Socket { address, source })?;
     let lanes = Arc::new(Lanes::new(socket, tun, options.private_key.clone()));
-    Ok((lanes, routes, private, wan, device))
+    Ok((lanes, private, wan, device, reflector))
 }
 
 /// Runs `nft`: a process is too slow for the heartbeat.

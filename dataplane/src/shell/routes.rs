@@ -18,7 +18,9 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
+        route::{
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+        },
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
@@ -160,7 +162,8 @@ impl Routes {
             removed.map_err(|source| RouteError::Refused { what: "removing an old route".to_owned(), source })?;
         }
         for version in [rtnetlink::IpVersion::V4, rtnetlink::IpVersion::V6] {
-            let Ok(rules) = self.runtime.block_on(self.handle.rule().get(version).execute().try_collect::<Vec<RuleMessage>>())
+            let Ok(rules) =
+                self.runtime.block_on(self.handle.rule().get(version).execute().try_collect::<Vec<RuleMessage>>())
             else {
                 continue;
             };
@@ -179,7 +182,10 @@ impl Routes {
 
     fn dump(&self) -> Result<Vec<RouteMessage>, RouteError> {
         let mut all = Vec::new();
-        for any in [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()] {
+        for any in [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ] {
             let routes = self.runtime.block_on(self.handle.route().get(any).execute().try_collect::<Vec<_>>());
             all.extend(routes.map_err(|source| RouteError::Read { what: "routes", source })?);
         }
@@ -192,10 +198,9 @@ impl Routes {
     /// When the kernel does not answer.
     pub fn interface_of(&self, address: IpAddr) -> Result<Option<Interface>, RouteError> {
         let request = self.handle.address().get().execute().try_collect::<Vec<_>>();
-        let addresses = self.runtime.block_on(request).map_err(|source| RouteError::Read { what: "addresses", source })?;
-        let has = |attribute: &AddressAttribute| {
-            matches!(attribute, AddressAttribute::Address(a) | AddressAttribute::Local(a) if *a == address)
-        };
+        let addresses =
+            self.runtime.block_on(request).map_err(|source| RouteError::Read { what: "addresses", source })?;
+        let has = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Address(a) | AddressAttribute::Local(a) if *a == address);
         let found = addresses.into_iter().find(|message| message.attributes.iter().any(has));
         Ok(found.and_then(|message| interface(message.header.index)))
     }
@@ -229,13 +234,10 @@ impl Routes {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_link(&self, index: u32, mtu_bytes: u16, queue: u32) -> Result<(), RouteError> {
-        let message = LinkUnspec::new_with_index(index)
-            .mtu(u32::from(mtu_bytes))
-            .txqueuelen(queue)
-            .up()
-            .build();
+        let message = LinkUnspec::new_with_index(index).mtu(u32::from(mtu_bytes)).txqueuelen(queue).up().build();
         let changed = self.runtime.block_on(self.handle.link().change(message).execute());
-        changed.map_err(|source| RouteError::Refused { what: format!("an MTU of {mtu_bytes} on the TUN device"), source })
+        changed
+            .map_err(|source| RouteError::Refused { what: format!("an MTU of {mtu_bytes} on the TUN device"), source })
     }
 
     /// Gives the TUN device exactly these addresses.
@@ -256,10 +258,12 @@ impl Routes {
         let request = self.handle.address().get().set_link_index_filter(index).execute().try_collect::<Vec<_>>();
         let had = self.runtime.block_on(request).map_err(|source| RouteError::Read { what: "addresses", source })?;
         for message in had {
-            let is_gone = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Address(a) if gone.contains(a));
+            let is_gone =
+                |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Address(a) if gone.contains(a));
             if message.attributes.iter().any(is_gone) {
                 let removed = self.runtime.block_on(self.handle.address().del(message).execute());
-                removed.map_err(|source| RouteError::Refused { what: "removing an inner address".to_owned(), source })?;
+                removed
+                    .map_err(|source| RouteError::Refused { what: "removing an inner address".to_owned(), source })?;
             }
         }
         self.inner.retain(|address| wanted.contains(address));
@@ -394,16 +398,18 @@ pub fn index_of(name: &str) -> Option<u32> {
 }
 
 fn table(route: &RouteMessage) -> u32 {
-    let long = route.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Table(table) = attribute { Some(*table) } else { None }
-    });
+    let long = route
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Table(table) = attribute { Some(*table) } else { None });
     long.unwrap_or_else(|| u32::from(route.header.table))
 }
 
 fn metric(route: &RouteMessage) -> u32 {
-    let metric = route.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Priority(metric) = attribute { Some(*metric) } else { None }
-    });
+    let metric = route
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Priority(metric) = attribute { Some(*metric) } else { None });
     metric.unwrap_or(0)
 }
 
@@ -411,23 +417,26 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
+        RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
     }
 }
 
 fn destination(route: &RouteMessage) -> Option<IpNet> {
-    let to = route.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Destination(to) = attribute { address(to) } else { None }
-    })?;
+    let to = route
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Destination(to) = attribute { address(to) } else { None })?;
     IpNet::new(to, route.header.destination_prefix_length).ok()
 }
 
 /// Interface and gateway of each next hop.
 fn hops(route: &RouteMessage) -> Vec<(u32, Option<IpAddr>)> {
     let gateway = |attributes: &[RouteAttribute]| {
-        attributes.iter().find_map(|attribute| {
-            if let RouteAttribute::Gateway(via) = attribute { address(via) } else { None }
-        })
+        attributes.iter().find_map(
+            |attribute| {
+                if let RouteAttribute::Gateway(via) = attribute { address(via) } else { None }
+            },
+        )
     };
     let mut hops = Vec::new();
     for attribute in &route.attributes {

@@ -40,7 +40,9 @@ pub enum GatewayError {
     #[error(transparent)]
     Local(#[from] LocalError),
     /// First start without a token.
-    #[error("this gateway has not joined yet: issue a join token (POST /v1/gatewayGroups/GROUP:issueJoinToken) and give it once")]
+    #[error(
+        "this gateway has not joined yet: issue a join token (POST /v1/gatewayGroups/GROUP:issueJoinToken) and give it once"
+    )]
     NoToken,
     /// A thread of the runtime was lost.
     #[error("the gateway's set-up was interrupted")]

@@ -233,10 +233,10 @@ impl StateDir {
     }
 
     fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
-        let bytes = Zeroizing::new(serde_json::to_vec(value).map_err(|error| StateError::Write {
-            path: self.path.join(name),
-            source: io::Error::other(error),
-        })?);
+        let bytes = Zeroizing::new(
+            serde_json::to_vec(value)
+                .map_err(|error| StateError::Write { path: self.path.join(name), source: io::Error::other(error) })?,
+        );
         self.write(name, &bytes)
     }
 
@@ -262,7 +262,8 @@ mod tests {
     fn keeps_everything_and_shows_it_to_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway");
-        let credential = Credential { gateway_id: GatewayId(uuid::Uuid::from_u128(1)), secret: "s3cret".to_owned().into() };
+        let credential =
+            Credential { gateway_id: GatewayId(uuid::Uuid::from_u128(1)), secret: "s3cret".to_owned().into() };
         let key = {
             let state = StateDir::open(&path).unwrap();
             assert!(matches!(StateDir::open(&path), Err(StateError::Locked { .. })));

@@ -9,11 +9,7 @@ use std::{
 
 mod ioctl {
     // <linux/if_tun.h>: _IOW('T', 202, int), although it takes a struct ifreq.
-    nix::ioctl_write_ptr_bad!(
-        set_iff,
-        nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
-        libc::ifreq
-    );
+    nix::ioctl_write_ptr_bad!(set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
 }
 
 /// A TUN device, gone when its last handle is closed.

@@ -55,7 +55,11 @@ impl FakeApi {
     }
 }
 
-async fn converse(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, mut configured: watch::Receiver<Option<GatewayConfiguration>>) {
+async fn converse(
+    mut stream: TcpStream,
+    seen: Arc<Mutex<Seen>>,
+    mut configured: watch::Receiver<Option<GatewayConfiguration>>,
+) {
     let mut bytes = Vec::new();
     let (head, mut body) = loop {
         if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
@@ -66,7 +70,9 @@ async fn converse(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, mut configured:
         }
     };
     let header = |name: &str| {
-        head.lines().find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()))
+        head.lines().find_map(|line| {
+            line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+        })
     };
     let length: usize = header("content-length").map_or(0, |length| length.parse().unwrap());
     while body.len() < length {
@@ -78,7 +84,10 @@ async fn converse(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, mut configured:
     let (status, answer) = if request == "POST /v1/gateways:join" && bearer == format!("Bearer {TOKEN}") {
         let join: JoinRequest = serde_json::from_slice(&body).unwrap();
         seen.lock().unwrap().joins.push(join.clone());
-        ("200 OK", serde_json::to_string(&JoinAnswer { gateway: gateway(join), credential: CREDENTIAL.to_owned() }).unwrap())
+        (
+            "200 OK",
+            serde_json::to_string(&JoinAnswer { gateway: gateway(join), credential: CREDENTIAL.to_owned() }).unwrap(),
+        )
     } else if bearer != format!("Bearer {CREDENTIAL}") {
         ("401 Unauthorized", r#"{"title":"Unauthorized","detail":"the token is unknown or was used"}"#.to_owned())
     } else if request == format!("POST /v1/gateways/{id}/observations") {
@@ -92,7 +101,11 @@ async fn converse(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, mut configured:
         loop {
             let current = configured.borrow_and_update().clone();
             if let Some(configuration) = current.filter(|c| Some(c.version.to_string()) != known) {
-                let event = format!("id: {}\nevent: configuration\ndata: {}\n\n", configuration.version, serde_json::to_string(&configuration).unwrap());
+                let event = format!(
+                    "id: {}\nevent: configuration\ndata: {}\n\n",
+                    configuration.version,
+                    serde_json::to_string(&configuration).unwrap()
+                );
                 if stream.write_all(event.as_bytes()).await.is_err() {
                     return;
                 }
@@ -104,7 +117,10 @@ async fn converse(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, mut configured:
     } else {
         ("404 Not Found", "{}".to_owned())
     };
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}", answer.len());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
+        answer.len()
+    );
     let _ = stream.write_all(answer.as_bytes()).await;
 }
 

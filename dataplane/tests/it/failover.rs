@@ -7,7 +7,10 @@ use tieline_openapi::v1::{PathKind, PathState};
 
 use super::world::*;
 
-fn both(world: &World, private_ready: bool) -> [(tieline_dataplane::Dataplane, tokio::sync::mpsc::Receiver<tieline_dataplane::shell::status::Report>); 2] {
+fn both(
+    world: &World,
+    private_ready: bool,
+) -> [(tieline_dataplane::Dataplane, tokio::sync::mpsc::Receiver<tieline_dataplane::shell::status::Report>); 2] {
     let gateways = [0, 1].map(|n| start(world, n));
     for (n, (dataplane, _)) in gateways.iter().enumerate() {
         dataplane.apply(configuration(n, 1, private_ready, &public(&key(1 - n))));
@@ -26,7 +29,11 @@ async fn traffic_outlives_the_private_path() {
         until(gateway, "the tunnel carries", |status| chosen(status) == Some(PathKind::Tunnel)).await;
     }
     let tunnelled = Stream::start(&world);
-    assert!(tunnelled.segment.iter().all(|mss| *mss <= u32::from(MSS)), "clamped in the tunnel: {:?}", tunnelled.segment);
+    assert!(
+        tunnelled.segment.iter().all(|mss| *mss <= u32::from(MSS)),
+        "clamped in the tunnel: {:?}",
+        tunnelled.segment
+    );
     tunnelled.goes_on().await;
     tunnelled.stop();
 
@@ -39,7 +46,11 @@ async fn traffic_outlives_the_private_path() {
     }
     assert!(world.gateway[0].sh("ip route get 10.1.1.2").contains("dev prv0"));
     let stream = Stream::start(&world);
-    assert!(stream.segment.iter().all(|mss| *mss <= u32::from(MSS)), "clamped on the private path: {:?}", stream.segment);
+    assert!(
+        stream.segment.iter().all(|mss| *mss <= u32::from(MSS)),
+        "clamped on the private path: {:?}",
+        stream.segment
+    );
     stream.goes_on().await;
     assert_eq!(flow.lost_since(0), 0, "the promotion loses nothing");
 
@@ -152,7 +163,10 @@ async fn refuses_rather_than_leaks_and_checks_sources() {
     a.apply(configuration(0, 1, false, &public(&key(1))));
     until(&a, "it is configured", |status| status.configuration_version == Some(1)).await;
     let refused = world.gateway[0].try_sh("ip route get 10.1.1.2").unwrap_err();
-    assert!(refused.contains("unreachable") || refused.contains("No route"), "no way is up, so nothing goes out by the default route: {refused}");
+    assert!(
+        refused.contains("unreachable") || refused.contains("No route"),
+        "no way is up, so nothing goes out by the default route: {refused}"
+    );
 
     let (b, _rb) = start(&world, 1);
     b.apply(configuration(1, 1, false, &public(&key(0))));
@@ -167,7 +181,8 @@ async fn refuses_rather_than_leaks_and_checks_sources() {
     world.host[1].sh("ip address add 10.9.9.9/32 dev lo");
     world.host[1]
         .run(|| {
-            let (foreign, own) = (std::net::UdpSocket::bind("10.9.9.9:1").unwrap(), std::net::UdpSocket::bind("10.1.1.2:1").unwrap());
+            let (foreign, own) =
+                (std::net::UdpSocket::bind("10.9.9.9:1").unwrap(), std::net::UdpSocket::bind("10.1.1.2:1").unwrap());
             foreign.send_to(b"foreign", "10.0.1.2:9200").unwrap();
             own.send_to(b"own", "10.0.1.2:9200").unwrap();
         })
@@ -175,8 +190,13 @@ async fn refuses_rather_than_leaks_and_checks_sources() {
         .unwrap()
         .unwrap();
     let (bytes, from) = got.join().unwrap().unwrap().unwrap();
-    assert_eq!((bytes.as_slice(), from), (&b"own"[..], "10.1.1.2:1".parse().unwrap()), "a source that is not the peer's is dropped");
-    let status = until(&a, "the drop is counted", |status| status.connections[0].peers[0].tunnel.drops.foreign_source > 0).await;
+    assert_eq!(
+        (bytes.as_slice(), from),
+        (&b"own"[..], "10.1.1.2:1".parse().unwrap()),
+        "a source that is not the peer's is dropped"
+    );
+    let status =
+        until(&a, "the drop is counted", |status| status.connections[0].peers[0].tunnel.drops.foreign_source > 0).await;
     assert!(status.connections[0].peers[0].handshake_age_s.is_some());
     a.stop();
     b.stop();

@@ -1,13 +1,27 @@
 //! `run`: joins once, follows the configuration, reports, and does without the API.
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::{Duration, Instant}};
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use tieline_dataplane::{GatewayError, GatewayOptions, run, shell::local::{self, Answer, Request}};
-use tieline_dataplane::{proto::path::Hold, shell::{control::ControlError, status::Status}};
+use tieline_dataplane::{
+    GatewayError, GatewayOptions, run,
+    shell::local::{self, Answer, Request},
+};
+use tieline_dataplane::{
+    proto::path::Hold,
+    shell::{control::ControlError, status::Status},
+};
 use tieline_openapi::v1::PathKind;
 use tokio_util::sync::CancellationToken;
 
-use super::{api::{FakeApi, TOKEN}, world::*};
+use super::{
+    api::{FakeApi, TOKEN},
+    world::*,
+};
 
 fn options(world: &World, api: SocketAddr, state_dir: &Path, token: Option<&str>) -> GatewayOptions {
     GatewayOptions {
@@ -105,11 +119,15 @@ async fn joins_once_and_works_without_the_api() {
     // It starts again with the API still dead and without a token: from the disk, pin and all.
     let stop = CancellationToken::new();
     let running = tokio::spawn(run(options(&world, address, &state, None), stop.clone()));
-    let status = until_local(&state, "it carries from the disk", |status| chosen(status) == Some(PathKind::Tunnel)).await;
+    let status =
+        until_local(&state, "it carries from the disk", |status| chosen(status) == Some(PathKind::Tunnel)).await;
     assert_eq!(status.configuration_version, Some(7));
     assert_eq!(status.connections[0].hold, hold);
     // A second gateway on the same state is refused.
-    assert!(matches!(run(options(&world, address, &state, None), CancellationToken::new()).await, Err(GatewayError::State(_))));
+    assert!(matches!(
+        run(options(&world, address, &state, None), CancellationToken::new()).await,
+        Err(GatewayError::State(_))
+    ));
 
     // And when the API is back, it goes on where it was.
     let api = FakeApi::start(address).await;

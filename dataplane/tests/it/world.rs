@@ -23,7 +23,13 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use nix::sched::{CloneFlags, unshare};
-use tieline_dataplane::{Dataplane, DataplaneOptions, shell::{netns::NetNs, status::{Report, Status}}};
+use tieline_dataplane::{
+    Dataplane, DataplaneOptions,
+    shell::{
+        netns::NetNs,
+        status::{Report, Status},
+    },
+};
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
     v1::{End, GatewayConfiguration, GatewayConnection, GatewayPeer, Lane, PathKind, ProbeSettings, TunnelBackend},
@@ -75,14 +81,18 @@ impl Ns {
         NetNs::open(Some(&self.path())).unwrap()
     }
 
-    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<io::Result<T>> {
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<io::Result<T>> {
         self.netns().spawn("test", work).unwrap()
     }
 
     /// What a command line, split at spaces, prints.
     pub(crate) fn try_sh(&self, line: &str) -> Result<String, String> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let output = self.run(move || Command::new(&words[0]).args(&words[1..]).output()).join().unwrap().unwrap().unwrap();
+        let output =
+            self.run(move || Command::new(&words[0]).args(&words[1..]).output()).join().unwrap().unwrap().unwrap();
         if output.status.success() {
             Ok(String::from_utf8(output.stdout).unwrap())
         } else {
@@ -112,7 +122,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let world = Self { host: [Ns::new(), Ns::new()], gateway: [Ns::new(), Ns::new()], router: Ns::new(), internet: Ns::new() };
+        let world = Self {
+            host: [Ns::new(), Ns::new()],
+            gateway: [Ns::new(), Ns::new()],
+            router: Ns::new(),
+            internet: Ns::new(),
+        };
         for ns in [&world.router, &world.internet] {
             ns.sh("sysctl -qw net.ipv4.ip_forward=1");
         }
@@ -120,7 +135,13 @@ impl World {
             let (host, gateway) = (&world.host[n], &world.gateway[n]);
             host.link("eth0", &format!("10.{n}.1.2/24"), gateway, "lan0", &format!("10.{n}.1.1/24"));
             host.sh(&format!("ip route add default via 10.{n}.1.1"));
-            gateway.link("prv0", &format!("10.{n}.2.10/24"), &world.router, &format!("r{n}"), &format!("10.{n}.2.1/24"));
+            gateway.link(
+                "prv0",
+                &format!("10.{n}.2.10/24"),
+                &world.router,
+                &format!("r{n}"),
+                &format!("10.{n}.2.1/24"),
+            );
             gateway.link("wan0", &format!("{wan}.10/24"), &world.internet, &format!("i{n}"), &format!("{wan}.1/24"));
             gateway.sh(&format!("ip route add default via {wan}.1 dev wan0"));
             gateway.sh(&format!("ip route add 10.0.0.0/8 via 10.{n}.2.1 dev prv0"));
@@ -132,14 +153,14 @@ impl World {
     /// Cuts the private network in the middle, where no gateway sees a carrier go.
     pub(crate) fn cut_private(&self) {
         self.router.sh("nft add table ip cut");
-        self.router.sh("nft add chain ip cut all { type filter hook forward priority 0 ; policy drop ; }");
+        self.router.sh("nft add chain ip cut middle { type filter hook forward priority 0 ; policy drop ; }");
     }
 
     /// Cuts only what comes from gateway `n`.
     pub(crate) fn cut_private_from(&self, n: usize) {
         self.router.sh("nft add table ip cut");
-        self.router.sh("nft add chain ip cut all { type filter hook forward priority 0 ; policy accept ; }");
-        self.router.sh(&format!("nft add rule ip cut all iifname r{n} drop"));
+        self.router.sh("nft add chain ip cut middle { type filter hook forward priority 0 ; policy accept ; }");
+        self.router.sh(&format!("nft add rule ip cut middle iifname r{n} drop"));
     }
 
     pub(crate) fn mend_private(&self) {
@@ -191,7 +212,12 @@ pub(crate) fn configuration(n: usize, version: u64, private_ready: bool, peer_ke
             remote_prefixes: prefix(other),
             peers: vec![GatewayPeer {
                 gateway_id: gateway_id(other),
-                lanes: vec![Lane { n: 0, public_key: peer_key.to_owned(), endpoint: endpoint(other), backend: TunnelBackend::Boringtun }],
+                lanes: vec![Lane {
+                    n: 0,
+                    public_key: peer_key.to_owned(),
+                    endpoint: endpoint(other),
+                    backend: TunnelBackend::Boringtun,
+                }],
                 private_address: private_address(other),
                 inner_address: inner_address(other),
             }],
@@ -288,7 +314,9 @@ impl Flow {
                     replies.lock().unwrap().push(None);
                     bytes[..8].copy_from_slice(&number.to_be_bytes());
                     let _ = socket.send_to(&bytes, "10.1.1.2:9000");
-                    std::thread::sleep((started + Duration::from_millis(number + 1)).saturating_duration_since(Instant::now()));
+                    std::thread::sleep(
+                        (started + Duration::from_millis(number + 1)).saturating_duration_since(Instant::now()),
+                    );
                 }
             })
         };

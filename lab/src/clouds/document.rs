@@ -47,9 +47,10 @@ pub(crate) fn set<T: Serialize + DeserializeOwned>(
     for segment in path {
         at = child(at, segment).ok_or_else(lost)?;
     }
-    match at {
-        Value::Object(map) => drop(map.insert(last.clone(), value.clone())),
-        other => *child(other, last).ok_or_else(lost)? = value.clone(),
+    if let Value::Object(map) = at {
+        map.insert(last.clone(), value.clone());
+    } else {
+        *child(at, last).ok_or_else(lost)? = value.clone();
     }
     *resource = serde_json::from_value(document).map_err(CorruptError::Misfit)?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Integration tests of the lab: real namespaces, real wires, real routers.
+//! Integration tests of the lab: simulated clouds over HTTP; real namespaces, real wires, real routers.
 
+mod clouds;
 mod net;
 mod net_cell;

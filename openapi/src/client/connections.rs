@@ -13,8 +13,8 @@ use super::{Answer, Client, ClientError, PageQuery, TIMEOUT};
 use crate::{
     ids::{ConnectionId, EnvironmentId, OperationId, PlanId},
     v1::{
-        Connection, ConnectionIntent, ConnectionList, ConnectionState, Operation, OperationList, OperationState, Plan,
-        PlanRequest,
+        AddressFamily, Connection, ConnectionIntent, ConnectionList, ConnectionState, Operation, OperationList,
+        OperationState, Plan, PlanRequest,
     },
 };
 
@@ -52,6 +52,8 @@ pub struct Changed {
 pub struct ConnectionQuery {
     /// Only the one with this name.
     pub name: Option<String>,
+    /// Only those with this IP version.
+    pub family: Option<AddressFamily>,
     /// Only those in one of these states.
     pub states: Vec<ConnectionState>,
     /// Only those over this environment.
@@ -67,6 +69,7 @@ impl ConnectionQuery {
         let mut pairs = self.page.pairs();
         pairs.extend(self.name.clone().map(|name| ("name", name)));
         pairs.extend(self.environment_id.as_ref().map(|id| ("environmentId", id.to_string())));
+        pairs.extend(self.family.as_ref().map(|family| ("family", word(family))));
         pairs.extend(self.states.iter().map(|state| ("state", word(state))));
         pairs.extend(self.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
         pairs

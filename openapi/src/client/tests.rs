@@ -196,7 +196,9 @@ async fn a_stream_is_taken_up_where_it_broke_off() {
     let gateway = "0192f0c1-2345-7abc-8def-0123456789ac".parse().unwrap();
     let mut watch = server.client().watch_configuration(gateway, Some(3));
     let (mut versions, mut errors) = (Vec::new(), Vec::new());
-    while let Some(next) = watch.next().await {
+    let bound = Duration::from_secs(60);
+    while let Some(next) = tokio::time::timeout(bound, watch.next()).await.unwrap() {
+        assert!(errors.len() < 9, "it does not end: {errors:?}");
         match next {
             Ok(configuration) => versions.push(configuration.version),
             Err(error) => errors.push(error),

@@ -66,16 +66,18 @@ impl Client {
         self.write::<()>(Method::DELETE, &format!("/v1/tokens/{id}"), None).await.map(drop)
     }
 
-    /// Events after a cursor, oldest first; from the oldest that is kept if there is none.
+    /// Events after a cursor, oldest first, at most `size`; from the oldest that is kept if there is no cursor.
     ///
     /// # Errors
     /// [`ClientError`]; `gone` if the cursor is older than what is kept.
-    pub async fn events(&self, since: Option<&str>) -> Result<EventList, ClientError> {
-        let query: Vec<_> = since.map(|since| ("since", since.to_owned())).into_iter().collect();
+    pub async fn events(&self, since: Option<&str>, size: Option<u32>) -> Result<EventList, ClientError> {
+        let since = since.map(|since| ("since", since.to_owned()));
+        let size = size.map(|size| ("pageSize", size.to_string()));
+        let query: Vec<_> = since.into_iter().chain(size).collect();
         self.get("/v1/events", &query).await
     }
 
-    /// Events as they happen, after a cursor. A broken stream is taken up where it stopped.
+    /// Events as they happen, after a cursor; from now on if there is none. A broken stream is taken up where it stopped.
     #[must_use]
     pub fn watch_events(&self, since: Option<&str>) -> Watch<Event> {
         Watch::new(self.clone(), "/v1/events".to_owned(), since.map(ToOwned::to_owned))

@@ -206,8 +206,9 @@ fn credentials_and_endpoints_are_kept_safe() {
 #[test]
 fn attach_points_fit_their_cloud() {
     check("type = \"CLOUD_ROUTER\"", "type = \"DRG\"", "attachPoints[1].type", "CLOUD_ROUTER");
-    let problems = refusal("prefixes = [\"10.0.0.0/16\"]", "prefixes = [\"10.0.0.1/16\"]");
-    assert_eq!(problems[0].key, "attachPoints[0].prefixes[0]");
+    let prefixes = "prefixes = [\"10.0.0.0/16\"]";
+    let problems = refusal(prefixes, "prefixes = [\n  \"10.2.0.0/16\",\n  \"10.0.0.1/16\",\n]");
+    assert_eq!((problems[0].key.as_str(), problems[0].line), ("attachPoints[0].prefixes[1]", line(prefixes) + 2));
     assert!(problems[0].message.contains("10.0.0.0/16"));
 }
 
@@ -215,6 +216,40 @@ fn attach_points_fit_their_cloud() {
 fn clocks_must_make_sense() {
     check("callTimeoutMs = 2000", "callTimeoutMs = 3000", "engine.callTimeoutMs", "less than leaseMs");
     check("leaseMs = 3000", "leaseMs = 0", "engine.leaseMs", "at least 1");
+}
+
+#[test]
+fn empty_and_meaningless_entries_are_refused() {
+    check("region = \"us-east4\"", "region = \" \"", "accounts[1].region", "must not be empty");
+    check("cloudId = \"router-1\"", "cloudId = \"a\\u0007\"", "attachPoints[1].cloudId", "control characters");
+    check(
+        "bandwidthsMbps = [1000, \"10Gbps\"]",
+        "bandwidthsMbps = []",
+        "environments[0].bandwidthsMbps",
+        "at least one",
+    );
+    check("leaseMs = 3000", "leaseMs = 9999999999999", "engine.leaseMs", "at most");
+    let probe = "[probe]\ndeadPorts = 17\n\n[engine]";
+    let problems = refusal("[engine]", probe);
+    assert_eq!((problems[0].key.as_str(), problems[0].line), ("probe.deadPorts", line("[engine]") + 1));
+    let problems = refusal("[engine]", "[probe]\nintervalMs = 0\n\n[engine]");
+    assert_eq!(problems[0].key, "probe.intervalMs");
+    let twice = "provider = \"google\", site = \"us-east4\", displayName = \"Ashburn\"";
+    let problems = refusal(twice, "provider = \"aws\", site = \"us-east-1\", displayName = \"Ashburn\"");
+    assert_eq!(problems[0].key, "environments[0].sites[1]");
+    let same = "cloudId = \"router-1\"\nasn = 64513\n";
+    let problems = refusal(
+        same,
+        &format!(
+            "{same}\n[[attachPoints]]\nid = \"again\"\naccountId = \"google-main\"\n\
+        site = \"us-east4\"\ntype = \"CLOUD_ROUTER\"\n{same}"
+        ),
+    );
+    assert_eq!(problems[0].key, "attachPoints[2].cloudId");
+    let start = GOOD.find("[[interconnects.channels]]").unwrap();
+    let end = GOOD.find("[[attachPoints]]").unwrap();
+    let problems = refusal(&GOOD[start..end], "channels = []\n");
+    assert_eq!(problems[0].key, "interconnects[0].channels");
 }
 
 #[test]

@@ -6,6 +6,8 @@ pub mod gateway;
 pub mod issue;
 pub mod operation;
 pub mod plan;
+#[cfg(test)]
+mod tests;
 pub mod token;
 pub mod topology;
 

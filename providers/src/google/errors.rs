@@ -1,6 +1,9 @@
 //! Google's errors as the closed list.
 
-use google_cloud_gax::error::{CredentialsError, Error};
+use google_cloud_gax::error::{
+    CredentialsError, Error,
+    rpc::{Status, StatusDetails},
+};
 use http::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 use std::time::Duration;
@@ -33,7 +36,7 @@ impl Answer {
     }
 }
 
-/// What an error answer means. The SDK keeps the text of an error and drops its reason, so the text is asked too.
+/// What an error answer means. Not every answer comes with a reason, so the text is asked too.
 /// Reasons: Google Cloud APIs, Compute Engine API errors; operation codes are the same words in upper case.
 pub(super) fn classify(verb: Verb, answer: &Answer) -> CallErrorKind {
     let reason = answer.reason.to_ascii_lowercase().replace('_', "");
@@ -112,7 +115,7 @@ pub(super) fn from_sdk(verb: Verb, error: Error) -> CallError {
         let http = error.http_status_code().unwrap_or(status.code as u16);
         from_answer(
             verb,
-            Answer { status: http, reason: String::new(), message: status.message.clone() },
+            Answer { status: http, reason: reason(status), message: status.message.clone() },
             retry_after(&headers),
         )
     } else if let (Some(status), Some(body)) = (error.http_status_code(), error.http_payload()) {
@@ -132,6 +135,15 @@ pub(super) fn from_sdk(verb: Verb, error: Error) -> CallError {
     };
     call.source = Some(Box::new(error));
     call
+}
+
+/// The SDK turns each of `errors[]` into an `ErrorInfo`.
+fn reason(status: &Status) -> String {
+    let info = status
+        .details
+        .iter()
+        .find_map(|detail| if let StatusDetails::ErrorInfo(info) = detail { Some(info.reason.clone()) } else { None });
+    info.unwrap_or_default()
 }
 
 /// An error below HTTP.

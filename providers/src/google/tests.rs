@@ -258,7 +258,7 @@ async fn errors_are_told_and_never_retried() {
         let by_sdk = api.create(&target(&attachment, 1, None), &Secrets::new()).await.unwrap_err();
         let by_wire = api.delete(&target(&peer, 2, None)).await.unwrap_err();
         assert_eq!((by_sdk.kind, by_wire.kind), (kind, kind), "{status} {reason}: {by_sdk} / {by_wire}");
-        assert_eq!(by_sdk.detail.message, message);
+        assert_eq!((by_sdk.detail.message.as_str(), by_sdk.detail.code.as_str()), (message, reason));
         assert_eq!(server.requests().len(), 2);
     }
     let (_server, api) = serve(|_| Answer::Text(404, "<html>no such host</html>")).await;

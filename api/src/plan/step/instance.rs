@@ -114,7 +114,7 @@ impl<'a> Case<'a> {
                 return self.resolve(call, Verdict::FoundDone);
             }
         }
-        let until = plus(call.deadline, self.config.visibility_lag_ms);
+        let until = plus(self.deadline(call), self.config.visibility_lag_ms);
         if self.situation.now >= until && !matches!(self.instance.seen, Seen::Unknown { .. } | Seen::Never) {
             return self.resolve(call, Verdict::FoundUndone);
         }
@@ -126,7 +126,7 @@ impl<'a> Case<'a> {
         if leaving || self.instance.foreign().is_some() || self.absent_for_good() {
             return self.resolve(call, Verdict::FoundDone);
         }
-        let until = plus(call.deadline, self.config.visibility_lag_ms);
+        let until = plus(self.deadline(call), self.config.visibility_lag_ms);
         if self.instance.present().is_some() && self.situation.now >= until {
             return self.resolve(call, Verdict::FoundUndone);
         }
@@ -145,7 +145,28 @@ impl<'a> Case<'a> {
 
     /// When nothing of a call can show up any more: client timeout, lease and visibility lag.
     fn over(&self, call: &ProviderCall) -> Timestamp {
-        plus(call.deadline, self.config.lease_ms.saturating_add(self.config.visibility_lag_ms))
+        let after = self.config.lease_ms.saturating_add(self.config.visibility_lag_ms);
+        if call.written_at <= self.situation.now {
+            return plus(call.deadline, after);
+        }
+        // The row is from a clock that was stepped back since: it is waited out from the first look under this one.
+        let since = match &self.instance.seen {
+            Seen::Absent { since, .. } => *since,
+            Seen::Never | Seen::Present { .. } | Seen::Unknown { .. } => self.situation.now,
+        };
+        plus(since, after.saturating_add(self.config.call_timeout_ms))
+    }
+
+    /// When a call was decided, or written if it was not. A time that is still to come is from a clock that was stepped back
+    /// since: what waits for it is due.
+    fn decided(&self, call: &ProviderCall) -> Timestamp {
+        let at = call.decided_at.unwrap_or(call.written_at);
+        if at <= self.situation.now { at } else { Timestamp::UNIX_EPOCH }
+    }
+
+    /// When a call was over for its caller at the latest; likewise.
+    fn deadline(&self, call: &ProviderCall) -> Timestamp {
+        if call.written_at <= self.situation.now { call.deadline } else { Timestamp::UNIX_EPOCH }
     }
 
     fn resolve(&self, call: &ProviderCall, verdict: Verdict) -> Need {
@@ -243,7 +264,7 @@ impl<'a> Case<'a> {
             Verdict::Refused { kind, detail } => self.after_refusal(channel, last, kind, detail, update),
             Verdict::Accepted | Verdict::FoundDone | Verdict::FoundUndone | Verdict::Open => {
                 // What was just accepted may not show yet, and what somebody keeps changing back is not fought over.
-                let since = last.decided_at.unwrap_or(last.written_at);
+                let since = self.decided(last);
                 let until = plus(since, self.config.visibility_lag_ms.max(self.backoff(self.streak(Verb::Update))));
                 self.not_before(until, update)
             }
@@ -257,7 +278,7 @@ impl<'a> Case<'a> {
             Verdict::Refused { kind, detail } => self.after_refusal(channel, last, kind, detail, Need::Create),
             Verdict::Accepted | Verdict::FoundDone | Verdict::FoundUndone | Verdict::Open => {
                 let tries = self.streak(Verb::Create);
-                let since = last.decided_at.unwrap_or(last.written_at);
+                let since = self.decided(last);
                 let wait = if tries <= 1 { 0 } else { self.backoff(tries - 1) };
                 self.not_before(plus(since, wait), Need::Create)
             }
@@ -266,7 +287,7 @@ impl<'a> Case<'a> {
 
     /// It was made once and is not there now: not visible yet, or somebody took it away.
     fn need_of_vanished(&self, made: &ProviderCall) -> Need {
-        let visible = plus(made.decided_at.unwrap_or(made.deadline), self.config.visibility_lag_ms);
+        let visible = plus(self.decided(made), self.config.visibility_lag_ms);
         if self.situation.now >= visible
             && self.absent_for_good()
             && self.last_look() >= Some(visible)
@@ -306,7 +327,7 @@ impl<'a> Case<'a> {
             return Need::Wait(self.poll(), Why::CloudAtWork(key()));
         }
         let Some(last) = self.calls.last().filter(|c| c.verb == Verb::Delete) else { return Need::Delete };
-        let since = last.decided_at.unwrap_or(last.written_at);
+        let since = self.decided(last);
         let tries = self.streak(Verb::Delete);
         match &last.verdict {
             Verdict::Refused { kind, detail } => self.after_refused_delete(last, kind, detail, tries),
@@ -320,7 +341,7 @@ impl<'a> Case<'a> {
     }
 
     fn after_refused_delete(&self, last: &ProviderCall, kind: &str, detail: &ProviderDetail, tries: u32) -> Need {
-        let since = last.decided_at.unwrap_or(last.written_at);
+        let since = self.decided(last);
         match kind_of_name(kind) {
             CallErrorKind::Throttled | CallErrorKind::NotSent | CallErrorKind::NotFound => {
                 self.not_before(plus(since, self.backoff(tries)), Need::Delete)
@@ -360,7 +381,7 @@ impl<'a> Case<'a> {
         detail: &ProviderDetail,
         again: Need,
     ) -> Need {
-        let since = last.decided_at.unwrap_or(last.written_at);
+        let since = self.decided(last);
         let tries = self.streak(last.verb);
         let what = if last.verb == Verb::Update { "the update" } else { "the create" };
         let kind = kind_of_name(kind);

@@ -1,1 +1,364 @@
-//! Random schedules of faults.
+//! Random schedules: two replicas of the real engine, crashes at every step boundary, pauses between lease check and
+//! socket, lost, late and doubled requests, lagging lists, wrong credentials, deletes at any time, clocks stepped by an
+//! hour. A seed is a schedule: `TIELINE_SEED=n` replays one, `TIELINE_SEEDS=n` runs that many.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tieline_api::engine::clock::{ChaChaRandom, Random};
+use tieline_openapi::{
+    ids::ConnectionId,
+    v1::{ConnectionState, OperationState, Verb},
+};
+use tieline_providers::{
+    CallErrorKind, IdentityKind,
+    fake::{Chaos, Fault, Request, Timing},
+};
+
+use super::{
+    errors::ErrorsOnly,
+    sim::{ACCOUNTS, Sim},
+};
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn kind_of(seed: u64) -> IdentityKind {
+    match seed % 5 {
+        0 => IdentityKind::Named,
+        1 => IdentityKind::Slot,
+        2 => IdentityKind::Token { lifetime_ms: 24 * 3_600_000 },
+        3 => IdentityKind::Tagged,
+        _ => IdentityKind::Blind,
+    }
+}
+
+/// What goes wrong with the wire, by the seed.
+struct Weather {
+    dice: ChaChaRandom,
+    on: AtomicBool,
+    identity: IdentityKind,
+    doubles: AtomicU64,
+    walks: AtomicU64,
+}
+
+impl Chaos for Weather {
+    fn fault(&self, request: &Request) -> Fault {
+        if !self.on.load(Ordering::SeqCst) {
+            return Fault::None;
+        }
+        match self.dice.below(100) {
+            0..=8 => Fault::LoseAnswer,
+            9..=14 => Fault::LoseRequest,
+            15..=22 => Fault::Late(self.dice.below(4_000)),
+            23..=30 => Fault::Fail,
+            31..=36 => Fault::Refuse(CallErrorKind::Throttled),
+            37..=38 => Fault::Refuse(CallErrorKind::Conflict),
+            39 => Fault::Refuse(CallErrorKind::Quota),
+            40 => Fault::Refuse(CallErrorKind::Forbidden),
+            // Nothing tells what a blind cloud made of a request that the network doubled.
+            41..=44 if self.identity != IdentityKind::Blind && self.doubles.fetch_add(1, Ordering::SeqCst) < 2 => {
+                Fault::Double
+            }
+            45 if request.verb == Verb::Create && self.walks.fetch_add(1, Ordering::SeqCst) < 2 => {
+                Fault::Refuse(CallErrorKind::SlotTaken)
+            }
+            _ => Fault::None,
+        }
+    }
+}
+
+/// Temporary disturbances, and when each ends.
+#[derive(Default)]
+struct Ends(BTreeMap<u64, Vec<End>>);
+
+enum End {
+    Credential(&'static str),
+    Clock(u32),
+    StoreClock,
+    Restart,
+}
+
+struct Schedule {
+    sim: Sim,
+    dice: ChaChaRandom,
+    weather: Arc<Weather>,
+    identity: IdentityKind,
+    ends: Ends,
+    id: ConnectionId,
+    most: usize,
+}
+
+impl Schedule {
+    async fn new(seed: u64) -> Self {
+        let identity = kind_of(seed);
+        let weather = Arc::new(Weather {
+            dice: ChaChaRandom::from_seed(seed.wrapping_mul(3) + 1),
+            on: AtomicBool::new(true),
+            identity,
+            doubles: AtomicU64::new(0),
+            walks: AtomicU64::new(0),
+        });
+        let timing = Timing { lag_ms: 900, settle_ms: 300 };
+        let mut sim = Sim::new(seed, identity, timing, Some(Arc::clone(&weather) as Arc<dyn Chaos>)).await;
+        sim.start();
+        sim.start();
+        let id = sim.create("link", "SINGLE").await;
+        let dice = ChaChaRandom::from_seed(seed.wrapping_mul(3) + 2);
+        Self { sim, dice, weather, identity, ends: Ends::default(), id, most: 0 }
+    }
+
+    fn chance(&self, per_mille: u64) -> bool {
+        self.dice.below(1_000) < per_mille
+    }
+
+    fn until(&mut self, within_ms: u64, end: End) {
+        let at = self.sim.sched.now_ms() + 1 + self.dice.below(within_ms);
+        self.ends.0.entry(at).or_default().push(end);
+    }
+
+    async fn end_due(&mut self, all: bool) {
+        let now = if all { u64::MAX } else { self.sim.sched.now_ms() };
+        while let Some(entry) = self.ends.0.first_entry().filter(|entry| *entry.key() <= now) {
+            for end in entry.remove() {
+                match end {
+                    End::Credential(account) => self.sim.world.set_wrong_credential(account, false),
+                    End::Clock(replica) => self.sim.step_clock(replica, 0),
+                    End::StoreClock => self.sim.store_stepped_ms.store(0, Ordering::SeqCst),
+                    End::Restart => {
+                        self.sim.start();
+                    }
+                }
+            }
+        }
+    }
+
+    /// One random disturbance, or none.
+    async fn disturb(&mut self) {
+        let replicas = self.sim.running();
+        let some =
+            |dice: &ChaChaRandom| replicas.get(usize::try_from(dice.below(replicas.len() as u64)).unwrap()).copied();
+        let Some(replica) = some(&self.dice) else { return };
+        if self.chance(12) {
+            self.sim.trace.push(format!("        crash {replica}"));
+            self.sim.crash(replica).await;
+            self.until(4_000, End::Restart);
+        } else if self.chance(10) {
+            let until = self.sim.sched.now_ms() + self.dice.below(6_000);
+            self.sim.trace.push(format!("        freeze {replica} until {until}"));
+            self.sim.frozen.insert(replica, until);
+        } else if self.chance(5) {
+            let account = ACCOUNTS[usize::try_from(self.dice.below(2)).unwrap()];
+            self.sim.trace.push(format!("        wrong credential {account}"));
+            self.sim.world.set_wrong_credential(account, true);
+            self.until(3_000, End::Credential(account));
+        } else if self.chance(5) {
+            let by = if self.chance(500) { HOUR_MS } else { -HOUR_MS };
+            self.sim.trace.push(format!("        clock of {replica} by {by}"));
+            self.sim.step_clock(replica, by);
+            self.until(3_000, End::Clock(replica));
+        } else if self.chance(4) {
+            let by = if self.chance(500) { HOUR_MS } else { -HOUR_MS };
+            self.sim.trace.push(format!("        clock of the store by {by}"));
+            self.sim.store_stepped_ms.store(by, Ordering::SeqCst);
+            self.until(3_000, End::StoreClock);
+        } else if self.chance(20) {
+            let to = self.sim.sched.now_ms() + self.dice.below(2_000);
+            self.sim.advance_to(to);
+        }
+    }
+
+    /// Lets one thing go on, whichever the dice say; or lets the time pass.
+    async fn go_on(&mut self) {
+        let ready = self.sim.ready();
+        if ready.is_empty() {
+            let next = self.sim.next_ready().into_iter().chain(self.ends.0.keys().next().copied()).min();
+            let to = next.unwrap_or_else(|| self.sim.sched.now_ms() + 100);
+            self.sim.advance_to(to);
+            return;
+        }
+        let (id, replica, what) = ready[usize::try_from(self.dice.below(ready.len().min(6) as u64)).unwrap()].clone();
+        // The pause between the lease check and the socket.
+        if (what == "socket" || what == "before-send") && self.chance(120) {
+            let until = self.sim.sched.now_ms() + self.dice.below(7_000);
+            self.sim.trace.push(format!("        hold {replica} at {what} until {until}"));
+            self.sim.held.insert(id, until);
+            return;
+        }
+        let later = self.sim.sched.now_ms() + self.dice.below(25);
+        self.sim.advance_to(later);
+        self.sim.resume(id, format!("{replica} {what}")).await;
+        self.check_now();
+    }
+
+    /// What must hold at every moment.
+    fn check_now(&mut self) {
+        self.most = self.most.max(self.sim.most_live());
+        let limit = match self.identity {
+            IdentityKind::Tagged => 3,
+            IdentityKind::Named | IdentityKind::Slot | IdentityKind::Token { .. } | IdentityKind::Blind => 1,
+        };
+        assert!(self.most <= limit, "{} live resources of one instance", self.most);
+    }
+
+    fn check_wire(&self) {
+        let mut sent: BTreeMap<_, (Verb, u32)> = BTreeMap::new();
+        for record in self.sim.world.wire() {
+            let key = (record.instance, format!("{:?}", record.verb));
+            sent.entry(key).or_insert((record.verb, 0)).1 += 1;
+        }
+        let swept = self.sim.trace.iter().filter(|line| line.ends_with("sweep-before-delete")).count();
+        for ((instance, _), (verb, count)) in sent {
+            let rows = self.sim.rows.count(instance, verb);
+            let free = if verb == Verb::Delete { u32::try_from(swept).unwrap() } else { 0 };
+            assert!(count <= rows + free, "{count} requests of {verb:?} for {rows} ledger rows");
+        }
+    }
+
+    async fn run(&mut self, seed: u64) {
+        let delete_at = match self.dice.below(3) {
+            0 => None,
+            _ => Some(self.dice.below(25_000)),
+        };
+        let mut deleted = false;
+        while self.sim.sched.now_ms() < 30_000 && self.sim.trace.len() < 4_000 {
+            if !deleted && delete_at.is_some_and(|at| self.sim.sched.now_ms() >= at) {
+                self.sim.trace.push("        delete".to_owned());
+                self.sim.delete(self.id).await;
+                deleted = true;
+            }
+            self.end_due(false).await;
+            self.disturb().await;
+            self.go_on().await;
+        }
+        self.calm().await;
+        if !deleted {
+            self.settles(seed).await;
+            self.sim.delete(self.id).await;
+        }
+        self.goes(seed).await;
+        self.check_wire();
+        self.sim.verify_strangers();
+    }
+
+    /// Everything works again.
+    async fn calm(&mut self) {
+        self.sim.trace.push("        calm".to_owned());
+        self.weather.on.store(false, Ordering::SeqCst);
+        self.end_due(true).await;
+        for replica in self.sim.running() {
+            self.sim.step_clock(replica, 0);
+        }
+        while self.sim.running().len() < 2 {
+            self.sim.start();
+        }
+        for account in ACCOUNTS {
+            self.sim.world.set_wrong_credential(account, false);
+        }
+        self.sim.store_stepped_ms.store(0, Ordering::SeqCst);
+        self.sim.frozen.clear();
+        self.sim.held.clear();
+    }
+
+    async fn settles(&mut self, seed: u64) {
+        let id = self.id;
+        let blind = self.identity == IdentityKind::Blind;
+        let settled = self
+            .sim
+            .run_until(600_000, async |sim| {
+                let Some(record) = sim.record(id).await else { return false };
+                let stopped = record.status.state == Some(ConnectionState::ActionRequired)
+                    && record.status.reason.is_some_and(|r| r.code == "create-without-answer");
+                sim.last_operation(id).await.state == OperationState::Succeeded || (blind && stopped)
+            })
+            .await;
+        assert!(settled, "seed {seed} does not settle: {:#?}", self.sim.last_operation(id).await);
+        // A twin is gone within quarantine and one sweep.
+        self.sim.run_until(20_000, async |_| false).await;
+        if !blind {
+            assert!(self.sim.most_live() <= 1, "a twin outlived the sweep");
+            assert_eq!(self.sim.ours().len(), 3);
+        }
+    }
+
+    async fn goes(&mut self, seed: u64) {
+        let id = self.id;
+        let blind = self.identity == IdentityKind::Blind;
+        let gone = self
+            .sim
+            .run_until(7_200_000, async |sim| match sim.record(id).await {
+                None => true,
+                Some(record) => blind && record.status.reason.is_some_and(|r| r.code == "create-without-answer"),
+            })
+            .await;
+        assert!(gone, "seed {seed} is not gone: {:#?}", self.sim.last_operation(id).await);
+        if blind && self.sim.record(id).await.is_some() {
+            return;
+        }
+        self.sim.run_until(20_000, async |_| false).await;
+        // What a blind cloud made late, after its create was waited out, nobody can know to be ours.
+        if !blind {
+            self.sim.verify_clean_slate();
+        }
+    }
+}
+
+fn run_seed(seed: u64) -> Result<usize, String> {
+    let outcome = std::panic::catch_unwind(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let errors = ErrorsOnly::default();
+            let _guard = tracing::subscriber::set_default(errors.clone());
+            let mut schedule = Schedule::new(seed).await;
+            let run = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(schedule.run(seed))).await;
+            if let Err(panic) = run {
+                if std::env::var("TIELINE_SEED").is_ok() {
+                    println!("{}", schedule.sim.trace.join("\n"));
+                }
+                std::panic::resume_unwind(panic);
+            }
+            assert_eq!(errors.seen(), Vec::<String>::new(), "an ERROR line is a defect");
+            schedule.most
+        })
+    });
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+    })
+}
+
+#[test]
+fn no_schedule_loses_or_doubles_a_resource() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds: Vec<u64> = match number("TIELINE_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("TIELINE_SEEDS").unwrap_or(100)).collect(),
+    };
+    let next = AtomicU64::new(0);
+    let failed = Mutex::new(Vec::new());
+    let twins = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap()) {
+                    match run_seed(*seed) {
+                        Ok(most) if most > 1 => {
+                            twins.fetch_add(1, Ordering::SeqCst);
+                        }
+                        Ok(_) => {}
+                        Err(why) => failed.lock().unwrap().push((*seed, why)),
+                    }
+                }
+            });
+        }
+    });
+    println!("{} schedules, {} with a twin at some time", seeds.len(), twins.load(Ordering::SeqCst));
+    let failed = failed.into_inner().unwrap();
+    let text: Vec<_> = failed.iter().map(|(seed, why)| format!("TIELINE_SEED={seed}: {why}")).collect();
+    assert!(failed.is_empty(), "{} of {} schedules failed:\n{}", failed.len(), seeds.len(), text.join("\n"));
+}

@@ -1,5 +1,6 @@
 //! The engine against the fake provider.
 
+mod errors;
 mod faults;
 mod sched;
 mod sim;

@@ -8,6 +8,7 @@
 
 mod session;
 mod stats;
+mod way;
 mod wire;
 
 pub use session::{Health, Link, PortHealth, ProbeSession, Received, SessionSettings, Transmit};

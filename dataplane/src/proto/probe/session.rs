@@ -8,24 +8,13 @@ use tieline_openapi::{
 };
 
 use super::{
-    stats::{Counters, Jitter, Loss, PathReport, RoundTrips},
+    stats::{Loss, PathReport},
+    way::{Heard, Port, Way},
     wire::{HeardReport, Kind, PROBE_LEN, Probe, ProbeKeys},
 };
 
-/// Rounds that an answer may be late by before it counts as lost.
-const RING: u64 = 64;
 /// How long loss is gathered before it is judged.
 const WINDOW: Duration = Duration::from_millis(500);
-/// Loss from which a way is lossy, and below which it is not any more, in parts per million.
-const LOSSY_PPM: u32 = 10_000;
-const CLEAN_PPM: u32 = 5_000;
-/// Lost requests in a window below which loss is chance.
-const LOSSY_MIN: u64 = 5;
-/// A median round trip this much above the best one is slow.
-const SLOW_US: u32 = 10_000;
-/// Longest that an answer is waited for.
-const MAX_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// What a session is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
@@ -139,144 +128,6 @@ pub enum Received {
     Ignored,
 }
 
-#[derive(Debug, Clone)]
-struct Port {
-    is: Counters,
-    window: Counters,
-    reported: Counters,
-    last_sent: u64,
-    last_answered: Option<u64>,
-    sent_ns: [u64; RING as usize],
-    sent_count: [u32; RING as usize],
-    answered: u64,
-    // Added to the peer's count and to ours so that both continue from the request count where the acknowledgements began.
-    rebase: bool,
-    heard_offset: u32,
-    answered_offset: u32,
-}
-
-impl Port {
-    fn new() -> Self {
-        Self {
-            is: Counters::default(),
-            window: Counters::default(),
-            reported: Counters::default(),
-            last_sent: 0,
-            last_answered: None,
-            sent_ns: [0; RING as usize],
-            sent_count: [0; RING as usize],
-            answered: 0,
-            rebase: true,
-            heard_offset: 0,
-            answered_offset: 0,
-        }
-    }
-
-    fn send(&mut self, round: u64, now_ns: u64) {
-        let slot = (round % RING) as usize;
-        self.is.sent = self.is.sent.wrapping_add(1);
-        self.last_sent = round;
-        self.sent_ns[slot] = now_ns;
-        self.sent_count[slot] = self.is.sent;
-        self.answered &= !(1 << slot);
-    }
-
-    /// Takes an answer; false when it is none of this port's outstanding ones.
-    fn answer(&mut self, probe: &Probe) -> bool {
-        let slot = (probe.round % RING) as usize;
-        let outstanding = probe.round <= self.last_sent && self.last_sent - probe.round < RING;
-        if !outstanding || self.sent_ns[slot] != probe.sent_ns || self.answered & (1 << slot) != 0 {
-            return false;
-        }
-        self.answered |= 1 << slot;
-        self.is.answered = self.is.answered.wrapping_add(1);
-        if self.last_answered.is_some_and(|last| last >= probe.round) {
-            return true;
-        }
-        self.last_answered = Some(probe.round);
-        let count = self.sent_count[slot];
-        if self.rebase {
-            self.rebase = false;
-            self.heard_offset = count.wrapping_sub(probe.heard_count);
-            self.answered_offset = count.wrapping_sub(self.is.answered);
-            for snapshot in [&mut self.window, &mut self.reported] {
-                (snapshot.acked_sent, snapshot.acked_heard, snapshot.acked_answered) = (count, count, count);
-            }
-        }
-        self.is.acked_sent = count;
-        self.is.acked_heard = probe.heard_count.wrapping_add(self.heard_offset);
-        self.is.acked_answered = self.is.answered.wrapping_add(self.answered_offset);
-        true
-    }
-
-    /// Whether `dead_after` requests in a row have waited longer than `timeout_ns` for an answer.
-    fn overdue(&self, now_ns: u64, dead_after: u32, timeout_ns: u64) -> bool {
-        let Some(answered) = self.last_answered else { return false };
-        let last_straw = answered + u64::from(dead_after);
-        if self.last_sent < last_straw {
-            return false;
-        }
-        self.last_sent - last_straw >= RING
-            || self.sent_ns[(last_straw % RING) as usize].saturating_add(timeout_ns) <= now_ns
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Way {
-    ports: Vec<Port>,
-    lossy: bool,
-    slow: bool,
-    smoothed_us: Option<u32>,
-    best_us: Option<u32>,
-    window: RoundTrips,
-    trips: RoundTrips,
-    jitter: Jitter,
-}
-
-impl Way {
-    fn new(ports: u8) -> Self {
-        Self {
-            ports: vec![Port::new(); usize::from(ports)],
-            lossy: false,
-            slow: false,
-            smoothed_us: None,
-            best_us: None,
-            window: RoundTrips::default(),
-            trips: RoundTrips::default(),
-            jitter: Jitter::default(),
-        }
-    }
-
-    fn timeout(&self, interval: Duration) -> Duration {
-        let twice = Duration::from_micros(2 * u64::from(self.smoothed_us.unwrap_or(0)));
-        interval.max(twice).min(MAX_TIMEOUT)
-    }
-
-    fn round_trip(&mut self, us: u32) {
-        self.smoothed_us = Some(match self.smoothed_us {
-            // RFC 6298, section 2.
-            Some(smoothed) => smoothed - smoothed / 8 + us / 8,
-            None => us,
-        });
-        self.window.add(us);
-        self.trips.add(us);
-        self.jitter.add(us);
-    }
-
-    fn newest_answer(&self) -> Option<u64> {
-        self.ports.iter().filter_map(|port| port.last_answered).max()
-    }
-}
-
-/// What is heard of the peer on one of its ports.
-#[derive(Debug, Clone, Copy)]
-struct Heard {
-    count: u32,
-    last_round: u64,
-    seen: u64,
-    last_at: Instant,
-}
-
 /// The state machine: [`poll_transmit`](Self::poll_transmit) what to send, [`receive`](Self::receive) what came, ask
 /// for the [`health`](Self::health).
 #[derive(Debug)]
@@ -303,7 +154,7 @@ impl ProbeSession {
     /// A session that sends its first round at once. `session` counts the starts of this gateway and never falls.
     #[must_use]
     pub fn new(settings: SessionSettings, keys: ProbeKeys, session: u64, epoch: Instant, now: Instant) -> Self {
-        let heard = Heard { count: 0, last_round: 0, seen: 0, last_at: now };
+        let heard = Heard::nothing(now);
         let mut new = Self {
             settings,
             keys,
@@ -437,7 +288,7 @@ impl ProbeSession {
         self.peer_session = session;
         self.peer_since = now;
         self.peer_report = None;
-        let silent = Heard { count: 0, last_round: 0, seen: 0, last_at: now };
+        let silent = Heard::nothing(now);
         self.heard = [silent; 32];
         self.heard_tunnel = silent;
         for port in self.private.iter_mut().chain(&mut self.tunnel).flat_map(|way| &mut way.ports) {
@@ -450,19 +301,9 @@ impl ProbeSession {
             PathKind::Private => self.heard.get_mut(usize::from(probe.port))?,
             PathKind::Tunnel => &mut self.heard_tunnel,
         };
-        // A window of 64 rounds against replays, as RFC 6479 keeps one for packets.
-        if probe.round > heard.last_round {
-            let ahead = probe.round - heard.last_round;
-            heard.seen = if ahead >= RING { 1 } else { heard.seen << ahead | 1 };
-            heard.last_round = probe.round;
-        } else {
-            let behind = heard.last_round - probe.round;
-            if behind >= RING || heard.seen & (1 << behind) != 0 {
-                return None;
-            }
-            heard.seen |= 1 << behind;
+        if !heard.admit(probe.round) {
+            return None;
         }
-        heard.count = heard.count.wrapping_add(1);
         heard.last_at = now;
         let heard_count = heard.count;
         let reply = self.probe(now, Kind::Reply, probe.path, probe.port);
@@ -501,8 +342,7 @@ impl ProbeSession {
         };
         let newest_private = self.heard.iter().map(|heard| heard.last_round).max().unwrap_or(0);
         let newest = newest_private.max(self.heard_tunnel.last_round);
-        let heard_ports =
-            (0..32).filter(|&i| !deaf(&self.heard[i], newest)).fold(0, |bits, i| bits | 1 << i);
+        let heard_ports = (0..32).filter(|&i| !deaf(&self.heard[i], newest)).fold(0, |bits, i| bits | 1 << i);
         HeardReport {
             heard_ports,
             valid: newest > 0
@@ -546,7 +386,11 @@ impl ProbeSession {
                 // Another port of the bundle that is answered tells as well that the peer lives.
                 let other = self.tunnel.as_ref().and_then(Way::newest_answer).max(way.newest_answer());
                 let heard = |i: usize| told.map(|told| told.heard_ports & (1 << i) != 0);
-                way.ports.iter().enumerate().map(|(i, port)| self.port_health(now, way, port, heard(i), other)).collect()
+                way.ports
+                    .iter()
+                    .enumerate()
+                    .map(|(i, port)| self.port_health(now, way, port, heard(i), other))
+                    .collect()
             }
             PathKind::Tunnel => {
                 let Some(way) = &self.tunnel else { return Vec::new() };
@@ -608,21 +452,7 @@ impl ProbeSession {
         }
         self.window_ends = now + WINDOW;
         for way in self.private.iter_mut().chain(&mut self.tunnel) {
-            let mut loss = Loss::default();
-            for port in &mut way.ports {
-                loss.add(&port.window, &port.is);
-                port.window = port.is;
-            }
-            if loss.out_ppm() >= LOSSY_PPM && loss.lost_out() >= LOSSY_MIN {
-                way.lossy = true;
-            } else if loss.out_ppm() < CLEAN_PPM {
-                way.lossy = false;
-            }
-            if let Some((median, _)) = way.window.take() {
-                let best = way.best_us.map_or(median, |best| best.min(median));
-                way.best_us = Some(best);
-                way.slow = median >= best.saturating_add(SLOW_US);
-            }
+            way.judge();
         }
     }
 
@@ -640,7 +470,9 @@ impl ProbeSession {
         let mut dead_ports = 0;
         for (i, (port, health)) in way.ports.iter_mut().zip(&ports).enumerate() {
             let unanswered = port.is.acked_sent == port.reported.acked_sent;
-            if matches!(health, PortHealth::Dead | PortHealth::Overdue) || (unanswered && port.is.sent > port.reported.sent + 1) {
+            if matches!(health, PortHealth::Dead | PortHealth::Overdue)
+                || (unanswered && port.is.sent > port.reported.sent + 1)
+            {
                 let (peer_hears, we_hear) = match path {
                     PathKind::Private => {
                         (told.map(|told| told.heard_ports & (1 << i) != 0), hears.heard_ports & (1 << i) != 0)

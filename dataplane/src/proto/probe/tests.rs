@@ -75,6 +75,9 @@ impl Node {
     }
 }
 
+/// When it arrives, its number, at whom, whether by the tunnel, and its bytes.
+type Datagram = (u64, u64, usize, bool, Vec<u8>);
+
 struct World {
     start: Instant,
     us: u64,
@@ -82,7 +85,7 @@ struct World {
     nodes: [Node; 2],
     /// By sender, then private and tunnel.
     wires: [[Wire; 2]; 2],
-    flight: BinaryHeap<Reverse<(u64, u64, usize, bool, Vec<u8>)>>,
+    flight: BinaryHeap<Reverse<Datagram>>,
     sent: u64,
     requests: u64,
     replies: u64,
@@ -160,7 +163,10 @@ impl World {
         for (path, bytes) in queue {
             self.take(node, path, &bytes);
         }
-        while let Some(transmit) = { let now = self.now(); self.nodes[node].session.poll_transmit(now) } {
+        while let Some(transmit) = {
+            let now = self.now();
+            self.nodes[node].session.poll_transmit(now)
+        } {
             self.requests += 1;
             self.send(node, transmit.path, transmit.port, &transmit.bytes);
         }
@@ -171,7 +177,9 @@ impl World {
         let until = self.us + ms * 1_000;
         let mut next_tick = self.us.next_multiple_of(TICK_US);
         while next_tick <= until {
-            while let Some(Reverse((at, _, node, tunnel, bytes))) = self.flight.pop_when(|Reverse((at, ..))| *at < next_tick) {
+            while let Some(Reverse((at, _, node, tunnel, bytes))) =
+                self.flight.pop_when(|Reverse((at, ..))| *at < next_tick)
+            {
                 self.us = at;
                 let path = if tunnel { PathKind::Tunnel } else { PathKind::Private };
                 if self.nodes[node].stalled {
@@ -400,7 +408,10 @@ fn befall(world: &mut World, schedule: &[(Fault, u64)]) {
     for &(fault, ms) in schedule {
         match fault {
             Fault::Cut { from, way, channel } => world.wires[from][way].cut[channel] = true,
-            Fault::Mend => world.wires.iter_mut().flatten().for_each(|wire| { wire.cut(false); wire.loss_ppm = 0 }),
+            Fault::Mend => world.wires.iter_mut().flatten().for_each(|wire| {
+                wire.cut(false);
+                wire.loss_ppm = 0
+            }),
             Fault::Stall(node) => world.nodes[node].stalled = true,
             Fault::Wake => world.nodes.iter_mut().for_each(|node| node.stalled = false),
             Fault::Loss { from, way, ppm } => world.wires[from][way].loss_ppm = ppm,
@@ -448,7 +459,7 @@ proptest! {
         if as_probe {
             bytes.resize(PROBE_LEN, 0);
             bytes[..5].copy_from_slice(b"TLPB\x01");
-            bytes[5] = bytes[5] % 4;
+            bytes[5] %= 4;
             bytes[6] %= 3;
         }
         let start = origin();

@@ -25,10 +25,8 @@ use self::links::Connection;
 use super::{
     clock,
     firewall::Guard,
-    gateway::{Command, Counted, DataplaneError, DataplaneOptions},
-    lanes::{Lanes, PeerLane},
-    routes::{Interface, Routes},
-    sockets,
+    gateway::{Command, Counted, DataplaneOptions, Ground},
+    lanes::PeerLane,
     status::{Report, Status},
 };
 use crate::proto::{
@@ -47,12 +45,7 @@ const MAX_CHANGES: usize = 1_000;
 pub(super) struct Heartbeat {
     options: DataplaneOptions,
     epoch: Instant,
-    lanes: Arc<Lanes>,
-    routes: Routes,
-    private: Interface,
-    wan: Option<Interface>,
-    tun: Interface,
-    reflector: UdpSocket,
+    ground: Ground,
     senders: Vec<UdpSocket>,
     holds: BTreeMap<ConnectionId, Hold>,
     configuration: Option<GatewayConfiguration>,
@@ -76,32 +69,19 @@ enum Came {
 }
 
 impl Heartbeat {
-    #[expect(clippy::too_many_arguments, reason = "called once, with everything that the set-up has made")]
     pub(super) fn new(
         mut options: DataplaneOptions,
-        lanes: Arc<Lanes>,
-        routes: Routes,
-        private: Interface,
-        wan: Option<Interface>,
-        tun: Interface,
+        ground: Ground,
         filter: mpsc::Sender<Vec<Guard>>,
         counted: Counted,
         reports: tokio::sync::mpsc::Sender<Report>,
-    ) -> Result<Self, DataplaneError> {
-        let address = SocketAddr::new(options.private_address, PROBE_PORT);
-        let reflector = sockets::reflector(options.private_address)
-            .map_err(|source| DataplaneError::Socket { address, source })?;
+    ) -> Self {
         let now = clock::now();
-        Ok(Self {
+        Self {
             holds: std::mem::take(&mut options.holds),
             options,
             epoch: now,
-            lanes,
-            routes,
-            private,
-            wan,
-            tun,
-            reflector,
+            ground,
             senders: Vec::new(),
             configuration: None,
             connections: BTreeMap::new(),
@@ -113,7 +93,7 @@ impl Heartbeat {
             reports,
             changes: Vec::new(),
             reported_at: now,
-        })
+        }
     }
 
     /// Runs until it is stopped, then removes what it has made.
@@ -134,12 +114,12 @@ impl Heartbeat {
             next_tick = now + TICK;
             if now >= next_timers {
                 next_timers = now + tunnel::TICK;
-                self.lanes.tick(now);
+                self.ground.lanes.tick(now);
             }
             if now >= next_assert {
                 next_assert = now + REASSERT;
                 self.resolve();
-                self.routes.reassert();
+                self.ground.routes.reassert();
             }
             self.report(now);
             loop {
@@ -153,7 +133,7 @@ impl Heartbeat {
     }
 
     fn close(self) {
-        if let Err(error) = self.routes.close() {
+        if let Err(error) = self.ground.routes.close() {
             tracing::warn!(%error, "routes are left behind; the next start removes them");
         }
     }
@@ -179,7 +159,7 @@ impl Heartbeat {
 
     fn wait(&self, at_most: Duration) {
         let inner = self.connections.values().filter_map(|connection| connection.socket.as_ref());
-        let sockets = std::iter::once(&self.reflector).chain(&self.senders).chain(inner);
+        let sockets = std::iter::once(&self.ground.reflector).chain(&self.senders).chain(inner);
         let mut wanted: Vec<PollFd<'_>> =
             sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
         // Interrupted or not: what there is is looked at next.
@@ -196,7 +176,7 @@ impl Heartbeat {
         for came in came {
             loop {
                 let (path, received) = match came {
-                    Came::Reflector => (PathKind::Private, self.reflector.recv_from(&mut bytes)),
+                    Came::Reflector => (PathKind::Private, self.ground.reflector.recv_from(&mut bytes)),
                     Came::Sender(index) => (PathKind::Private, self.senders[index].recv_from(&mut bytes)),
                     Came::Inner(id) => {
                         let socket = self.connections.get(&id).and_then(|connection| connection.socket.as_ref());
@@ -219,7 +199,7 @@ impl Heartbeat {
         let Some(link) = connection.links.iter_mut().find(|link| link.address(path) == from.ip()) else { return };
         if let Received::Reply(reply) = link.session.receive(clock::now(), path, bytes) {
             let socket = match came {
-                Came::Reflector => Some(&self.reflector),
+                Came::Reflector => Some(&self.ground.reflector),
                 Came::Sender(index) => self.senders.get(index),
                 Came::Inner(id) => self.connections.get(&id).and_then(|connection| connection.socket.as_ref()),
             };
@@ -275,7 +255,9 @@ impl Heartbeat {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let at = clock::timestamp();
         let samples = self.connections.values_mut().flat_map(|connection| {
-            let forwarded = counted.as_ref().map(|counted| counted.get(&connection.config.connection_id).copied().unwrap_or((0, 0)));
+            let forwarded = counted
+                .as_ref()
+                .map(|counted| counted.get(&connection.config.connection_id).copied().unwrap_or((0, 0)));
             connection.sample(now, at, passed, forwarded)
         });
         let report = Report {
@@ -316,7 +298,8 @@ fn be_punctual() {
     }
     let parameters = libc::sched_param { sched_priority: 10 };
     // SAFETY: the pointer is to a whole `sched_param`; 0 is this thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) } != 0 {
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) } != 0
+    {
         tracing::debug!(error = %io::Error::last_os_error(), "no real-time priority (CAP_SYS_NICE); a busy host may delay probes");
     }
 }

@@ -22,15 +22,12 @@ use crate::{
     shell::{
         clock,
         firewall::Guard,
-        gateway::FIRST_MTU,
+        gateway::{FIRST_MTU, TUN_QUEUE},
         lanes::{Allowed, Entry, PeerLane, Table},
         routes::{Route, Target},
         sockets,
     },
 };
-
-/// Packets that the TUN device queues.
-const TUN_QUEUE: u32 = 2_000;
 
 impl Heartbeat {
     /// Makes the machine as the configuration says. What cannot be done is logged and tried again every second; nothing of
@@ -66,7 +63,8 @@ impl Heartbeat {
         let active = had.links.get(had.active).map(|link| link.peer.gateway_id);
         let mut links = std::mem::take(&mut had.links);
         for peer in &config.peers {
-            let old = links.iter().position(|link| link.peer.gateway_id == peer.gateway_id).map(|at| links.swap_remove(at));
+            let old =
+                links.iter().position(|link| link.peer.gateway_id == peer.gateway_id).map(|at| links.swap_remove(at));
             had.links.extend(self.link(config, probe, peer, old));
         }
         had.active = had.links.iter().position(|link| Some(link.peer.gateway_id) == active).unwrap_or(0);
@@ -77,7 +75,13 @@ impl Heartbeat {
         had
     }
 
-    fn link(&mut self, config: &GatewayConnection, probe: &ProbeSettings, peer: &GatewayPeer, had: Option<Link>) -> Option<Link> {
+    fn link(
+        &mut self,
+        config: &GatewayConnection,
+        probe: &ProbeSettings,
+        peer: &GatewayPeer,
+        had: Option<Link>,
+    ) -> Option<Link> {
         let name = &config.name;
         let Some((lane, key)) = peer.lanes.first().and_then(|lane| Some((lane, public_key(&lane.public_key)?))) else {
             tracing::warn!(connection = %name, peer = %peer.gateway_id, "the peer has no lane with a valid key: not served");
@@ -147,9 +151,10 @@ impl Heartbeat {
         let mtu = connections.iter().map(|c| c.mtu_bytes.get()).max().unwrap_or(FIRST_MTU);
         let inner: BTreeSet<IpAddr> = connections.iter().filter(|c| c.tunnel).map(|c| c.inner_address).collect();
         let done = self
+            .ground
             .routes
-            .set_link(self.tun.index, mtu, TUN_QUEUE)
-            .and_then(|()| self.routes.set_inner_addresses(self.tun.index, &inner));
+            .set_link(self.ground.tun.index, mtu, TUN_QUEUE)
+            .and_then(|()| self.ground.routes.set_inner_addresses(self.ground.tun.index, &inner));
         if let Err(error) = done {
             tracing::warn!(%error, "the TUN device is not as it should be");
         }
@@ -172,20 +177,23 @@ impl Heartbeat {
     /// Finds the next hops that are not known yet.
     pub(super) fn resolve(&mut self) {
         self.open_inner();
-        let (private, wan) = (self.private.index, self.wan.as_ref().map(|wan| wan.index));
+        let (private, wan) = (self.ground.private.index, self.ground.wan.as_ref().map(|wan| wan.index));
         let given = self.options.private_next_hop.map(|via| Target::Out { index: private, via: Some(via) });
         let mut found = false;
         for link in self.connections.values_mut().flat_map(|connection| &mut connection.links) {
             if link.private_hop.is_none() {
-                let hop = given.map_or_else(|| self.routes.next_hop(link.peer.private_address, Some(private)), |hop| Ok(Some(hop)));
+                let hop = given.map_or_else(
+                    || self.ground.routes.next_hop(link.peer.private_address, Some(private)),
+                    |hop| Ok(Some(hop)),
+                );
                 link.private_hop = hop.unwrap_or_default();
                 found |= link.private_hop.is_some();
                 if link.private_hop.is_none() {
-                    tracing::warn!(peer = %link.peer.private_address, interface = %self.private.name, "no next hop on the private side; add a route or give --private-next-hop");
+                    tracing::warn!(peer = %link.peer.private_address, interface = %self.ground.private.name, "no next hop on the private side; add a route or give --private-next-hop");
                 }
             }
             if let (None, Some(lane)) = (link.wan_hop, link.peer.lanes.first()) {
-                link.wan_hop = self.routes.next_hop(lane.endpoint.ip(), wan).unwrap_or_default();
+                link.wan_hop = self.ground.routes.next_hop(lane.endpoint.ip(), wan).unwrap_or_default();
                 found |= link.wan_hop.is_some();
             }
         }
@@ -198,7 +206,7 @@ impl Heartbeat {
     pub(super) fn sync_routes(&mut self) {
         let mut carry: BTreeMap<IpNet, Route> = BTreeMap::new();
         let mut guarded: BTreeSet<IpNet> = BTreeSet::new();
-        let tun = Target::Out { index: self.tun.index, via: None };
+        let tun = Target::Out { index: self.ground.tun.index, via: None };
         for connection in self.connections.values() {
             let mtu_bytes = Some(connection.config.mtu_bytes.get());
             guarded.extend(connection.config.remote_prefixes.iter().map(IpNet::trunc));
@@ -208,7 +216,11 @@ impl Heartbeat {
                     PathKind::Private => link.private_hop,
                 };
                 let prefixes = connection.config.remote_prefixes.iter().map(IpNet::trunc);
-                carry.extend(target.into_iter().flat_map(|target| prefixes.clone().map(move |net| (net, Route { target, mtu_bytes }))));
+                carry.extend(
+                    target
+                        .into_iter()
+                        .flat_map(|target| prefixes.clone().map(move |net| (net, Route { target, mtu_bytes }))),
+                );
             }
         }
         // Pins come last: a remote prefix may be no longer than the address that is pinned, and the pin must hold.
@@ -225,7 +237,7 @@ impl Heartbeat {
                 }
             }
         }
-        if let Err(error) = self.routes.sync(&carry, &guarded) {
+        if let Err(error) = self.ground.routes.sync(&carry, &guarded) {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, source, "a route is not as it should be");
         }
@@ -257,7 +269,7 @@ impl Heartbeat {
                 }
             }
         }
-        self.lanes.set_table(table);
+        self.ground.lanes.set_table(table);
     }
 
     fn set_filter(&mut self) {

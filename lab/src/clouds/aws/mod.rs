@@ -16,6 +16,9 @@ mod views;
 mod vifs;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{

@@ -128,10 +128,9 @@ impl Aws {
         if asn == amazon_asn {
             return Err(AwsError::client(format!("The BGP ASN {asn} is the Amazon side ASN: they must differ.")));
         }
-        if let Some(key) = &new.auth_key {
-            if !(6..=80).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(AwsError::client("The BGP authentication key must have 6 to 80 characters and no spaces."));
-            }
+        let usable = |key: &String| (6..=80).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+        if !new.auth_key.as_ref().is_none_or(usable) {
+            return Err(AwsError::client("The BGP authentication key must have 6 to 80 characters and no spaces."));
         }
         let family = new.address_family.unwrap_or(Family::Ipv4);
         let (amazon_address, customer_address) = self.addresses(new, family)?;

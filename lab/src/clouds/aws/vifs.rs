@@ -138,7 +138,7 @@ impl Aws {
         Ok(())
     }
 
-    fn create(&mut self, asked: CreateInterface, now: jiff::Timestamp) -> Result<String, AwsError> {
+    pub(super) fn create(&mut self, asked: CreateInterface, now: jiff::Timestamp) -> Result<String, AwsError> {
         let port = required(asked.connection_id.as_ref(), "connectionId")?.clone();
         let new = asked.new_private_virtual_interface;
         let new = new.ok_or_else(|| AwsError::client("The parameter newPrivateVirtualInterface is required."))?;
@@ -190,7 +190,7 @@ impl Aws {
         Ok(id)
     }
 
-    fn update(&mut self, asked: UpdateInterface) -> Result<String, AwsError> {
+    pub(super) fn update(&mut self, asked: UpdateInterface) -> Result<String, AwsError> {
         let id = required(asked.virtual_interface_id.as_ref(), "virtualInterfaceId")?.clone();
         let changeable = |vif: &&VirtualInterface| matches!(vif.phase, Phase::Pending | Phase::Active);
         let vif = self.interface(&id).filter(changeable).ok_or_else(|| no_interface(&id))?.clone();

@@ -19,6 +19,9 @@ mod status;
 mod strangers;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use super::{

@@ -40,7 +40,7 @@ impl Term {
         let actual = match &item[self.field.as_str()] {
             Value::String(text) => text.clone(),
             Value::Null => String::new(),
-            other => other.to_string(),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
         };
         match self.op {
             Op::Is => glob(&self.value, &actual),
@@ -104,7 +104,8 @@ impl Query {
         }
         keyed.retain(|(_, item)| terms.iter().all(|term| term.matches(item)));
         keyed.sort_by(|a, b| a.0.cmp(&b.0));
-        let (items, next) = page(path, keyed, size, self.page_token.as_deref())
+        let token = self.page_token.as_deref().filter(|token| !token.is_empty());
+        let (items, next) = page(path, keyed, size, token)
             .map_err(|_| GoogleError::new(400, "invalid", "Invalid value for field 'pageToken'"))?;
         let mut list = json!({ "kind": kind, "id": path, "selfLink": format!("{BASE}{path}") });
         if !items.is_empty() {

@@ -73,10 +73,10 @@ impl Google {
         if let Some(name) = new.name.as_ref().filter(|name| Some(*name) != old.name.as_ref()) {
             return Err(fixed("name", name));
         }
-        if let Some(url) = &new.network {
-            if name_in_url("network", url, "networks")? != self.network {
-                return Err(fixed("network", url));
-            }
+        if let Some(url) = &new.network
+            && name_in_url("network", url, "networks")? != self.network
+        {
+            return Err(fixed("network", url));
         }
         new.name = old.name.clone();
         new.network = old.network.clone();
@@ -264,7 +264,8 @@ fn check_addresses(field: &dyn Fn(&str) -> String, interface: &Interface, peer: 
 
 fn check_announced(field: &str, peer: &BgpPeer) -> Result<(), GoogleError> {
     let custom = peer.advertise_mode.as_deref() == Some("CUSTOM");
-    if !custom && !(peer.advertised_ip_ranges.is_empty() && peer.advertised_groups.is_empty()) {
+    let listed = !peer.advertised_ip_ranges.is_empty() || !peer.advertised_groups.is_empty();
+    if listed && !custom {
         return Err(GoogleError::invalid(field, "", "Can only be set in the advertise mode CUSTOM."));
     }
     for range in &peer.advertised_ip_ranges {
@@ -312,11 +313,11 @@ fn check_keys(router: &Router) -> Result<(), GoogleError> {
         }
     }
     for (n, peer) in router.bgp_peers.iter().enumerate() {
-        if let Some(wanted) = &peer.md5_authentication_key_name {
-            if !router.md5_authentication_keys.iter().any(|key| key.name == *wanted) {
-                let field = format!("bgpPeers[{n}].md5AuthenticationKeyName");
-                return Err(GoogleError::invalid(&field, wanted, "The router has no such key."));
-            }
+        if let Some(wanted) = &peer.md5_authentication_key_name
+            && !router.md5_authentication_keys.iter().any(|key| key.name == *wanted)
+        {
+            let field = format!("bgpPeers[{n}].md5AuthenticationKeyName");
+            return Err(GoogleError::invalid(&field, wanted, "The router has no such key."));
         }
     }
     Ok(())

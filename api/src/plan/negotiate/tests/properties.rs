@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use proptest::prelude::*;
-use tieline_openapi::v1::{AdminState, Redundancy};
+use tieline_openapi::v1::{AddressFamily, AdminState, Redundancy, Wanted};
 
 use super::{
     super::*,
@@ -345,6 +345,82 @@ proptest! {
                 // Ten links of 1 Gbit/s fill two channels, and so on.
                 prop_assert!(n >= 10);
                 prop_assert!(world.run().unwrap_err().exhausted);
+            }
+        }
+    }
+}
+
+fn any_net() -> impl Strategy<Value = IpNet> {
+    prop_oneof![
+        (any::<u32>(), 0u8..=32).prop_map(|(bits, length)| IpNet::V4(Ipv4Net::new(bits.into(), length).unwrap())),
+        (any::<u128>(), 0u8..=128)
+            .prop_map(|(bits, length)| { IpNet::V6(ipnet::Ipv6Net::new(bits.into(), length).unwrap()) }),
+        (0u8..4, 0u8..4).prop_map(|(x, y)| format!("10.{x}.{y}.0/24").parse().unwrap()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever is asked for, there is an answer, and it is the same each time; an answer has only what was wished.
+    #[test]
+    fn any_intent_gets_an_answer(
+        small in small(),
+        names in (0usize..4, 0usize..4, any::<bool>()),
+        nets in (
+            proptest::collection::vec(any_net(), 0..4),
+            proptest::collection::vec(any_net(), 0..4),
+            proptest::option::of(proptest::collection::vec(any_net(), 0..3)),
+        ),
+        wanted in (
+            proptest::option::weighted(0.3, 1u64..=4094),
+            proptest::option::weighted(0.3, 576u64..=9216),
+            proptest::option::weighted(0.3, (any::<u32>(), 0u8..=32)),
+            any::<Option<bool>>(),
+        ),
+        rest in (1u64..=800_000, proptest::option::of(any::<u32>()), any::<bool>(), 0usize..4),
+    ) {
+        let mut world = world(&small);
+        let points = ["gw", "cr", "gw", "nobody"];
+        let intent = &mut world.intent;
+        intent.a.attach_point_id = id(points[names.0]);
+        intent.b.attach_point_id = id(points[names.1]);
+        if names.2 {
+            intent.bandwidth_mbps = mbps(rest.0);
+        }
+        intent.a.advertised_prefixes = nets.0;
+        intent.b.advertised_prefixes = nets.1;
+        intent.a.accepted_prefixes = nets.2;
+        intent.routing.max_prefixes = rest.1;
+        intent.fallback.tunnel = rest.2;
+        let families = [AddressFamily::Ipv4, AddressFamily::Ipv6, AddressFamily::Ipv4];
+        intent.families = families.iter().copied().take(rest.3).collect();
+        intent.wanted = Wanted {
+            vlan_id: wanted.0.map(|n| n.try_into().unwrap()),
+            mtu_bytes: wanted.1.map(mtu),
+            ipv4_subnet: wanted.2.map(|(bits, length)| Ipv4Net::new(bits.into(), length).unwrap()),
+            bfd: wanted.3,
+        };
+        let found = world.run();
+        prop_assert_eq!(&found, &world.run());
+        match found {
+            Err(refusal) => {
+                prop_assert!(refusal.findings.first().is_some_and(|f| f.severity == Severity::Error));
+                prop_assert!(!refusal.to_problem().detail.is_empty());
+            }
+            Ok(n) => {
+                let wanted = &world.intent.wanted;
+                prop_assert!(n.findings.iter().all(|f| f.severity != Severity::Error));
+                for side in n.channels.iter().flat_map(|c| [&c.sides.a, &c.sides.b]) {
+                    prop_assert!(wanted.vlan_id.is_none_or(|wish| wish == side.vlan));
+                    prop_assert!(wanted.mtu_bytes.is_none_or(|wish| wish == side.mtu));
+                    prop_assert!(wanted.bfd != Some(false) || side.bfd.is_none());
+                }
+                for subnet in n.channels.iter().flat_map(|c| &c.reserved_subnets) {
+                    prop_assert!(wanted.ipv4_subnet.is_none_or(|wish| wish.contains(subnet)));
+                }
+                prop_assert!(n.effective.mtu_bytes <= n.effective.private_mtu_bytes);
+                prop_assert!(n.effective.mss_bytes < n.effective.mtu_bytes.get());
             }
         }
     }

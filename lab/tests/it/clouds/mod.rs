@@ -1,0 +1,7 @@
+//! The simulated clouds over HTTP.
+
+mod aws;
+mod bench;
+mod google;
+mod python;
+mod schema;
