@@ -304,3 +304,51 @@ impl App {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn of_two_nested_prefixes_the_longer_one_is_accepted() {
+        let advertised = nets(&["10.0.0.0/8", "172.16.0.0/16", "2001:db8::/32"]);
+        assert_eq!(accepted(&advertised, None), advertised);
+        let wanted = nets(&["10.1.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "::/0"]);
+        assert_eq!(accepted(&advertised, Some(&wanted)), nets(&["10.1.0.0/16", "172.16.0.0/16", "2001:db8::/32"]));
+        assert!(accepted(&advertised, Some(&[])).is_empty());
+    }
+
+    #[test]
+    fn inner_addresses_are_distinct_and_stay_in_their_block() {
+        assert_eq!(inner_address(1), Some("100.64.0.1".parse().unwrap()));
+        assert_eq!(inner_address(INNER_SIZE - 1), Some("100.127.255.255".parse().unwrap()));
+        assert_eq!((inner_address(0), inner_address(INNER_SIZE)), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_was_advertised_and_wanted(
+            ours in prop::collection::vec((any::<u32>(), 0u8..=32), 0..6),
+            theirs in prop::collection::vec((any::<u32>(), 0u8..=32), 0..6),
+            address in any::<u32>(),
+        ) {
+            let net = |(bits, length): &(u32, u8)| {
+                IpNet::from(ipnet::Ipv4Net::new((*bits).into(), *length).unwrap().trunc())
+            };
+            let ours: Vec<IpNet> = ours.iter().map(net).collect();
+            let theirs: Vec<IpNet> = theirs.iter().map(net).collect();
+            let both = accepted(&ours, Some(&theirs));
+            // Addresses inside the prefixes and anywhere.
+            let probes = ours.iter().chain(&theirs).map(IpNet::network).chain([IpAddr::V4(address.into())]);
+            for probe in probes {
+                let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&probe));
+                prop_assert_eq!(within(&both), within(&ours) && within(&theirs));
+            }
+        }
+    }
+}

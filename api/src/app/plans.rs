@@ -73,18 +73,11 @@ fn asked(request: &PlanRequest) -> Result<Asked<'_>, AppError> {
 
 /// A field error of a body, seen from a plan request that holds the body below a pointer.
 fn below(prefix: &str, error: AppError) -> AppError {
-    match error {
-        AppError::Invalid(errors) => AppError::Invalid(
-            errors
-                .into_iter()
-                .map(|mut error| {
-                    error.pointer.insert_str(0, prefix);
-                    error
-                })
-                .collect(),
-        ),
-        other => other,
+    let AppError::Invalid(mut errors) = error else { return error };
+    for error in &mut errors {
+        error.pointer.insert_str(0, prefix);
     }
+    AppError::Invalid(errors)
 }
 
 impl App {
@@ -111,10 +104,11 @@ impl App {
 
     /// A connection that a body names: not visible is a wrong field, not a wrong path.
     async fn of_body(&self, caller: &Caller, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
-        self.store.connection(&caller.project, id).await.map_err(|error| match AppError::from(error) {
-            AppError::NotFound => AppError::Invalid(vec![field("/connectionId", "there is no such connection")]),
-            other => other,
-        })
+        let found = self.store.connection(&caller.project, id).await;
+        if matches!(found, Err(StoreError::NotFound)) {
+            return Err(AppError::Invalid(vec![field("/connectionId", "there is no such connection")]));
+        }
+        Ok(found?)
     }
 
     /// The unsaved plan of a create.

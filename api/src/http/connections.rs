@@ -36,7 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<Http> {
 #[into_params(parameter_in = Query)]
 pub(super) struct MutationQuery {
     /// Hold the answer until the operation is final, at most for so long: `60s`, up to `120s`.
-    #[param(value_type = Option<String>, pattern = "^[0-9]{1,3}s$")]
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,2}|1[01][0-9]|120)s$")]
     pub(super) wait: Option<Wait>,
     /// Answer 200 with an unsaved Plan, and do nothing.
     #[serde(default)]
