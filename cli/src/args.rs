@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// The first process of a lab's own namespaces.
     #[command(hide = true)]
     LabInit(LabInit),
+    /// One end of a measured flow between two hosts of a lab.
+    #[command(hide = true, subcommand)]
+    LabFlow(LabFlow),
 }
 
 /// Flags of `tieline serve`.
@@ -331,4 +334,47 @@ pub(crate) struct LabInit {
     /// Where the lab is kept.
     #[arg(long)]
     pub dir: PathBuf,
+}
+
+/// One end of a measured flow; it prints JSON lines, and ends by itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabFlow {
+    /// Send numbered datagrams.
+    UdpSend {
+        /// To whom.
+        to: SocketAddr,
+        /// Datagrams a second.
+        #[arg(long, default_value_t = 1_000)]
+        pps: u32,
+        /// End after this time.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+    /// Receive them, and report loss, reordering and the longest gap.
+    UdpReceive {
+        /// On which address.
+        on: SocketAddr,
+        /// End after this time.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+    /// Send back what comes in.
+    TcpEcho {
+        /// On which address.
+        on: SocketAddr,
+        /// End after this time.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+    /// Send a known stream to an echo, check every byte that comes back, and report the longest stall.
+    TcpCheck {
+        /// To whom.
+        to: SocketAddr,
+        /// Bits a second.
+        #[arg(long, default_value_t = 2_000_000)]
+        bps: u64,
+        /// End after this time.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
 }

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod connections;
+pub(crate) mod flow;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod plan;

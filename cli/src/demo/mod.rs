@@ -2,6 +2,7 @@
 
 mod process;
 mod timeline;
+mod traffic;
 mod world;
 
 use std::{
@@ -24,10 +25,13 @@ use tokio::time::{interval, timeout};
 
 use crate::{args, exit::Exit};
 use timeline::Timeline;
+use traffic::Traffic;
 use world::{End, World};
 
 /// How long building or taking down the connection may take.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Datagrams that a busy machine may drop at a host's own socket while nothing is wrong with the paths.
+const SOCKET_DROPS: u64 = 10;
 /// How often the demo looks at the operation.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -79,6 +83,8 @@ async fn tell(timeline: &mut Timeline, world: &mut World, demo: &args::Demo) -> 
     if demo.keep {
         return Ok(());
     }
+    protect(timeline, world, &connection).await?;
+
     timeline.head("Deleted");
     timeline.restart();
     let deleted = world.client.delete_connection(connection.id, connection.generation, &Write::default()).await?;
@@ -96,6 +102,73 @@ async fn tell(timeline: &mut Timeline, world: &mut World, demo: &args::Demo) -> 
     }
     timeline.good("both clouds are as they were", "state dumps are equal, byte for byte");
     Ok(())
+}
+
+/// Cuts every channel under traffic with the service dead, and brings them back.
+async fn protect(timeline: &mut Timeline, world: &mut World, connection: &Connection) -> anyhow::Result<()> {
+    timeline.head("Traffic: 1,000 numbered datagrams a second each way, and a TCP stream that is checked byte by byte");
+    timeline.restart();
+    carried_by(world, connection, PathKind::Private).await?;
+    timeline.good("the private path carries both ways", "");
+    let mut traffic = Traffic::start(&world.lab(), &world.dir).await?;
+    let whole = traffic.until(|seen| seen.a_to_b.received > 1_000 && seen.b_to_a.received > 1_000).await?;
+    timeline.good("hosts reach each other", &format!("{} of the first 2,000 datagrams lost", whole.lost()));
+
+    timeline.head("Every channel is cut, silently, while the service is dead");
+    world.kill_service().await?;
+    timeline.plain("service killed (SIGKILL)", "gateways go on by themselves");
+    let before = traffic.seen().context("the flows have reported before")?;
+    world.cut(true).await?;
+    timeline.plain("channels cut", "no carrier lost, no message: only silence");
+    let after = traffic
+        .until(|now| {
+            let more = |now: u64, then: u64| now > then + 1_500;
+            more(now.a_to_b.received, before.a_to_b.received) && more(now.b_to_a.received, before.b_to_a.received)
+        })
+        .await?;
+    timeline.good(
+        "the tunnel carries",
+        &format!("blackout {} ms, {} datagrams lost", after.blackout().as_millis(), after.lost() - before.lost()),
+    );
+    timeline.good("the TCP stream goes on", &format!("longest stall {} ms", after.tcp.longest_stall_us / 1_000));
+
+    timeline.head("The service and the channels come back");
+    world.restart_service().await?;
+    timeline.good("service restarted", "on the same store");
+    carried_by(world, connection, PathKind::Tunnel).await?;
+    timeline.good("it learns what happened", "the gateways report the tunnel");
+    let before = traffic.seen().context("the flows have reported before")?;
+    world.cut(false).await?;
+    timeline.plain("channels mended", "");
+    carried_by(world, connection, PathKind::Private).await?;
+    let now = traffic.seen().context("the flows have reported before")?;
+    let after = traffic.until(|seen| seen.a_to_b.received > now.a_to_b.received + 500).await?;
+    let lost = after.lost() - before.lost();
+    if lost > SOCKET_DROPS {
+        bail!("{lost} datagrams were lost on the way back to the private path");
+    }
+    timeline.good("back on the private path", &format!("make before break: {lost} datagrams lost"));
+    let tcp = after.tcp.echoed_bytes;
+    traffic.until(|seen| seen.tcp.echoed_bytes > tcp).await?;
+    timeline.good("the TCP stream never broke", &format!("{} KiB came back as they were sent", tcp >> 10));
+    traffic.stop().await
+}
+
+/// Waits until a path carries the connection both ways, as the gateways report.
+async fn carried_by(world: &World, connection: &Connection, kind: PathKind) -> anyhow::Result<()> {
+    let watching = async {
+        let mut every = interval(LOOK);
+        loop {
+            every.tick().await;
+            let now = world.client.connection(connection.id).await?;
+            let carries = |path: &Path| path.kind == kind && path.carries.a_to_b && path.carries.b_to_a;
+            if now.paths.iter().any(carries) {
+                return Ok(());
+            }
+        }
+    };
+    let what = crate::output::word(&kind);
+    timeout(PATIENCE, watching).await.with_context(|| format!("the path {what} does not carry the traffic"))?
 }
 
 fn intent(environment: &str, attach_points: &[String; 2], channels: u8) -> anyhow::Result<ConnectionIntent> {

@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
+    sync::watch,
     time::timeout,
 };
 
@@ -55,19 +56,17 @@ impl Process {
         }
     }
 
-    /// Everything that it prints, once it has ended.
-    pub(crate) async fn output(mut self, patience: Duration) -> anyhow::Result<String> {
-        let mut stdout = self.child.stdout.take().context("standard output was read already")?;
-        let mut text = String::new();
-        let read = async {
-            tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut text).await?;
-            self.child.wait().await
-        };
-        let status = timeout(patience, read).await.with_context(|| format!("{} did not end", self.name))??;
-        if !status.success() {
-            bail!("{} ended with {status}; its log: {}", self.name, self.log.display());
-        }
-        Ok(text)
+    /// Keeps the latest line of its standard output.
+    pub(crate) fn latest_line(&mut self) -> anyhow::Result<watch::Receiver<String>> {
+        let stdout = self.child.stdout.take().context("standard output was read already")?;
+        let (told, latest) = watch::channel(String::new());
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                told.send_replace(line);
+            }
+        });
+        Ok(latest)
     }
 
     /// The process id.

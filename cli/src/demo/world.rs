@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail};
 use secrecy::SecretString;
 use tieline_lab::{
     assembly::{LabFacts, LabParameters},
-    cell::{self, Place},
+    cell::{self, Place, control::Client as Control},
+    net::wire::{Cut, WireChange},
 };
 use tieline_openapi::client::Client;
 
@@ -83,6 +84,16 @@ impl World {
             .env("TIELINE_JOIN_TOKEN", &join.secret)
             .env("RUST_LOG", "info");
         self.gateways.push(Process::start(&name, &self.dir, command)?);
+        Ok(())
+    }
+
+    /// Cuts every channel between the clouds, silently, or mends them.
+    pub(crate) async fn cut(&self, cut: bool) -> anyhow::Result<()> {
+        let lab = Control::open(&self.lab())?;
+        let change = WireChange { cut: Some(if cut { Cut::Both } else { Cut::None }), ..WireChange::default() };
+        let names: Vec<_> = (0..self.facts.parameters.channels).map(|i| format!("ch{i}")).collect();
+        let all = names.iter().map(|name| lab.change_wire(name, &change));
+        futures::future::try_join_all(all).await?;
         Ok(())
     }
 
