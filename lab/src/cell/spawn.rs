@@ -21,7 +21,7 @@ use super::record::{self, Record};
 use super::{CellError, LabSpec};
 
 /// Name of the lab's parameters in its directory.
-pub(super) const SPEC: &str = "lab.json";
+pub(super) const SPEC: &str = "cell-spec.json";
 /// Name of the log of the lab's own process.
 pub(super) const LOG: &str = "lab.log";
 /// Environment variable that tells a process that it is the first of a cell, and its descriptors.

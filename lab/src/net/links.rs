@@ -172,9 +172,9 @@ impl Links {
             if message.header.family != AddressFamily::Inet || message.header.index != index {
                 continue;
             }
-            let local = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
-                _ => None,
+            let local = message.attributes.iter().find_map(|attribute| {
+                let AddressAttribute::Local(std::net::IpAddr::V4(address)) = attribute else { return None };
+                Some(*address)
             });
             let net = local.and_then(|address| Ipv4Net::new(address, message.header.prefix_len).ok());
             match net {
@@ -241,9 +241,9 @@ fn open_failed(namespace: &Namespace, source: std::io::Error) -> NetError {
 }
 
 fn link_state(message: &LinkMessage) -> Option<LinkState> {
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
+    let name = message.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::IfName(name) = attribute else { return None };
+        Some(name.clone())
     })?;
     let up = message.header.flags.contains(LinkFlags::Up);
     // IFF_LOWER_UP is the driver's own word; IFF_RUNNING follows it only later, through linkwatch.

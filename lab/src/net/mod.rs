@@ -5,6 +5,7 @@
 
 pub mod bird;
 mod error;
+pub mod flows;
 mod lab;
 pub mod links;
 pub mod namespace;

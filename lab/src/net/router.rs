@@ -11,10 +11,11 @@ use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::clouds::network::{LearnedRoute, NetworkError, Session, SessionStatus};
 use tieline_openapi::v1::{BfdState, BgpState};
 
-use super::bird::{self, Asking, Bird, BirdError, RouterConfig};
+use crate::clouds::network::{LearnedRoute, NetworkError, Session, SessionStatus};
+
+use super::bird::{self, Asking, Bird, BirdError, Route, RouterConfig};
 use super::error::NetError;
 use super::links::{LinkMonitor, Links};
 use super::namespace::Namespace;
@@ -42,6 +43,8 @@ struct State {
     /// Names of protocols by session id. A name stays with its id, so that a session that goes on is told apart.
     names: BTreeMap<String, String>,
     sessions: BTreeMap<String, Session>,
+    /// The configuration that the daemon has taken.
+    configured: String,
 }
 
 /// Follows the carrier of a router's trunks until it is dropped.
@@ -68,7 +71,13 @@ impl Router {
         let failed = |source| NetError::Bird { namespace: namespace.name().to_owned(), source };
         let bird = Bird::start(&namespace, &directory, &nothing).await.map_err(failed)?;
         let monitor = Links::monitor(&namespace)?;
-        let state = State { bird, tagged: BTreeMap::new(), names: BTreeMap::new(), sessions: BTreeMap::new() };
+        let state = State {
+            bird,
+            tagged: BTreeMap::new(),
+            names: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            configured: nothing,
+        };
         let vlans = Vlans::new(spec.vlan);
         let router = Arc::new(Self { end, spec, namespace, links, vlans, state: Mutex::new(state) });
         let follower = tokio::spawn(Arc::clone(&router).follow(monitor));
@@ -90,6 +99,10 @@ impl Router {
         self.spec.site(self.end)
     }
 
+    fn channel(&self, port: &str) -> Option<usize> {
+        self.spec.channel(self.end, port)
+    }
+
     fn failed<E: std::error::Error + Send + Sync + 'static>(
         &self,
         operation: &'static str,
@@ -98,25 +111,30 @@ impl Router {
         move |source| NetworkError::Router { site, operation, source: Box::new(source) }
     }
 
-    fn channel(&self, port: &str) -> Result<usize, NetworkError> {
-        let unknown = || NetworkError::UnknownPort { site: self.site().name.clone(), port: port.to_owned() };
-        self.spec.channel(self.end, port).ok_or_else(unknown)
-    }
-
     /// Whether the trunk of a port has light.
     pub(super) async fn link_up(&self, port: &str) -> Result<bool, NetworkError> {
-        let trunk = trunk(self.channel(port)?);
+        let unknown = || NetworkError::UnknownPort { site: self.site().name.clone(), port: port.to_owned() };
+        let trunk = trunk(self.channel(port).ok_or_else(unknown)?);
         Ok(self.links.get(&trunk).await.map_err(self.failed("read its link"))?.carrier)
     }
 
-    /// Makes the router run exactly these sessions.
+    /// Makes the router run exactly these sessions. Those that no router could run are not run; the first of them is the
+    /// error that is returned when all others are.
     pub(super) async fn configure(&self, sessions: Vec<Session>) -> Result<(), NetworkError> {
-        let interfaces = self.interfaces(&sessions)?;
+        let (plan, refused) = self.plan(sessions);
+        self.apply(plan).await.map_err(self.failed("take its sessions"))?;
+        match refused.into_iter().next() {
+            Some((id, reason)) => Err(NetworkError::InvalidSession { id, reason }),
+            None => Ok(()),
+        }
+    }
+
+    async fn apply(&self, plan: Plan) -> Result<(), NetError> {
+        let Plan { sessions, interfaces } = plan;
         let mut state = self.state.lock().await;
         for (key, wanted) in &interfaces {
-            self.provide(&mut state, *key, wanted).await.map_err(self.failed("make a tagged interface"))?;
+            self.provide(&mut state, *key, wanted).await?;
         }
-        let sessions: BTreeMap<_, _> = sessions.into_iter().map(|s| (s.id.clone(), s)).collect();
         state.names.retain(|id, _| sessions.contains_key(id));
         for id in sessions.keys() {
             if !state.names.contains_key(id) {
@@ -127,42 +145,53 @@ impl Router {
         }
         let named = state.names.iter().filter_map(|(id, name)| Some((name.as_str(), sessions.get(id)?))).collect();
         let text = bird::render(&configuration(self.site(), named));
-        state.bird.reconfigure(&text).await.map_err(self.failed("take its configuration"))?;
+        if text != state.configured {
+            let done = state.bird.reconfigure(&text).await;
+            done.map_err(|source| NetError::Bird { namespace: self.namespace.name().to_owned(), source })?;
+            state.configured = text;
+        }
         state.sessions = sessions;
         let stale: Vec<_> = state.tagged.keys().filter(|key| !interfaces.contains_key(key)).copied().collect();
         for key in stale {
             if let Some(tagged) = state.tagged.remove(&key) {
-                tagged.remove(&self.links).await.map_err(self.failed("remove a tagged interface"))?;
+                tagged.remove(&self.links).await?;
             }
         }
         Ok(())
     }
 
-    /// What interfaces the sessions need, by channel and tag.
-    fn interfaces(&self, sessions: &[Session]) -> Result<BTreeMap<(usize, u16), Interface>, NetworkError> {
-        let mut interfaces: BTreeMap<(usize, u16), Interface> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
+    /// Which sessions can be run, with what interfaces, and which cannot, with the reason.
+    fn plan(&self, sessions: Vec<Session>) -> (Plan, BTreeMap<String, String>) {
+        let (mut plan, mut refused) = (Plan::default(), BTreeMap::new());
         for session in sessions {
-            let invalid = |reason: String| NetworkError::InvalidSession { id: session.id.clone(), reason };
-            bird::check(session).map_err(|e| invalid(e.to_string()))?;
-            if session.site != self.site().name {
-                return Err(invalid(format!("it belongs to site {:?}, not {:?}", session.site, self.site().name)));
-            }
-            if !ids.insert(&session.id) {
-                return Err(invalid("there are two of this id".into()));
-            }
-            let address = Ipv4Net::new(session.local_ip, session.prefix_len);
-            let address = address.map_err(|_| invalid(format!("prefix length {}", session.prefix_len)))?;
-            let key = (self.channel(&session.port)?, session.vlan);
-            let interface = interfaces.entry(key).or_insert(Interface { mtu: session.mtu, addresses: Vec::new() });
-            if interface.mtu != session.mtu {
-                return Err(invalid(format!("another session on VLAN {} has the MTU {}", session.vlan, interface.mtu)));
-            }
-            if !interface.addresses.contains(&address) {
-                interface.addresses.push(address);
+            if let Err(reason) = self.admit(&mut plan, &session) {
+                refused.insert(session.id, reason);
+            } else {
+                plan.sessions.insert(session.id.clone(), session);
             }
         }
-        Ok(interfaces)
+        (plan, refused)
+    }
+
+    fn admit(&self, plan: &mut Plan, session: &Session) -> Result<(), String> {
+        bird::check(session).map_err(|e| e.to_string())?;
+        if session.site != self.site().name {
+            return Err(format!("it belongs to site {:?}, not {:?}", session.site, self.site().name));
+        }
+        if plan.sessions.contains_key(&session.id) {
+            return Err("there are two of this id".into());
+        }
+        let channel = self.channel(&session.port).ok_or_else(|| format!("there is no port {:?}", session.port))?;
+        let address = Ipv4Net::new(session.local_ip, session.prefix_len).map_err(|e| e.to_string())?;
+        let new = || Interface { mtu: session.mtu, addresses: Vec::new() };
+        let interface = plan.interfaces.entry((channel, session.vlan)).or_insert_with(new);
+        if interface.mtu != session.mtu {
+            return Err(format!("another session on VLAN {} has the MTU {}", session.vlan, interface.mtu));
+        }
+        if !interface.addresses.contains(&address) {
+            interface.addresses.push(address);
+        }
+        Ok(())
     }
 
     async fn provide(&self, state: &mut State, key: (usize, u16), wanted: &Interface) -> Result<(), NetError> {
@@ -192,6 +221,14 @@ impl Router {
     }
 }
 
+/// What a router shall run.
+#[derive(Debug, Default)]
+struct Plan {
+    sessions: BTreeMap<String, Session>,
+    /// By channel and tag.
+    interfaces: BTreeMap<(usize, u16), Interface>,
+}
+
 #[derive(Debug)]
 struct Interface {
     mtu: u16,
@@ -207,27 +244,23 @@ impl State {
         for (id, name) in &self.names {
             let Some(session) = self.sessions.get(id) else { continue };
             let protocol = protocols.iter().find(|p| p.name == *name);
-            let bgp = protocol.and_then(|p| p.bgp).unwrap_or(BgpState::Down);
+            let bgp = protocol.and_then(|p| p.bgp).unwrap_or_default();
             let established = bgp == BgpState::Established;
             let (mut learned, mut advertised) = (Vec::new(), Vec::new());
             if established {
-                learned = learned_routes(&mut asking, name).await?;
-                advertised = prefixes(&mut asking, &format!("show route export {name}")).await?;
+                learned = routes(&mut asking, &format!("show route protocol {name} all")).await?;
+                advertised = routes(&mut asking, &format!("show route export {name}")).await?;
             }
             let (routes_in, routes_out) = protocol.and_then(|p| p.routes).filter(|_| established).unwrap_or_default();
-            let heard = session.bfd.and_then(|_| {
-                let line = bfd.iter().find(|b| b.neighbour == std::net::IpAddr::V4(session.peer_ip));
-                line.map(|line| line.state)
-            });
-            // Without BFD on this side there is nothing that could be up.
-            let unheard = if session.bfd.is_some() { BfdState::Down } else { BfdState::AdminDown };
+            let heard = bfd.iter().find(|b| b.neighbour == std::net::IpAddr::V4(session.peer_ip));
+            let silent = if session.bfd.is_some() { BfdState::Down } else { BfdState::AdminDown };
             let status = SessionStatus {
                 bgp,
-                bfd: heard.unwrap_or(unheard),
+                bfd: heard.filter(|_| session.bfd.is_some()).map_or(silent, |b| b.state),
                 routes_in,
                 routes_out,
-                learned,
-                advertised,
+                learned: learned.into_iter().map(|route| learned_route(route, session)).collect(),
+                advertised: advertised.into_iter().map(|route| route.prefix).collect(),
                 established_since: protocol.filter(|_| established).and_then(|p| p.since),
                 last_error: protocol.and_then(|p| p.last_error.clone()),
             };
@@ -237,22 +270,18 @@ impl State {
     }
 }
 
-/// The routes that a session brought; none where it has ended since it was seen up.
-async fn learned_routes(asking: &mut Asking, name: &str) -> Result<Vec<LearnedRoute>, BirdError> {
-    match asking.ask(&format!("show route protocol {name} all")).await {
-        Ok(reply) => Ok(bird::parse_learned(&reply)),
-        Err(BirdError::Refused { .. }) => Ok(Vec::new()),
-        Err(other) => Err(other),
-    }
-}
-
-/// The prefixes of an answer; none where the session has ended since it was seen up, which the daemon refuses.
-async fn prefixes(asking: &mut Asking, command: &str) -> Result<Vec<Ipv4Net>, BirdError> {
+/// The routes of an answer; none where the session has ended since it was seen up, which the daemon refuses.
+async fn routes(asking: &mut Asking, command: &str) -> Result<Vec<Route>, BirdError> {
     match asking.ask(command).await {
         Ok(reply) => Ok(bird::parse_routes(&reply)),
         Err(BirdError::Refused { .. }) => Ok(Vec::new()),
         Err(other) => Err(other),
     }
+}
+
+fn learned_route(route: Route, session: &Session) -> LearnedRoute {
+    let next_hop = route.next_hop.unwrap_or(session.peer_ip);
+    LearnedRoute { prefix: route.prefix, as_path: route.as_path, next_hop }
 }
 
 /// Name of a channel's trunk, and of its wire.

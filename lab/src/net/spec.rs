@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::clouds::world::{AwsLag, AwsWorld, GoogleInterconnect, GoogleWorld};
+
 /// The network of one lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -102,14 +104,24 @@ pub enum VlanWay {
 }
 
 impl Default for NetSpec {
-    /// Two sites as `tieline lab up` makes them: 10.0.0.0/16 on AWS and 10.1.0.0/16 on Google, two channels of 2 and
-    /// 3 ms, 8 ms over the internet.
+    /// [`NetSpec::with_channels`] of two channels.
     fn default() -> Self {
+        Self::with_channels(2)
+    }
+}
+
+impl NetSpec {
+    /// Two sites as `tieline lab up` makes them: 10.0.0.0/16 on AWS and 10.1.0.0/16 on Google, channels of 2 and 3 ms in
+    /// turn between the ports of [`crate::clouds::world`], and 8 ms over the internet.
+    #[must_use]
+    pub fn with_channels(channels: usize) -> Self {
         let net = |a, b, c, d, len| Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), len);
-        let channel = |i: u32, delay_us| ChannelSpec {
-            a_port: format!("dxlag-lab{i:05}"),
-            b_port: format!("lab-interconnect-{i}"),
-            wire: Impairment::delay_us(delay_us),
+        let ports = (AwsWorld::with_channels(channels, vec![]), GoogleWorld::with_channels(channels, vec![]));
+        let ports = ports.0.lags.into_iter().zip(ports.1.interconnects);
+        let channel = |(i, (lag, interconnect)): (usize, (AwsLag, GoogleInterconnect))| ChannelSpec {
+            a_port: lag.id,
+            b_port: interconnect.name,
+            wire: Impairment::delay_us(if i % 2 == 0 { 2_000 } else { 3_000 }),
         };
         Self {
             a: SiteSpec { name: "aws".into(), prefix: net(10, 0, 0, 0, 16), mtu: 1500, wan: net(203, 0, 113, 10, 24) },
@@ -119,7 +131,7 @@ impl Default for NetSpec {
                 mtu: 1500,
                 wan: net(198, 51, 100, 10, 24),
             },
-            channels: vec![channel(0, 2_000), channel(1, 3_000)],
+            channels: ports.enumerate().map(channel).collect(),
             internet: Impairment::delay_us(8_000),
             vlan: None,
             seed: 1,
@@ -303,7 +315,7 @@ mod tests {
         };
         assert!(refused(|s| s.b.prefix = s.a.prefix).contains("overlap"));
         assert!(refused(|s| s.b.name = "aws".into()).contains("aws"));
-        assert!(refused(|s| s.channels[1].a_port = s.channels[0].a_port.clone()).contains("dxlag-lab00000"));
+        assert!(refused(|s| s.channels[1].a_port = s.channels[0].a_port.clone()).contains("dxlag-fg000001"));
         assert!(refused(|s| s.channels.clear()).contains("channels"));
         assert!(refused(|s| s.a.prefix = "10.0.0.0/15".parse().unwrap()).contains("/16"));
         assert!(refused(|s| s.a.wan = "203.0.113.1/24".parse().unwrap()).contains("wan"));

@@ -1,5 +1,8 @@
 //! Integration tests of the lab: simulated clouds over HTTP; real namespaces, real wires, real routers.
 
+#[cfg(test)]
 mod clouds;
+#[cfg(test)]
 mod net;
+#[cfg(test)]
 mod net_cell;

@@ -4,16 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tieline_lab::cell::{self, Inside, LabSpec, SpawnOptions};
-use tieline_lab::clouds::network::{Bfd, Network, NetworkError, Session, SessionStatus};
+use tieline_lab::clouds::network::{Bfd, LearnedRoute, Network, NetworkError, Session, SessionStatus};
+use tieline_lab::net::flows::{self, UdpFlow};
 use tieline_lab::net::wire::{Cut, WireChange};
 use tieline_lab::net::{LabNetwork, NetSpec, VlanWay};
 use tieline_openapi::v1::{BfdState, BgpState};
+use tokio_util::sync::CancellationToken;
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -85,7 +87,7 @@ async fn in_a_lab(scenario: &str, network: NetSpec, user_namespace: Option<bool>
     assert!(ended, "the scenario ended with {code:?}\n{}", logs(dir.path()));
 }
 
-fn logs(dir: &Path) -> String {
+pub(crate) fn logs(dir: &Path) -> String {
     ["lab.log", "a-router/bird.log", "b-router/bird.log"]
         .iter()
         .map(|file| format!("--- {file}\n{}", std::fs::read_to_string(dir.join(file)).unwrap_or_default()))
@@ -103,13 +105,24 @@ async fn the_same_without_bpf() {
 }
 
 #[tokio::test]
+async fn the_same_with_bpf() {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let version: Vec<u32> = release.split(['.', '-']).map_while(|part| part.parse().ok()).take(2).collect();
+    if version < vec![6, 6] || !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root and tcx (Linux 6.6), this is {release}");
+        return;
+    }
+    in_a_lab("established", NetSpec { vlan: Some(VlanWay::Bpf), ..NetSpec::default() }, None).await;
+}
+
+#[tokio::test]
 async fn the_same_in_a_user_namespace() {
     in_a_lab("established", NetSpec::default(), Some(true)).await;
 }
 
 #[tokio::test]
 async fn a_wrong_key_tag_address_or_number_keeps_the_session_down() {
-    in_a_lab("wrong", NetSpec::default(), None).await;
+    in_a_lab("wrong", NetSpec::with_channels(7), None).await;
 }
 
 #[tokio::test]
@@ -131,11 +144,11 @@ async fn sessions_that_no_router_could_run_are_refused_whole() {
 fn pair(channel: usize) -> (Session, Session) {
     let subnet = 10 + channel as u8;
     let [a_ip, b_ip] = [1, 2].map(|host| Ipv4Addr::new(169, 254, subnet, host));
-    let spec = NetSpec::default();
+    let ports = NetSpec::with_channels(channel + 1).channels.remove(channel);
     let a = Session {
         id: format!("dxvif-{channel}"),
         site: "aws".into(),
-        port: spec.channels[channel].a_port.clone(),
+        port: ports.a_port,
         vlan: 100 + channel as u16,
         mtu: 1500,
         local_ip: a_ip,
@@ -152,7 +165,7 @@ fn pair(channel: usize) -> (Session, Session) {
     let b = Session {
         id: format!("router/peer-{channel}"),
         site: "google".into(),
-        port: spec.channels[channel].b_port.clone(),
+        port: ports.b_port,
         local_ip: b_ip,
         peer_ip: a_ip,
         local_asn: 16_550,
@@ -237,9 +250,8 @@ async fn established(inside: Inside) -> Outcome {
     both_up(network).await?;
     let seen = network.status("aws").await?.remove(&a.id).ok_or("no status")?;
     assert_eq!((seen.routes_in, seen.routes_out), (1, 1));
-    let learned: Vec<_> = seen.learned.iter().map(|route| route.prefix).collect();
-    assert_eq!((learned, seen.advertised), (b.advertised.clone(), a.advertised.clone()));
-    assert!(seen.learned.iter().all(|r| r.as_path == [b.local_asn] && r.next_hop == b.local_ip));
+    let learned = LearnedRoute { prefix: b.advertised[0], as_path: vec![b.local_asn], next_hop: b.local_ip };
+    assert_eq!((seen.learned, seen.advertised), (vec![learned], a.advertised.clone()));
     assert!(seen.established_since.is_some());
     println!("tagged interfaces: {:?}", network.vlan_way().await);
 
@@ -281,7 +293,7 @@ async fn established(inside: Inside) -> Outcome {
         until("dark", async || network.link_up(site, port).await, |up| !up).await?;
         until("down without light", async || network.status(site).await, down).await?;
     }
-    assert!(network.link_up("aws", &NetSpec::default().channels[1].a_port).await?);
+    assert!(network.link_up("aws", &pair(1).0.port).await?);
     network.change_wire("ch0", &carrier(true))?;
     both_up(network).await?;
     assert!(echoes(&from, &at, 10), "the gateways reach each other again");
@@ -298,34 +310,52 @@ async fn established(inside: Inside) -> Outcome {
     Ok(())
 }
 
+/// What is wrong, and how it is made so.
+type Fault = (&'static str, fn(&mut Session));
+
 async fn wrong(inside: Inside) -> Outcome {
     let network = &inside.network;
-    let (a, b) = pair(0);
-    network.configure("aws", vec![a.clone()]).await?;
-    let faults: [(&str, Session); 6] = [
-        ("MD5 key", Session { md5: Some("3f9c0b".into()), ..b.clone() }),
-        ("no MD5 key", Session { md5: None, ..b.clone() }),
-        ("VLAN", Session { vlan: b.vlan + 1, ..b.clone() }),
-        ("address", Session { local_ip: Ipv4Addr::new(169, 254, 10, 3), ..b.clone() }),
-        ("own number", Session { local_asn: 16_551, ..b.clone() }),
-        ("neighbour's number", Session { peer_asn: 64_513, ..b.clone() }),
+    let faults: [Fault; 6] = [
+        ("MD5 key", |s| s.md5 = Some("3f9c0b".into())),
+        ("missing MD5 key", |s| s.md5 = None),
+        ("VLAN", |s| s.vlan += 100),
+        ("address", |s| s.local_ip = Ipv4Addr::from_bits(s.local_ip.to_bits() + 1)),
+        ("own number", |s| s.local_asn += 1),
+        ("neighbour's number", |s| s.peer_asn += 1),
     ];
-    for (what, fault) in faults {
-        network.configure("google", vec![b.clone()]).await?;
-        both_up(network).await?;
-        network.configure("google", vec![fault]).await?;
-        let established = |s: &BTreeMap<String, SessionStatus>| s.values().any(|s| s.bgp == BgpState::Established);
-        until("down", async || network.status("google").await, |s| !established(s)).await?;
-        until("down", async || network.status("aws").await, |s| !established(s)).await?;
-        // Longer than either side waits between attempts.
-        let mut watch = tokio::time::interval(Duration::from_millis(50));
-        for _ in 0..60 {
-            watch.tick().await;
-            assert!(!established(&network.status("google").await?), "established with a wrong {what}");
-        }
-        assert!(!established(&network.status("aws").await?), "established with a wrong {what}");
+    // Every fault on a channel of its own, and one channel more that stays right.
+    let (on_a, right): (Vec<_>, Vec<_>) = (0..=faults.len()).map(pair).unzip();
+    let mut faulty = right.clone();
+    for (session, (_, spoil)) in faulty.iter_mut().zip(faults) {
+        spoil(session);
     }
-    network.configure("google", vec![b]).await?;
+    network.configure("aws", on_a.clone()).await?;
+    network.configure("google", right.clone()).await?;
+    both_up(network).await?;
+    let established = |statuses: &BTreeMap<String, SessionStatus>, sessions: &[Session]| -> Vec<usize> {
+        let up = |id: &String| statuses.get(id).is_some_and(|s| s.bgp == BgpState::Established);
+        (0..sessions.len()).filter(|i| up(&sessions[*i].id)).collect()
+    };
+    network.configure("google", faulty.clone()).await?;
+    let only = [faults.len()];
+    for (site, sessions) in [("google", &faulty), ("aws", &on_a)] {
+        until("down", async || network.status(site).await, |s| established(s, sessions) == only).await?;
+    }
+    // Longer than either side waits between attempts.
+    let mut watch = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..80 {
+        watch.tick().await;
+        for (site, sessions) in [("google", &faulty), ("aws", &on_a)] {
+            let up = established(&network.status(site).await?, sessions);
+            let wrong: Vec<_> = up.iter().filter_map(|i| faults.get(*i)).map(|(what, _)| what).collect();
+            assert!(wrong.is_empty(), "{site} is established in spite of {wrong:?}");
+            assert_eq!(up, only, "the right session is not disturbed");
+        }
+    }
+    let errors = network.status("aws").await?;
+    let bad = errors[&on_a[4].id].last_error.as_deref();
+    assert!(bad.is_some_and(|error| error.contains("Bad peer AS")), "{errors:?}");
+    network.configure("google", right).await?;
     both_up(network).await
 }
 
@@ -368,6 +398,7 @@ async fn hosts(inside: Inside) -> Outcome {
     let from = socket(network, "a-host", (Ipv4Addr::new(10, 0, 1, 10), 0));
     let at = socket(network, "b-host", (Ipv4Addr::new(10, 1, 1, 10), 4_000));
     assert!(echoes(&from, &at, 10), "hosts reach each other over the channel");
+    flows_arrive_whole(network).await?;
     // The gateways reach each other over the internet by their own addresses only, 8 ms each way.
     let from = socket(network, "a-gw", (Ipv4Addr::new(203, 0, 113, 10), 0));
     let at = socket(network, "b-gw", (Ipv4Addr::new(198, 51, 100, 10), 4_000));
@@ -378,23 +409,77 @@ async fn hosts(inside: Inside) -> Outcome {
     Ok(())
 }
 
+/// A numbered flow and a bulk connection between the hosts: nothing lost, nothing changed, long segments passed whole.
+async fn flows_arrive_whole(network: &LabNetwork) -> Outcome {
+    let (a_host, b_host) = (&network.namespaces()["a-host"], &network.namespaces()["b-host"]);
+    let (a, b) = (Ipv4Addr::new(10, 0, 1, 10), Ipv4Addr::new(10, 1, 1, 10));
+    let plain = |socket: UdpSocket| {
+        socket.set_nonblocking(true)?;
+        tokio::net::UdpSocket::from_std(socket)
+    };
+    let (from, to) = (plain(socket(network, "a-host", (a, 0)))?, plain(socket(network, "b-host", (b, 0)))?);
+    let address = to.local_addr()?;
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+    let mut seen = 0;
+    let received = flows::udp_receive(&to, Duration::from_millis(100), end.clone(), |report| {
+        if report.received >= 500 {
+            stop.cancel();
+            if report.received == seen {
+                end.cancel();
+            }
+        }
+        seen = report.received;
+    });
+    let sent = flows::udp_send(&from, address, UdpFlow::default(), stop.clone());
+    let (sent, received) = tokio::time::timeout(PATIENCE, futures::future::try_join(sent, received)).await??;
+    assert_eq!((received.lost, received.reordered, received.received), (0, 0, sent.sent), "{received:?}");
+    assert!(received.least_delay_us >= 3_000, "the channel's own delay: {received:?}");
+
+    let before = network.wires()["ch1"].a_to_b.clone();
+    let listener = b_host.run(|| TcpListener::bind((b, 0)))??;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let echo = tokio::spawn(flows::tcp_echo(tokio::net::TcpListener::from_std(listener)?, stop.clone()));
+    let stream = a_host.run(|| TcpStream::connect(address))??;
+    stream.set_nonblocking(true)?;
+    let enough = stop.clone();
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let checked = flows::tcp_check(stream, 400_000_000, Duration::from_millis(20), stop, |report| {
+        if report.echoed_bytes > 4 << 20 {
+            enough.cancel();
+        }
+    });
+    let checked = tokio::time::timeout(PATIENCE, checked).await??;
+    assert!(checked.echoed_bytes > 4 << 20);
+    echo.await??;
+    let after = &network.wires()["ch1"].a_to_b;
+    let average = (after.bytes - before.bytes) / (after.frames - before.frames);
+    // Only the relayed interface has no offloads.
+    let whole = network.vlan_way().await != Some(VlanWay::Relay);
+    assert!(average > 1_600 || !whole, "segments longer than the MTU pass whole: {average} bytes a frame");
+    Ok(())
+}
+
 async fn refused(inside: Inside) -> Outcome {
     let network = &inside.network;
-    let (a, _) = pair(0);
+    let ((a, b), (right, right_b)) = (pair(0), pair(1));
+    network.configure("google", vec![b, right_b]).await?;
     let refused = async |change: &dyn Fn(&mut Session)| {
         let mut session = a.clone();
         change(&mut session);
-        network.configure("aws", vec![session]).await.unwrap_err().to_string()
+        network.configure("aws", vec![session, right.clone()]).await.unwrap_err().to_string()
     };
     assert!(refused(&|s| s.port = "dxlag-other".into()).await.contains("dxlag-other"));
     assert!(refused(&|s| s.md5 = Some("a\"; }".into())).await.contains("MD5"));
     assert!(refused(&|s| s.vlan = 4_095).await.contains("4095"));
     assert!(refused(&|s| s.site = "google".into()).await.contains("google"));
     assert!(refused(&|s| s.local_asn = 0).await.contains('0'));
-    let doubled = network.configure("aws", vec![a.clone(), a.clone()]).await.unwrap_err();
-    assert!(matches!(doubled, NetworkError::InvalidSession { .. }));
+    assert!(refused(&|s| (s.port, s.vlan, s.mtu) = (right.port.clone(), right.vlan, 8_500)).await.contains("MTU"));
+    assert!(refused(&|s| s.id.clone_from(&right.id)).await.contains("two of this id"));
+    // What can be run goes on all the while.
+    until("up", async || network.status("aws").await, |s| s.keys().eq([&right.id]) && up(s)).await?;
     assert!(matches!(network.configure("azure", vec![]).await.unwrap_err(), NetworkError::UnknownSite { .. }));
     assert!(matches!(network.link_up("aws", "x").await.unwrap_err(), NetworkError::UnknownPort { .. }));
-    assert!(network.status("aws").await?.is_empty());
     Ok(())
 }

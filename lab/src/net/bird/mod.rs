@@ -16,7 +16,7 @@ use super::namespace::Namespace;
 
 pub use config::{Rejected, RouterConfig, check, render};
 pub use control::{Control, Reply};
-pub use parse::{BfdLine, Protocol, parse_bfd, parse_learned, parse_protocols, parse_routes};
+pub use parse::{BfdLine, Protocol, Route, parse_bfd, parse_protocols, parse_routes};
 
 /// How long a new daemon may take until it answers.
 const START: Duration = Duration::from_secs(5);

@@ -12,8 +12,6 @@ use jiff::tz::TimeZone;
 
 use tieline_openapi::v1::{BfdState, BgpState};
 
-use crate::clouds::network::LearnedRoute;
-
 use super::control::Reply;
 
 /// One protocol of `show protocols all`.
@@ -137,47 +135,58 @@ fn bfd_line(line: &str) -> Option<BfdLine> {
     Some(BfdLine { neighbour, interface, state })
 }
 
-/// Reads the prefixes of `show route …`, sorted and each once.
-#[must_use]
-pub fn parse_routes(reply: &Reply) -> Vec<Ipv4Net> {
-    let lines = reply.lines.iter().filter(|(code, _)| *code == 1007);
-    let mut prefixes: Vec<Ipv4Net> = lines.filter_map(|(_, line)| route_head(line)).collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    prefixes
+/// One route of `show route … all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub prefix: Ipv4Net,
+    /// The autonomous systems of its path, the neighbour first; those of a set stand in their order.
+    pub as_path: Vec<u32>,
+    /// `BGP.next_hop`.
+    pub next_hop: Option<Ipv4Addr>,
 }
 
-/// Reads the routes of `show route protocol … all`, with what BGP said of each.
+/// Reads `show route …` with or without `all`: sorted by prefix, each prefix once, the best route of it.
 #[must_use]
-pub fn parse_learned(reply: &Reply) -> Vec<LearnedRoute> {
-    let mut routes: Vec<LearnedRoute> = Vec::new();
-    for (_, line) in &reply.lines {
-        if let Some(prefix) = route_head(line) {
-            routes.push(LearnedRoute { prefix, as_path: Vec::new(), next_hop: Ipv4Addr::UNSPECIFIED });
-            continue;
-        }
-        let (Some(route), Some((key, value))) = (routes.last_mut(), line.trim().split_once(':')) else { continue };
-        match key {
-            "BGP.as_path" => route.as_path = value.split_whitespace().filter_map(|word| word.parse().ok()).collect(),
-            "BGP.next_hop" => {
-                let hop = value.split_whitespace().next().and_then(|word| word.parse().ok());
-                route.next_hop = hop.unwrap_or(route.next_hop);
+pub fn parse_routes(reply: &Reply) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    let mut headed = false;
+    for (code, text) in &reply.lines {
+        match (code, routes.last_mut()) {
+            (1007, _) if !text.starts_with(['\t', ' ']) => {
+                let prefix = route_head(text);
+                headed = prefix.is_some();
+                routes.extend(prefix.map(|prefix| Route { prefix, as_path: Vec::new(), next_hop: None }));
             }
+            // A second route of the same network: its line begins with spaces in the network's place.
+            (1007, _) if text.contains('[') => headed = false,
+            (1012, Some(route)) if headed => attribute(route, text),
             _ => {}
         }
     }
-    routes.retain(|route| !route.next_hop.is_unspecified());
-    routes.sort_unstable_by_key(|route| route.prefix);
+    routes.sort_by_key(|route| route.prefix);
+    routes.dedup_by_key(|route| route.prefix);
     routes
 }
 
-/// The prefix of a route's first line, which goes on with the route's type and `[protocol time]`; other lines that begin
-/// with a word do not.
+/// `10.1.0.0/16          unicast [peer1 2026-11-21 23:30:27.598] * (100) [AS16550i]`
 fn route_head(line: &str) -> Option<Ipv4Net> {
     let mut words = line.split_whitespace();
     let prefix = words.next()?.parse().ok()?;
-    words.next()?;
+    let _kind = words.next()?;
     words.next()?.starts_with('[').then_some(prefix)
+}
+
+fn attribute(route: &mut Route, line: &str) {
+    let Some((key, value)) = line.split_once(':') else { return };
+    match key.trim() {
+        "BGP.as_path" => {
+            let numbers = value.split(|c: char| !c.is_ascii_digit());
+            route.as_path = numbers.filter_map(|number| number.parse().ok()).collect();
+        }
+        "BGP.next_hop" => route.next_hop = value.split_whitespace().next().and_then(|address| address.parse().ok()),
+        _ => {}
+    }
 }
 
 fn timestamp(date: &str, time: &str) -> Option<Timestamp> {
