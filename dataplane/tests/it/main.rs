@@ -1,7 +1,12 @@
 //! The gateway in network namespaces: real kernel routes, real TUN devices, real sockets. Needs root, `ip`, `nft` and
 //! `/dev/net/tun`; skips with a reason elsewhere.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "the whole binary is a test, on the real clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the whole binary is a test, on the real clock"
+)]
 
 mod api;
 mod failover;
