@@ -17,8 +17,8 @@ use tieline_openapi::{
     ids::OperationId,
     problem::ProblemCode,
     v1::{
-        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Redundancy,
-        Routing, StageState, Wanted,
+        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Path,
+        PathKind, Redundancy, Routing, StageState, Wanted,
     },
 };
 use tokio::time::{interval, timeout};

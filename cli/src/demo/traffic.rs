@@ -72,7 +72,9 @@ impl Traffic {
         let mut check = flow("tcp-check", A_HOST.0, &["tcp-check", &b_tcp.to_string()])?;
         let tcp = check.latest_line()?;
         let mut traffic = Self { a_to_b, b_to_a, tcp, processes: vec![echo, at_b, at_a, from_a, from_b, check] };
-        traffic.until(|seen| seen.a_to_b.received > 200 && seen.b_to_a.received > 200 && seen.tcp.echoed_bytes > 0).await?;
+        traffic
+            .until(|seen| seen.a_to_b.received > 200 && seen.b_to_a.received > 200 && seen.tcp.echoed_bytes > 0)
+            .await?;
         Ok(traffic)
     }
 
