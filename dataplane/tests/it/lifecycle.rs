@@ -103,6 +103,7 @@ async fn joins_once_and_works_without_the_api() {
     flow.carry_on(200).await;
     world.cut_private();
     until_local(&state, "the tunnel took over", |status| chosen(status) == Some(PathKind::Tunnel)).await;
+    until(&b, "and at the other end", |status| chosen(status) == Some(PathKind::Tunnel)).await;
     let over = flow.sent() + 100;
     flow.carry_on(1_000).await;
     assert_eq!(flow.lost_since(over), 0);

@@ -275,10 +275,10 @@ impl Flow {
     pub(crate) fn start(world: &World) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let replies = Arc::new(Mutex::new(Vec::new()));
+        let socket = world.host[1].run(|| UdpSocket::bind("10.1.1.2:9000").unwrap()).join().unwrap().unwrap();
         let echo = world.host[1].run({
             let stop = Arc::clone(&stop);
             move || {
-                let socket = UdpSocket::bind("10.1.1.2:9000").unwrap();
                 socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
                 let mut bytes = [0; 1_500];
                 while !stop.load(Ordering::Relaxed) {

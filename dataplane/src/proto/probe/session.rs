@@ -427,7 +427,7 @@ impl ProbeSession {
             Health::Unknown
         } else if way.lossy {
             Health::Lossy
-        } else if way.slow {
+        } else if way.is_slow() {
             Health::Slow
         } else {
             Health::Up

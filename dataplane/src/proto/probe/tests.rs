@@ -362,6 +362,18 @@ fn loss_is_the_senders_matter() {
 }
 
 #[test]
+fn a_slow_bundle_is_left_and_a_jitter_is_not() {
+    let mut world = World::settled(17);
+    world.wires[0][0].jitter_us = 5_000;
+    world.run(3_000);
+    assert_eq!(world.chosen(), [Some(PathKind::Private); 2]);
+    world.wires[0][0].delay_us += 12_000;
+    world.run(1_600);
+    assert_eq!(world.chosen(), [Some(PathKind::Tunnel); 2], "a round trip has two directions, so both see it");
+    assert_eq!(world.nodes[0].changes.last().unwrap().1.reason, Reason::PrivateSlow);
+}
+
+#[test]
 fn strangers_get_no_answer() {
     let start = origin();
     let mut victim = ProbeSession::new(settings(), keys(1, 2), 1, start, start);

@@ -16,8 +16,10 @@ const LOSSY_PPM: u32 = 10_000;
 const CLEAN_PPM: u32 = 5_000;
 /// Lost requests in a window below which loss is chance.
 const LOSSY_MIN: u64 = 5;
-/// A median round trip this much above the best one is slow.
+/// A median round trip this much above the best one is slow, and for so many windows in a row: after a stall of either
+/// host, one window is full of answers that have waited.
 const SLOW_US: u32 = 10_000;
+const SLOW_WINDOWS: u8 = 2;
 
 #[derive(Debug, Clone)]
 pub(super) struct Port {
@@ -105,7 +107,7 @@ impl Port {
 pub(super) struct Way {
     pub(super) ports: Vec<Port>,
     pub(super) lossy: bool,
-    pub(super) slow: bool,
+    slow_windows: u8,
     pub(super) smoothed_us: Option<u32>,
     pub(super) best_us: Option<u32>,
     pub(super) window: RoundTrips,
@@ -118,7 +120,7 @@ impl Way {
         Self {
             ports: vec![Port::new(); usize::from(ports)],
             lossy: false,
-            slow: false,
+            slow_windows: 0,
             smoothed_us: None,
             best_us: None,
             window: RoundTrips::default(),
@@ -143,6 +145,10 @@ impl Way {
         self.jitter.add(us);
     }
 
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow_windows >= SLOW_WINDOWS
+    }
+
     /// Judges loss and delay over the window that ends now.
     pub(super) fn judge(&mut self) {
         let mut loss = Loss::default();
@@ -158,7 +164,8 @@ impl Way {
         if let Some((median, _)) = self.window.take() {
             let best = self.best_us.map_or(median, |best| best.min(median));
             self.best_us = Some(best);
-            self.slow = median >= best.saturating_add(SLOW_US);
+            let slow = median >= best.saturating_add(SLOW_US);
+            self.slow_windows = if slow { self.slow_windows.saturating_add(1) } else { 0 };
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use data_encoding::BASE64;
+use data_encoding::BASE64URL;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use tieline_openapi::v1::Timestamp;
@@ -94,7 +94,7 @@ fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     // FNV-1a: a fingerprint only has to change with the labels.
     let text = labels.iter().fold(String::new(), |text, (k, v)| text + k + "\0" + v + "\0");
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    BASE64.encode(&hash.to_be_bytes())
+    BASE64URL.encode(&hash.to_be_bytes())
 }
 
 impl Google {
