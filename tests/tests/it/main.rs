@@ -1,3 +1,12 @@
-//! Whole-system tests.
+//! Whole-system tests: the real binary, a lab with real routers, and the public API.
 
+#[cfg(test)]
 mod arrows;
+#[cfg(test)]
+mod corruption;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod rig;

@@ -1,0 +1,215 @@
+//! A lab and a service on it, both started as a user starts them: by the `tieline` binary.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tieline_lab::assembly::{self, LabFacts};
+use tieline_openapi::{
+    client::Client,
+    v1::{AddressFamily, ConnectionEnd, ConnectionIntent, Fallback, Redundancy, Routing, Wanted},
+};
+
+/// The longest that anything is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test: `TIELINE_BIN`, else the one built beside this test.
+pub(crate) fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIELINE_BIN") {
+        return PathBuf::from(path);
+    }
+    let me = std::env::current_exe().expect("a test has a path");
+    me.ancestors().nth(2).expect("target/debug/deps").join("tieline")
+}
+
+/// A lab, and maybe a service on it. Everything ends with it.
+pub(crate) struct Rig {
+    /// Where everything is kept.
+    pub dir: tempfile::TempDir,
+    /// What the lab tells.
+    pub facts: LabFacts,
+    service: Option<Child>,
+    /// A client of the simulated clouds' side door.
+    http: reqwest::Client,
+}
+
+impl Rig {
+    /// Starts a lab without delays in its clouds; nothing where this machine cannot run one.
+    pub(crate) fn lab(channels: usize) -> anyhow::Result<Option<Self>> {
+        let dir = tempfile::tempdir()?;
+        let up = Command::new(binary())
+            .args(["lab", "up", "--channels", &channels.to_string(), "--dir"])
+            .arg(dir.path().join("lab"))
+            .output()
+            .with_context(|| format!("{} cannot be run: build it first", binary().display()))?;
+        if !up.status.success() {
+            let why = String::from_utf8_lossy(&up.stderr);
+            if why.contains("this machine cannot run a lab") {
+                println!("SKIPPED: {why}");
+                return Ok(None);
+            }
+            bail!("the lab did not come up: {why}");
+        }
+        let facts = assembly::facts(&dir.path().join("lab"))?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        Ok(Some(Self { dir, facts, service: None, http }))
+    }
+
+    /// Starts the service, with this failpoint armed where one is given, and gives a client with the first token.
+    pub(crate) fn serve(&mut self, failpoint: Option<&str>) -> anyhow::Result<Client> {
+        let at = |name: &str| self.dir.path().join(name);
+        let mut command = Command::new(binary());
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&self.facts.config)
+            .args(["--listen", "127.0.0.1:0", "--database"])
+            .arg(format!("sqlite://{}", at("tieline.db").display()))
+            .arg("--first-token-file")
+            .arg(at("tieline.token"))
+            .arg("--key-file")
+            .arg(at("tieline.key"))
+            .env_remove("TIELINE_FAILPOINT")
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::options().create(true).append(true).open(at("service.log"))?);
+        if let Some(failpoint) = failpoint {
+            command.env("TIELINE_FAILPOINT", failpoint);
+        }
+        let mut service = command.spawn()?;
+        let stdout = service.stdout.take().context("it was piped")?;
+        self.service = Some(service);
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let url = line.trim().strip_prefix("listening on ").with_context(|| format!("the service said {line:?}"))?;
+        let token = std::fs::read_to_string(at("tieline.token"))?;
+        Ok(Client::new(url, &SecretString::from(token.trim()))?)
+    }
+
+    /// Whether the service has ended by itself.
+    pub(crate) fn has_crashed(&mut self) -> anyhow::Result<bool> {
+        Ok(match &mut self.service {
+            Some(service) => service.try_wait()?.is_some(),
+            None => true,
+        })
+    }
+
+    /// Kills the service.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut service) = self.service.take() {
+            // It may have ended by itself a moment ago.
+            let _ = service.kill();
+            service.wait()?;
+        }
+        Ok(())
+    }
+
+    /// An intent between both ends of the lab.
+    pub(crate) fn intent(&self, name: &str, redundancy: Redundancy) -> anyhow::Result<ConnectionIntent> {
+        let end = |attach_point: &str, prefix: &str| {
+            Ok::<_, anyhow::Error>(ConnectionEnd {
+                attach_point_id: attach_point.parse()?,
+                advertised_prefixes: vec![prefix.parse()?],
+                accepted_prefixes: None,
+            })
+        };
+        Ok(ConnectionIntent {
+            name: name.to_owned(),
+            environment_id: self.facts.environment_id.parse()?,
+            bandwidth_mbps: 1_000.try_into()?,
+            redundancy,
+            a: end(&self.facts.attach_points[0], "10.0.0.0/16")?,
+            b: end(&self.facts.attach_points[1], "10.1.0.0/16")?,
+            routing: Routing::default(),
+            families: vec![AddressFamily::Ipv4],
+            wanted: Wanted::default(),
+            fallback: Fallback::default(),
+            labels: BTreeMap::new(),
+            description: String::new(),
+            deletion_protection: false,
+        })
+    }
+
+    /// The state of both simulated clouds, less tombstones and operation records.
+    pub(crate) async fn dumps(&self) -> anyhow::Result<[Value; 2]> {
+        Ok([self.side_door(&self.facts.aws_url, "dump").await?, self.side_door(&self.facts.google_url, "dump").await?])
+    }
+
+    async fn side_door(&self, url: &str, what: &str) -> anyhow::Result<Value> {
+        let asked = self.http.get(format!("{url}/_lab/{what}")).header("x-lab-token", &self.facts.admin_token);
+        Ok(asked.send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Changes a resource of a simulated cloud behind its API's back.
+    pub(crate) async fn corrupt(
+        &self,
+        url: &str,
+        kind: &str,
+        id: &str,
+        pointer: &str,
+        value: Value,
+    ) -> anyhow::Result<()> {
+        let body = json!({ "kind": kind, "id": id, "pointer": pointer, "value": value });
+        let asked = self.http.post(format!("{url}/_lab/corrupt")).header("x-lab-token", &self.facts.admin_token);
+        let answer = asked.json(&body).send().await?;
+        let status = answer.status();
+        if !status.is_success() {
+            bail!("{pointer} of {kind} {id} could not be changed: {status} {}", answer.text().await?);
+        }
+        Ok(())
+    }
+
+    /// What `tieline lab status` says of every BGP session.
+    pub(crate) fn sessions(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let asked = Command::new(binary()).args(["lab", "status", "--json", "--dir"]).arg(self.lab_dir()).output()?;
+        let status: Value = serde_json::from_slice(&asked.stdout)?;
+        let sites = status["sites"].as_object().context("sites")?;
+        let sessions = sites.values().filter_map(Value::as_object).flatten();
+        Ok(sessions.map(|(id, s)| (id.clone(), s["bgp"].as_str().unwrap_or_default().to_owned())).collect())
+    }
+
+    fn lab_dir(&self) -> PathBuf {
+        self.dir.path().join("lab")
+    }
+
+    /// The service's log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("service.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.kill();
+        let _ = Command::new(binary()).args(["lab", "down", "--dir"]).arg(self.lab_dir()).output();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().filter(|l| !l.contains("answered")).collect();
+            for line in &tail[tail.len().saturating_sub(30)..] {
+                println!("service: {line}");
+            }
+        }
+    }
+}
+
+/// Waits until something is so, asking again and again.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let asking = async {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            every.tick().await;
+            if let Some(answer) = ask().await? {
+                return Ok(answer);
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .with_context(|| format!("not within {} s: {what}", PATIENCE.as_secs()))?
+}
