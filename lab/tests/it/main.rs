@@ -1,6 +1,5 @@
 //! Integration tests of the lab: simulated clouds over HTTP; real namespaces, real wires, real routers.
 
-#[cfg(test)]
 mod clouds;
 #[cfg(test)]
 mod net;
