@@ -92,6 +92,9 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .min_connections(1)
         .max_connections(connections)
         .test_before_acquire(false)
+        // On a full disk SQLite rolls back by itself, and the driver, whose own rollback fails then, would take the
+        // connection for one inside a transaction for ever: such a one is replaced.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .idle_timeout(None)
         .max_lifetime(None)
 }

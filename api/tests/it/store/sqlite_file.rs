@@ -3,8 +3,10 @@
 use std::{fs, path::Path};
 
 use tieline_api::store::{OpenOptions, SqlStore, StoreError, open};
-use tieline_openapi::ids::InstallationId;
+use tieline_openapi::ids::{ConnectionId, InstallationId};
 use uuid::Uuid;
+
+use super::fixture::event;
 
 fn url(path: &Path) -> String {
     format!("sqlite://{}", path.display())
@@ -92,4 +94,49 @@ async fn a_folder_that_is_not_there_is_named() {
     );
     let Err(error) = open("mysql://x", OpenOptions::default()).await else { panic!("opened") };
     assert!(error.to_string().contains("postgres://"), "{error}");
+}
+
+/// In a mount namespace of this thread's own, which ends with it.
+#[test]
+fn a_full_disk_is_told_and_nothing_is_lost() {
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tieline.db");
+    let none: Option<&str> = None;
+    let mounted = unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+        .and_then(|()| mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=2m")));
+    if let Err(e) = mounted {
+        println!("skipped: a small disk can be mounted by root only ({e})");
+        return;
+    }
+    // On this thread: SQLite's own threads come from it, and see its mounts.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let store = open(&url(&path), OpenOptions::default()).await.unwrap();
+        let id = InstallationId(Uuid::from_u128(7));
+        store.installation(id).await.unwrap();
+        let filler = folder.path().join("filler");
+        let mut size = 2 << 20;
+        while fs::write(&filler, vec![0; size]).is_err() {
+            size -= 4_096;
+        }
+        let event = || tieline_api::store::EngineWrite::Event(event("x.y", ConnectionId(Uuid::nil())));
+        let mut written = 0;
+        let error = loop {
+            match store.write_unclaimed(vec![event()]).await {
+                Ok(()) => written += 1,
+                Err(e) => break e,
+            }
+            assert!(written < 10_000, "the disk never filled up");
+        };
+        assert!(matches!(error, StoreError::Full), "{error:?}");
+        assert_eq!(store.last_cursor().await.unwrap(), written);
+        fs::remove_file(&filler).unwrap();
+        store.write_unclaimed(vec![event()]).await.unwrap();
+        assert_eq!(store.last_cursor().await.unwrap(), written + 1);
+        assert_eq!(store.installation(InstallationId(Uuid::from_u128(8))).await.unwrap(), id);
+    });
 }
