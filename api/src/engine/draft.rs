@@ -95,16 +95,12 @@ impl Draft {
         self.wanted.clear();
         if self.record.deletion_requested_at.is_none() {
             for wanted in &self.record.negotiated.channels {
-                let newest = self
-                    .channels
-                    .iter()
-                    .filter(|c| c.channel_id == wanted.channel_id)
-                    .max_by_key(|c| c.generation);
+                let newest =
+                    self.channels.iter().filter(|c| c.channel_id == wanted.channel_id).max_by_key(|c| c.generation);
                 self.wanted.extend(newest.cloned());
             }
         }
-        self.specs =
-            self.channels.iter().map(|c| ((c.channel_id.clone(), c.generation), specs_of(c, rules))).collect();
+        self.specs = self.channels.iter().map(|c| ((c.channel_id.clone(), c.generation), specs_of(c, rules))).collect();
     }
 
     pub(super) fn situation<'a>(

@@ -147,10 +147,8 @@ impl Engine {
         let now = self.clock.now();
         let account_id = draft.instance(owner.instance).map(|i| i.account_id.clone());
         let Some(account_id) = account_id else { return Err(StoreError::NotFound) };
-        let identity = self
-            .topology
-            .rules(&account_id)
-            .map_or(IdentityKind::Blind, |rules| rules.identity(&target.spec.key.kind));
+        let identity =
+            self.topology.rules(&account_id).map_or(IdentityKind::Blind, |rules| rules.identity(&target.spec.key.kind));
         let call = ProviderCall {
             id: ProviderCallId(self.random.uuid_v7(now)),
             instance_id: owner.instance,
@@ -266,8 +264,9 @@ impl Engine {
                         key: Some(instance.key.clone()),
                         instance_id: Some(id),
                         message: format!("the secret {name} of channel {} cannot be opened", instance.channel_id),
-                        remediation: "start Tieline with the key that sealed it, or delete the connection and create it again"
-                            .to_owned(),
+                        remediation:
+                            "start Tieline with the key that sealed it, or delete the connection and create it again"
+                                .to_owned(),
                         detail: None,
                     };
                     draft.stuck.insert(instance.channel_id.clone(), trouble);
@@ -318,7 +317,9 @@ impl Engine {
             about: vec![draft.path()],
             title: format!("others' parts of {parent} changed while Tieline wrote its own: {}", harmed.join(", ")),
             cost: None,
-            remediation: "compare these parts with what their owners want; Tieline sends others' parts as it reads them".to_owned(),
+            remediation:
+                "compare these parts with what their owners want; Tieline sends others' parts as it reads them"
+                    .to_owned(),
             state: IssueState::Open,
             created_at: now,
             resolved_at: None,

@@ -53,9 +53,11 @@ impl Engine {
 
     fn issue(&self, draft: &Draft, code: &str, trouble: &Trouble, now: Timestamp) -> Issue {
         let mut about = vec![draft.path()];
-        about.extend(trouble.key.as_ref().map(|key| {
-            format!("{}/channels/{}/{}/{}", draft.path(), trouble.channel_id, key.end.as_str(), key.kind)
-        }));
+        about.extend(
+            trouble.key.as_ref().map(|key| {
+                format!("{}/channels/{}/{}/{}", draft.path(), trouble.channel_id, key.end.as_str(), key.kind)
+            }),
+        );
         Issue {
             id: IssueId(self.random.uuid_v7(now)),
             severity: Severity::Error,

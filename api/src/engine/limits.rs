@@ -54,7 +54,8 @@ impl Limits {
     pub fn new(clock: Arc<dyn Clock>, calls_per_second: u32, accounts: impl Iterator<Item = AccountId>) -> Self {
         let per_second = f64::from(calls_per_second.max(1));
         let at = clock.monotonic();
-        let bucket = || Bucket { state: Mutex::new(State { tokens: per_second, at }), users_waiting: AtomicU32::new(0) };
+        let bucket =
+            || Bucket { state: Mutex::new(State { tokens: per_second, at }), users_waiting: AtomicU32::new(0) };
         Self { buckets: accounts.map(|account| (account, bucket())).collect(), clock, per_second }
     }
 

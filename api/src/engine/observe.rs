@@ -160,7 +160,10 @@ impl Engine {
         for instance in &draft.instances {
             let parent = draft.spec(instance).shared_parent;
             let kind = instance.key.kind.clone();
-            let Ok(snapshot) = self.snapshot(&instance.account_id, kind, parent, max_age, Lane::Housekeeping).await else { return false };
+            let Ok(snapshot) = self.snapshot(&instance.account_id, kind, parent, max_age, Lane::Housekeeping).await
+            else {
+                return false;
+            };
             let observed = snapshot.find(instance).cloned();
             self.tally(&instance.account_id, instance.id, observed.is_some(), snapshot.taken_at);
             found.push((instance.id, observed));

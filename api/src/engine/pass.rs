@@ -238,7 +238,12 @@ impl Engine {
         if let Some(operation) = Report::new(draft, self.topology.as_ref(), &Ending::Gone, now).operation() {
             writes.push(put_operation(&operation));
         }
-        writes.push(self.event(draft, "connection.deleted", now, serde_json::json!({ "name": draft.record.intent.name })));
+        writes.push(self.event(
+            draft,
+            "connection.deleted",
+            now,
+            serde_json::json!({ "name": draft.record.intent.name }),
+        ));
         writes.push(EngineWrite::Remove { quarantine_ms: self.config.quarantine_ms });
         self.failpoints.hit(failpoints::BEFORE_REMOVE).await;
         self.write(draft, writes).await?;
@@ -284,6 +289,11 @@ impl Engine {
         let progress = draft.progressed;
         if progress {
             self.note_progress();
+        }
+        if writes.is_empty() && failures == 0 && draft.failures == 0 && !progress {
+            self.failpoints.hit(failpoints::BEFORE_RELEASE).await;
+            self.release_soon(draft.claim, due_in_ms);
+            return Ok(false);
         }
         writes.push(EngineWrite::Release { due_in_ms, failures, progress });
         self.failpoints.hit(failpoints::BEFORE_RELEASE).await;

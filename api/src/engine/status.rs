@@ -222,7 +222,9 @@ impl<'a> Report<'a> {
             let Some(specs) = self.draft.specs.get(&(channel.channel_id.clone(), channel.generation)) else { continue };
             for spec in End::BOTH.into_iter().flat_map(|end| specs.get(end)) {
                 let instance = self.draft.instances.iter().find(|i| {
-                    i.channel_id == channel.channel_id && i.channel_generation == channel.generation && i.key == spec.key
+                    i.channel_id == channel.channel_id
+                        && i.channel_generation == channel.generation
+                        && i.key == spec.key
                 });
                 let name = stage_name(channel.channel_id.as_str(), spec.key.end, spec.key.kind.as_str());
                 stages.push(self.stage_of_build(operation, name, spec, instance));
@@ -267,8 +269,8 @@ impl<'a> Report<'a> {
                 Some(_) | None => StageState::Running,
             },
         };
-        let finished_at = (state == StageState::Succeeded)
-            .then(|| before.and_then(|stage| stage.finished_at).unwrap_or(self.now));
+        let finished_at =
+            (state == StageState::Succeeded).then(|| before.and_then(|stage| stage.finished_at).unwrap_or(self.now));
         let detail = match present {
             Some(observed) if state != StageState::Pending => observed.provider_state.clone(),
             Some(_) | None => before.map(|stage| stage.detail.clone()).unwrap_or_default(),

@@ -9,10 +9,7 @@ use std::{
 };
 
 use serde_json::json;
-use tieline_openapi::{
-    ids::AccountId,
-    v1::Timestamp,
-};
+use tieline_openapi::{ids::AccountId, v1::Timestamp};
 use tieline_providers::{Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceKind, ResourceSpec, Target};
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +74,8 @@ impl Engine {
         let mut foreign = 0;
         for kind in rules.kinds() {
             for parent in self.parents(account, kind) {
-                let listed = self.snapshot(account, kind.clone(), parent.clone(), Duration::ZERO, Lane::Housekeeping).await;
+                let listed =
+                    self.snapshot(account, kind.clone(), parent.clone(), Duration::ZERO, Lane::Housekeeping).await;
                 let snapshot = match listed {
                     Ok(snapshot) => snapshot,
                     Err(blind) => {
@@ -269,7 +267,10 @@ mod tests {
         assert!(is_stray(&LedgerFacts { live: false, ..facts() }, &observed("vif-1", now)), "an orphan");
         assert!(!is_stray(&LedgerFacts { open: true, live: false, ..facts() }, &observed("vif-1", now)), "undecided");
         assert!(!is_stray(&LedgerFacts { cloud_id: None, ..facts() }, &observed("vif-1", now)), "not recorded yet");
-        assert!(!is_stray(&LedgerFacts { first_create_at: None, ..facts() }, &observed("vif-2", now)), "never asked for");
+        assert!(
+            !is_stray(&LedgerFacts { first_create_at: None, ..facts() }, &observed("vif-2", now)),
+            "never asked for"
+        );
         assert!(!is_stray(&facts(), &observed("vif-2", 8 * CLOCKS_MS)), "older than its row");
     }
 }

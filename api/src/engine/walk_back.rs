@@ -64,7 +64,8 @@ impl Engine {
         };
         let put_status = EngineWrite::PutStatus { status: Box::new(status.clone()), observed_generation: None };
         let why = detail.as_ref().map(|d| d.message.clone()).unwrap_or_default();
-        let data = serde_json::json!({ "channelId": channel_id.as_str(), "generation": channel.generation, "why": why });
+        let data =
+            serde_json::json!({ "channelId": channel_id.as_str(), "generation": channel.generation, "why": why });
         let event = self.event(draft, "channel.walkedBack", self.clock.now(), data);
         match self.write(draft, vec![put, put_status, event]).await {
             Ok(()) => {}
@@ -116,7 +117,8 @@ pub(super) fn no_room(channel: &ChannelId, what: &str) -> Trouble {
         key: None,
         instance_id: None,
         message: format!("channel {channel} cannot have {what}: it is taken"),
-        remediation: "free it in the cloud, or delete the connection that holds it; Tieline tries again by itself".to_owned(),
+        remediation: "free it in the cloud, or delete the connection that holds it; Tieline tries again by itself"
+            .to_owned(),
         detail: None,
     }
 }

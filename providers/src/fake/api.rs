@@ -56,7 +56,14 @@ impl FakeApi {
         let fault = self.world.chaos.as_ref().map_or(Fault::None, |chaos| chaos.fault(&request));
         let now = self.world.now();
         let token = target.token.clone();
-        self.world.state().wire.push(WireRecord { at: now, account: self.account.clone(), verb, kind, instance, token });
+        self.world.state().wire.push(WireRecord {
+            at: now,
+            account: self.account.clone(),
+            verb,
+            kind,
+            instance,
+            token,
+        });
         if self.wrong() {
             return Err(error(CallErrorKind::Unauthenticated, "this credential is another account's"));
         }
@@ -102,9 +109,10 @@ impl FakeApi {
         let now = self.world.now();
         let state = self.world.state();
         let shown = || {
-            state.objects.values().filter(|o| {
-                o.account == self.account && o.kind == target.spec.key.kind && state.shows(o, now)
-            })
+            state
+                .objects
+                .values()
+                .filter(|o| o.account == self.account && o.kind == target.spec.key.kind && state.shows(o, now))
         };
         let found = match &target.lookup.cloud_id {
             Some(id) => shown().find(|o| o.cloud_id == *id),

@@ -197,7 +197,11 @@ impl FakeWorld {
     /// From now on the account's credential is another's, or again the right one.
     pub fn set_wrong_credential(&self, account: &str, wrong: bool) {
         let mut state = self.state();
-        if wrong { state.wrong.insert(account.to_owned()) } else { state.wrong.remove(account) };
+        if wrong {
+            state.wrong.insert(account.to_owned())
+        } else {
+            state.wrong.remove(account)
+        };
     }
 
     /// From now on the clouds are this slow.

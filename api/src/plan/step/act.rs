@@ -170,9 +170,7 @@ impl Idle {
 
     fn finish(self, situation: &Situation<'_>) -> Step {
         match (self.troubles.is_empty(), self.until, self.why) {
-            (false, until, _) => {
-                Step::Escalate { troubles: self.troubles, until: until.unwrap_or(situation.now) }
-            }
+            (false, until, _) => Step::Escalate { troubles: self.troubles, until: until.unwrap_or(situation.now) },
             (true, Some(until), Some(why)) => Step::Wait { until, why },
             (true, _, _) if situation.wanted.is_empty() => Step::Gone,
             (true, _, _) => Step::Settled,
@@ -238,7 +236,9 @@ fn retire_channel(situation: &Situation<'_>) -> Option<Step> {
     let wanted = |channel: &ChannelId, generation: u32| {
         situation.wanted.iter().any(|c| c.channel_id == *channel && c.generation == generation)
     };
-    let (channel_id, generation) =
-        situation.specs.keys().find(|(channel, generation)| !wanted(channel, *generation) && !left(channel, *generation))?;
+    let (channel_id, generation) = situation
+        .specs
+        .keys()
+        .find(|(channel, generation)| !wanted(channel, *generation) && !left(channel, *generation))?;
     Some(Step::RetireChannel { channel_id: channel_id.clone(), generation: *generation })
 }

@@ -198,9 +198,11 @@ impl<'a> Case<'a> {
         if let Some(observed) = self.instance.present() {
             return self.need_of_present(channel, spec, observed);
         }
-        let made = self.calls.iter().rev().find(|c| {
-            c.verb == Verb::Create && matches!(c.verdict, Verdict::Accepted | Verdict::FoundDone)
-        });
+        let made = self
+            .calls
+            .iter()
+            .rev()
+            .find(|c| c.verb == Verb::Create && matches!(c.verdict, Verdict::Accepted | Verdict::FoundDone));
         match (&self.instance.seen, made) {
             (Seen::Unknown { .. }, _) => Need::Wait(self.poll(), Why::Unseen(self.instance.key.clone())),
             (_, None) => self.need_of_unmade(channel),
@@ -228,7 +230,10 @@ impl<'a> Case<'a> {
         if let Some(fixed) = changes.iter().find(|c| c.immutable) {
             let trouble = self.trouble(
                 TroubleCode::ImmutableDrift,
-                format!("{} {} has {} at {}, not {}", spec.key.kind, observed.cloud_id, fixed.observed, fixed.pointer, fixed.wanted),
+                format!(
+                    "{} {} has {} at {}, not {}",
+                    spec.key.kind, observed.cloud_id, fixed.observed, fixed.pointer, fixed.wanted
+                ),
                 "set it back in the cloud's console, or delete this connection and create it again".to_owned(),
                 None,
             );
@@ -240,7 +245,10 @@ impl<'a> Case<'a> {
         if observed.presence == Presence::Failed {
             let trouble = self.trouble(
                 TroubleCode::ResourceFailed,
-                format!("{} {} is {} and will not become usable by itself", spec.key.kind, observed.cloud_id, observed.provider_state),
+                format!(
+                    "{} {} is {} and will not become usable by itself",
+                    spec.key.kind, observed.cloud_id, observed.provider_state
+                ),
                 "repair what it depends on, or delete this connection and create it again".to_owned(),
                 None,
             );
@@ -280,7 +288,11 @@ impl<'a> Case<'a> {
     /// It was made once and is not there now: not visible yet, or somebody took it away.
     fn need_of_vanished(&self, made: &ProviderCall) -> Need {
         let visible = plus(self.decided(made), self.config.visibility_lag_ms);
-        if self.situation.now >= visible && self.absent_for_good() && self.last_look() >= Some(visible) && self.all_over() {
+        if self.situation.now >= visible
+            && self.absent_for_good()
+            && self.last_look() >= Some(visible)
+            && self.all_over()
+        {
             return Need::Act(Step::RetireInstance { instance: self.instance.id });
         }
         Need::Wait(self.poll(), Why::Absence(self.instance.key.clone()))
@@ -401,20 +413,17 @@ impl<'a> Case<'a> {
             | CallErrorKind::Unknown
             | CallErrorKind::Malformed => {
                 let until = plus(since, self.slow(tries));
-                if self.situation.now >= until {
-                    again
-                } else {
-                    Need::Trouble(self.refusal(kind, what, detail), until)
-                }
+                if self.situation.now >= until { again } else { Need::Trouble(self.refusal(kind, what, detail), until) }
             }
         }
     }
 
     fn refusal(&self, kind: CallErrorKind, what: &str, detail: &ProviderDetail) -> Trouble {
         let (code, remediation) = match kind {
-            CallErrorKind::Quota => {
-                (TroubleCode::Quota, "raise the quota with the cloud, or free some of it; Tieline tries again by itself")
-            }
+            CallErrorKind::Quota => (
+                TroubleCode::Quota,
+                "raise the quota with the cloud, or free some of it; Tieline tries again by itself",
+            ),
             CallErrorKind::Forbidden => (
                 TroubleCode::Forbidden,
                 "give the account's credential the permission that the cloud names; Tieline tries again by itself",

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::{AtomicI64, Ordering}},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -88,7 +91,11 @@ impl Store for SimStore {
     async fn touch_token(&self, id: TokenId, at: Timestamp) -> Result<(), StoreError> {
         self.inner.touch_token(id, at).await
     }
-    async fn list_tokens(&self, project: &ProjectId, page: Page) -> Result<Vec<tieline_openapi::v1::Token>, StoreError> {
+    async fn list_tokens(
+        &self,
+        project: &ProjectId,
+        page: Page,
+    ) -> Result<Vec<tieline_openapi::v1::Token>, StoreError> {
         self.inner.list_tokens(project, page).await
     }
     async fn delete_token(&self, project: &ProjectId, id: TokenId, audit: Audit) -> Result<(), StoreError> {
@@ -110,16 +117,31 @@ impl Store for SimStore {
     async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
         self.inner.connection(project, id).await
     }
-    async fn connections(&self, project: &ProjectId, filter: &ConnectionFilter, page: Page) -> Result<Vec<ConnectionRecord>, StoreError> {
+    async fn connections(
+        &self,
+        project: &ProjectId,
+        filter: &ConnectionFilter,
+        page: Page,
+    ) -> Result<Vec<ConnectionRecord>, StoreError> {
         self.inner.connections(project, filter, page).await
     }
     async fn operation(&self, project: &ProjectId, id: OperationId) -> Result<Operation, StoreError> {
         self.inner.operation(project, id).await
     }
-    async fn operations(&self, project: &ProjectId, connection: Option<ConnectionId>, page: Page) -> Result<Vec<Operation>, StoreError> {
+    async fn operations(
+        &self,
+        project: &ProjectId,
+        connection: Option<ConnectionId>,
+        page: Page,
+    ) -> Result<Vec<Operation>, StoreError> {
         self.inner.operations(project, connection, page).await
     }
-    async fn insert_plan(&self, project: &ProjectId, plan: &Plan, request: &serde_json::Value) -> Result<(), StoreError> {
+    async fn insert_plan(
+        &self,
+        project: &ProjectId,
+        plan: &Plan,
+        request: &serde_json::Value,
+    ) -> Result<(), StoreError> {
         self.inner.insert_plan(project, plan, request).await
     }
     async fn plan(&self, project: &ProjectId, id: PlanId) -> Result<(Plan, serde_json::Value), StoreError> {
@@ -152,7 +174,13 @@ impl Store for SimStore {
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
         self.inner.gateway_inputs(id).await
     }
-    async fn observe(&self, gateway: GatewayId, observations: &Observations, at: Timestamp, events: Vec<NewEvent>) -> Result<bool, StoreError> {
+    async fn observe(
+        &self,
+        gateway: GatewayId,
+        observations: &Observations,
+        at: Timestamp,
+        events: Vec<NewEvent>,
+    ) -> Result<bool, StoreError> {
         self.inner.observe(gateway, observations, at, events).await
     }
     async fn latest_samples(&self, connection: ConnectionId) -> Result<Vec<PathSample>, StoreError> {

@@ -19,9 +19,8 @@ async fn a_connection_comes_up_and_goes_down_whatever_the_identity() {
         let mut sim = Sim::new(1, identity, Timing { lag_ms: 500, settle_ms: 700 }, None).await;
         sim.start();
         let id = sim.create("link", "DUAL").await;
-        let up = sim
-            .run_until(60_000, async |sim| sim.last_operation(id).await.state == OperationState::Succeeded)
-            .await;
+        let up =
+            sim.run_until(60_000, async |sim| sim.last_operation(id).await.state == OperationState::Succeeded).await;
         let operation = sim.last_operation(id).await;
         assert!(up, "{identity:?}: {operation:#?}\n{}", sim.trace.join("\n"));
         assert!(operation.stages.iter().all(|s| s.state == StageState::Succeeded), "{:#?}", operation.stages);
