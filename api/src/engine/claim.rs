@@ -13,13 +13,16 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, failpoints};
-use crate::store::HousekeepingLimits;
+use crate::store::{Claim, HousekeepingLimits};
 
 /// Connections that one replica works on at a time.
 const AT_A_TIME: u32 = 64;
 
 /// Milliseconds between two rounds of housekeeping.
 const HOUSEKEEPING_MS: u64 = 60_000;
+
+/// Milliseconds in which claims without change are gathered before they are given back.
+const GATHER_MS: u64 = 20;
 
 /// What one replica has done since its start.
 #[derive(Debug, Default)]
@@ -83,8 +86,10 @@ impl Engine {
         let mut loops = JoinSet::new();
         loops.spawn(Arc::clone(&self).sweep_loop(shutdown.clone()));
         loops.spawn(Arc::clone(&self).housekeeping_loop(shutdown.clone()));
+        loops.spawn(Arc::clone(&self).release_loop(shutdown.clone()));
         self.claim_loop(&shutdown).await;
         while loops.join_next().await.is_some() {}
+        self.release_unchanged().await;
     }
 
     async fn claim_loop(self: &Arc<Self>, shutdown: &CancellationToken) {
@@ -147,6 +152,37 @@ impl Engine {
             }
         };
         Duration::from_millis(wait)
+    }
+
+    /// Notes a claim of a pass that changed nothing: it is given back with others in one transaction.
+    pub(super) fn release_soon(&self, claim: Claim, due_in_ms: u64) {
+        self.unchanged.lock().unwrap_or_else(PoisonError::into_inner).push((claim, due_in_ms));
+        self.any_unchanged.notify_one();
+    }
+
+    async fn release_loop(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.any_unchanged.notified() => {}
+            }
+            self.clock.sleep(Duration::from_millis(GATHER_MS)).await;
+            self.release_unchanged().await;
+        }
+    }
+
+    async fn release_unchanged(&self) {
+        let releases = std::mem::take(&mut *self.unchanged.lock().unwrap_or_else(PoisonError::into_inner));
+        if releases.is_empty() {
+            return;
+        }
+        let soon = releases.iter().any(|(_, due_in_ms)| *due_in_ms < self.config.poll_ms);
+        match self.store.release_unchanged(releases).await {
+            Ok(()) if soon => self.wake.notify_one(),
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "claims could not be given back: they run out by themselves"),
+        }
     }
 
     async fn housekeeping_loop(self: Arc<Self>, shutdown: CancellationToken) {

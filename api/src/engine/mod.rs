@@ -35,7 +35,7 @@ use tieline_providers::{CallError, CallErrorKind, CloudApi};
 use tokio::sync::Notify;
 
 use crate::{
-    store::Store,
+    store::{Claim, Store},
     topology::{Clouds, Topology},
 };
 
@@ -84,6 +84,9 @@ pub struct Engine {
     /// Accounts of which too much is absent; nothing is created in them.
     held: Mutex<BTreeSet<AccountId>>,
     wake: Arc<Notify>,
+    /// Claims of passes that changed nothing, given back together.
+    unchanged: Mutex<Vec<(Claim, u64)>>,
+    any_unchanged: Notify,
     progress: Arc<Progress>,
 }
 
@@ -121,6 +124,8 @@ impl Engine {
             inventory: observe::Inventory::default(),
             held: Mutex::new(BTreeSet::new()),
             wake: Arc::new(Notify::new()),
+            unchanged: Mutex::new(Vec::new()),
+            any_unchanged: Notify::new(),
             progress: Arc::new(Progress::default()),
         })
     }

@@ -290,6 +290,11 @@ impl Engine {
         if progress {
             self.note_progress();
         }
+        if writes.is_empty() && failures == 0 && draft.failures == 0 && !progress {
+            self.failpoints.hit(failpoints::BEFORE_RELEASE).await;
+            self.release_soon(draft.claim, due_in_ms);
+            return Ok(false);
+        }
         writes.push(EngineWrite::Release { due_in_ms, failures, progress });
         self.failpoints.hit(failpoints::BEFORE_RELEASE).await;
         self.write(&mut draft, writes).await?;

@@ -42,6 +42,10 @@ impl Rules for GoogleRules {
         &KINDS
     }
 
+    fn parent(&self, kind: &ResourceKind, attach_point: &AttachPoint, region: &str) -> Option<String> {
+        (*kind == ROUTER_PEER).then(|| router_path(region, &attach_point.cloud_id))
+    }
+
     /// Both kinds carry the name that we choose, which Google keeps unique in the region or the router.
     fn identity(&self, _kind: &ResourceKind) -> IdentityKind {
         IdentityKind::Named
@@ -102,6 +106,11 @@ fn attachment_spec(side: &FeatureSide, key: ResourceKey) -> ResourceSpec {
     }
 }
 
+/// A Cloud Router, as [`ResourceSpec::shared_parent`] and lists name it.
+fn router_path(region: &str, router: &str) -> String {
+    format!("regions/{region}/routers/{}", last_segment(router))
+}
+
 fn peer_spec(side: &FeatureSide, key: ResourceKey, attachment: ResourceKey) -> ResourceSpec {
     let router = last_segment(&side.attach_point_cloud_id);
     let pair = side.ipv4.fixed();
@@ -112,7 +121,7 @@ fn peer_spec(side: &FeatureSide, key: ResourceKey, attachment: ResourceKey) -> R
         key,
         after: vec![attachment],
         ready: pair.is_some(),
-        shared_parent: Some(format!("regions/{}/routers/{router}", side.region)),
+        shared_parent: Some(router_path(&side.region, router)),
         slot: None,
         fields: json!({
             "router": router,

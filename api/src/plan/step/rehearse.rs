@@ -106,8 +106,8 @@ struct Stage {
     now: Timestamp,
     planned: Vec<PlannedCall>,
     drawn: u128,
-    /// Ends whose clouds picked addresses.
-    taught: BTreeSet<(ChannelId, End)>,
+    /// Resources whose clouds picked addresses.
+    taught: BTreeSet<(ChannelId, ResourceKey)>,
 }
 
 impl Stage {
@@ -187,7 +187,9 @@ impl Stage {
                 self.specs.remove(&(channel_id, generation));
             }
             Step::Learn { channel_id, generation, end, ipv4 } => {
-                self.taught.insert((channel_id.clone(), end));
+                let picked = |i: &&Instance| i.present().is_some_and(|observed| observed.learned.ipv4 == Some(ipv4));
+                let picking = self.instances.iter().filter(|i| i.channel_id == channel_id && i.key.end == end);
+                self.taught.extend(picking.filter(picked).map(|i| (channel_id.clone(), i.key.clone())));
                 for channel in &mut self.wanted {
                     if channel.channel_id == channel_id && channel.generation == generation {
                         *channel = learned(channel, end, ipv4);
@@ -267,7 +269,7 @@ impl Stage {
                 && planned.verb == Verb::Create
                 && (wanted(&planned.key)
                     || (planned.key.end != instance.key.end
-                        && self.taught.contains(&(planned.channel_id.clone(), planned.key.end))))
+                        && self.taught.contains(&(planned.channel_id.clone(), planned.key.clone()))))
         };
         (0..self.planned.len()).filter(|n| of(&self.planned[*n])).collect()
     }

@@ -1,1 +1,551 @@
+//! The step function against a pure model of two clouds that lag, lose answers and refuse: from any state that can be
+//! reached, the loop comes to an end, and it never holds two of anything.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+use tieline_openapi::{
+    config::EngineConfig,
+    ids::{AccountId, ChannelId, InstanceId, ProviderCallId},
+    problem::ProviderDetail,
+    v1::{End, Timestamp, Verb},
+};
+use tieline_providers::{
+    Addressing, CallErrorKind, IdentityKind, Ipv4Pair, Learned, Observed, OwnerTag, Presence, Rules,
+    fake::{ATTACHMENT, FakeRules, FakeSide},
+};
+use uuid::Uuid;
+
+use super::{
+    rehearse::{Start, bare_spec, learned, rehearse, specs_of},
+    *,
+};
+
+const LAG: u64 = 1_000;
+
+fn config() -> EngineConfig {
+    EngineConfig {
+        lease_ms: 3_000,
+        call_timeout_ms: 1_000,
+        visibility_lag_ms: LAG,
+        quarantine_ms: 5_000,
+        poll_ms: 200,
+        settled_poll_ms: 2_000,
+        sweep_ms: 4_000,
+        calls_per_second: 100,
+    }
+}
+
+fn at(ms: u64) -> Timestamp {
+    plus(Timestamp::UNIX_EPOCH, 1_000_000 + ms)
+}
+
+struct Book {
+    picking: FakeRules,
+    taking: FakeRules,
+}
+
+impl Book {
+    fn new(identity: IdentityKind) -> Self {
+        Self {
+            picking: FakeRules { side: FakeSide::Picking, identity },
+            taking: FakeRules { side: FakeSide::Taking, identity },
+        }
+    }
+}
+
+impl RuleBook for Book {
+    fn rules(&self, account: &AccountId) -> Option<&dyn Rules> {
+        match account.as_str() {
+            "acct-a" => Some(&self.picking),
+            "acct-b" => Some(&self.taking),
+            _ => None,
+        }
+    }
+}
+
+fn channel(generation: u32, vlan: u16) -> NegotiatedChannel {
+    let side = |end: &str| {
+        json!({
+            "connectionId": Uuid::nil(), "connectionName": "c", "channelId": "ch1", "end": end,
+            "accountId": format!("acct-{end}"), "region": "r", "portId": format!("port-{end}"),
+            "attachPointId": format!("point-{end}"), "attachPointKind": "CLOUD_ROUTER",
+            "attachPointCloudId": "router", "asn": 64512, "peerAsn": 64513, "vlan": vlan, "bandwidth": 1000,
+            "mtu": 1500, "ipv4": { (if end == "a" { "cloudPicks" } else { "awaited" }): ["169.254.0.0/29"] },
+            "ipv6": null, "bfd": null, "advertisedPrefixes": [], "acceptedPrefixes": [], "maxPrefixes": null,
+        })
+    };
+    serde_json::from_value(json!({
+        "channelId": "ch1", "generation": generation, "sides": { "a": side("a"), "b": side("b") },
+        "reservedSubnets": ["169.254.0.0/29"], "bandwidth": 1000, "why": [],
+    }))
+    .unwrap()
+}
+
+/// One resource of the model.
+#[derive(Debug, Clone)]
+struct Thing {
+    cloud_id: String,
+    instance: InstanceId,
+    key: ResourceKey,
+    fields: serde_json::Value,
+    picked: Option<Ipv4Pair>,
+    made_ms: u64,
+    gone_ms: Option<u64>,
+}
+
+/// What becomes of the next call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Luck {
+    Good,
+    AnswerLost,
+    RequestLost,
+    Refused(CallErrorKind),
+}
+
+struct Model {
+    identity: IdentityKind,
+    book: Book,
+    wanted: Vec<NegotiatedChannel>,
+    channels: Vec<NegotiatedChannel>,
+    instances: Vec<Instance>,
+    calls: Vec<ProviderCall>,
+    fresh: BTreeSet<InstanceId>,
+    walk_backs: BTreeMap<ChannelId, u32>,
+    things: Vec<Thing>,
+    now_ms: u64,
+    drawn: u128,
+    luck: Vec<Luck>,
+}
+
+impl Model {
+    fn new(identity: IdentityKind, luck: Vec<Luck>) -> Self {
+        let first = channel(0, 100);
+        Self {
+            identity,
+            book: Book::new(identity),
+            wanted: vec![first.clone()],
+            channels: vec![first],
+            instances: Vec::new(),
+            calls: Vec::new(),
+            fresh: BTreeSet::new(),
+            walk_backs: BTreeMap::new(),
+            things: Vec::new(),
+            now_ms: 0,
+            drawn: 0,
+            luck,
+        }
+    }
+
+    fn specs(&self) -> Specs {
+        self.channels.iter().map(|c| ((c.channel_id.clone(), c.generation), specs_of(c, &self.book))).collect()
+    }
+
+    fn step(&self) -> Step {
+        let specs = self.specs();
+        let (held, stuck) = (BTreeSet::new(), BTreeMap::new());
+        let situation = Situation {
+            wanted: &self.wanted,
+            instances: &self.instances,
+            calls: &self.calls,
+            specs: &specs,
+            fresh: &self.fresh,
+            walk_backs: &self.walk_backs,
+            held: &held,
+            stuck: &stuck,
+            rules: &self.book,
+            now: at(self.now_ms),
+        };
+        let step = next(&situation, &config());
+        assert_eq!(step, next(&situation, &config()), "same input, same output");
+        step
+    }
+
+    fn draw(&mut self) -> Uuid {
+        self.drawn += 1;
+        Uuid::from_u128(self.drawn)
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Thing> {
+        self.things.iter().filter(|t| t.gone_ms.is_none())
+    }
+
+    fn look(&mut self, id: InstanceId) {
+        let now = self.now_ms;
+        let shows = |t: &&Thing| now >= t.made_ms + LAG && t.gone_ms.is_none_or(|gone| now < gone + LAG);
+        let instance = self.instances.iter().find(|i| i.id == id).unwrap().clone();
+        let found = self.things.iter().filter(shows).find(|t| match &instance.cloud_id {
+            Some(cloud_id) => t.cloud_id == *cloud_id,
+            None => t.instance == id && self.identity != IdentityKind::Blind,
+        });
+        let seen = match found {
+            Some(thing) => Seen::Present { observed: Box::new(self.observed(thing)), at: at(now) },
+            None => match instance.seen {
+                Seen::Absent { since, times, .. } => Seen::Absent { since, at: at(now), times: times + 1 },
+                Seen::Never | Seen::Present { .. } | Seen::Unknown { .. } => {
+                    Seen::Absent { since: at(now), at: at(now), times: 1 }
+                }
+            },
+        };
+        let instance = self.instances.iter_mut().find(|i| i.id == id).unwrap();
+        if let (None, Seen::Present { observed, .. }) = (&instance.cloud_id, &seen) {
+            instance.cloud_id = Some(observed.cloud_id.clone());
+        }
+        instance.seen = seen;
+        self.fresh.insert(id);
+    }
+
+    fn observed(&self, thing: &Thing) -> Observed {
+        Observed {
+            kind: thing.key.kind.clone(),
+            cloud_id: thing.cloud_id.clone(),
+            owner: (self.identity != IdentityKind::Blind)
+                .then_some(OwnerTag { installation: 0, instance: thing.instance }),
+            provider_state: "x".to_owned(),
+            presence: Presence::Usable,
+            bgp: None,
+            bfd: None,
+            learned: Learned { ipv4: thing.picked, ..Learned::default() },
+            fields: thing.fields.clone(),
+            created_at: None,
+        }
+    }
+
+    fn call(&mut self, id: InstanceId, verb: Verb) {
+        let row = ProviderCallId(self.draw());
+        let instance = self.instances.iter_mut().find(|i| i.id == id).unwrap();
+        instance.seen = Seen::Never;
+        let key = instance.key.clone();
+        self.fresh.remove(&id);
+        let luck = self.luck.pop().unwrap_or(Luck::Good);
+        let answer = match luck {
+            Luck::Refused(kind) => Err(kind),
+            Luck::RequestLost => Ok(String::new()),
+            Luck::Good | Luck::AnswerLost => self.have_effect(id, verb, &key),
+        };
+        if matches!(luck, Luck::AnswerLost | Luck::RequestLost) {
+            self.now_ms += 1_000;
+        }
+        let verdict = match (luck, &answer) {
+            (Luck::AnswerLost | Luck::RequestLost, _) => Verdict::Open,
+            (Luck::Good | Luck::Refused(_), Ok(cloud_id)) => {
+                if verb == Verb::Create {
+                    self.instances.iter_mut().find(|i| i.id == id).unwrap().cloud_id = Some(cloud_id.clone());
+                }
+                Verdict::Accepted
+            }
+            (Luck::Good | Luck::Refused(_), Err(kind)) => {
+                let detail = ProviderDetail::default();
+                Verdict::Refused { kind: kind_name(*kind).to_owned(), detail }
+            }
+        };
+        let now = at(self.now_ms);
+        self.calls.push(ProviderCall {
+            id: row,
+            instance_id: id,
+            verb,
+            identity: self.book.rules(&self.account(id)).unwrap().identity(&key.kind),
+            written_at: now,
+            deadline: plus(now, 1_000),
+            decided_at: (verdict != Verdict::Open).then_some(now),
+            verdict,
+        });
+    }
+
+    fn account(&self, id: InstanceId) -> AccountId {
+        self.instances.iter().find(|i| i.id == id).unwrap().account_id.clone()
+    }
+
+    fn have_effect(&mut self, id: InstanceId, verb: Verb, key: &ResourceKey) -> Result<String, CallErrorKind> {
+        let instance = self.instances.iter().find(|i| i.id == id).unwrap().clone();
+        let specs = self.specs();
+        let spec = order::spec_of(&specs, &instance).cloned().unwrap_or_else(|| bare_spec(key));
+        let now = self.now_ms;
+        if verb == Verb::Create {
+            let named = !matches!(self.identity, IdentityKind::Tagged | IdentityKind::Blind) || key.kind != ATTACHMENT;
+            if named && self.live().any(|t| t.instance == id) {
+                return Err(CallErrorKind::SlotTaken);
+            }
+            let pair = Ipv4Pair {
+                subnet: "169.254.0.0/29".parse().unwrap(),
+                host: "169.254.0.1".parse().unwrap(),
+                peer: "169.254.0.2".parse().unwrap(),
+            };
+            let cloud_id = format!("{}/{}", key.kind, self.draw());
+            let picked = (key.kind == ATTACHMENT).then_some(pair);
+            let fields = spec.fields;
+            let thing = Thing {
+                cloud_id: cloud_id.clone(),
+                instance: id,
+                key: key.clone(),
+                fields,
+                picked,
+                made_ms: now,
+                gone_ms: None,
+            };
+            self.things.push(thing);
+            return Ok(cloud_id);
+        }
+        let thing = self.things.iter_mut().find(|t| t.instance == id && t.gone_ms.is_none());
+        let thing = thing.ok_or(CallErrorKind::NotFound)?;
+        match verb {
+            Verb::Delete => thing.gone_ms = Some(now),
+            Verb::Update | Verb::Create => thing.fields = spec.fields,
+        }
+        Ok(thing.cloud_id.clone())
+    }
+
+    /// Does a step; the end of the loop, where it comes to one.
+    fn take(&mut self, step: Step) -> Option<Step> {
+        match step {
+            Step::Observe { ref instances } => instances.iter().for_each(|id| self.look(*id)),
+            Step::NewInstance { channel_id, generation, key, account_id } => {
+                let id = InstanceId(self.draw());
+                self.instances.push(Instance {
+                    id,
+                    channel_id,
+                    channel_generation: generation,
+                    key,
+                    account_id,
+                    cloud_id: None,
+                    seen: Seen::Never,
+                });
+            }
+            Step::Create { instance } => self.call(instance, Verb::Create),
+            Step::Update { instance, .. } => self.call(instance, Verb::Update),
+            Step::Delete { instance } => self.call(instance, Verb::Delete),
+            Step::Resolve { call, verdict } => {
+                let now = at(self.now_ms);
+                let row = self.calls.iter_mut().find(|c| c.id == call).unwrap();
+                (row.verdict, row.decided_at) = (verdict, Some(now));
+            }
+            Step::Learn { end, ipv4, generation, .. } => {
+                for channel in self.wanted.iter_mut().chain(&mut self.channels) {
+                    if channel.generation == generation {
+                        *channel = learned(channel, end, ipv4);
+                    }
+                }
+            }
+            Step::WalkBack { channel_id, generation, refused, .. } => {
+                assert!(!refused.vlans.is_empty());
+                *self.walk_backs.entry(channel_id).or_default() += 1;
+                let next = channel(generation + 1, 101 + u16::try_from(generation).unwrap());
+                self.wanted = vec![next.clone()];
+                self.channels.push(next);
+            }
+            Step::RetireInstance { instance } => {
+                self.instances.retain(|i| i.id != instance);
+                self.calls.retain(|c| c.instance_id != instance);
+            }
+            Step::RetireChannel { generation, .. } => self.channels.retain(|c| c.generation != generation),
+            Step::Wait { until, .. } | Step::Escalate { until, .. } if until > at(self.now_ms) => {
+                self.now_ms = millis_between(at(0), until);
+                // A new pass looks at everything that a call was made about.
+                let asked: BTreeSet<_> = self.calls.iter().map(|c| c.instance_id).collect();
+                let ids: Vec<_> = self.instances.iter().map(|i| i.id).filter(|id| asked.contains(id)).collect();
+                ids.into_iter().for_each(|id| self.look(id));
+            }
+            end @ (Step::Settled | Step::Gone | Step::Wait { .. } | Step::Escalate { .. }) => return Some(end),
+        }
+        None
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let mut counts: BTreeMap<&ResourceKey, u32> = BTreeMap::new();
+        for thing in self.live() {
+            *counts.entry(&thing.key).or_default() += 1;
+        }
+        for (key, count) in counts {
+            prop_assert!(count <= 1, "{count} live {key:?}");
+        }
+        let mut living: BTreeSet<(u32, &ResourceKey)> = BTreeSet::new();
+        for instance in &self.instances {
+            prop_assert!(living.insert((instance.channel_generation, &instance.key)), "two instances of one resource");
+        }
+        Ok(())
+    }
+
+    /// Runs to the end.
+    fn run(&mut self, steps: usize) -> Result<Option<Step>, TestCaseError> {
+        for _ in 0..steps {
+            let step = self.step();
+            let end = self.take(step);
+            self.check()?;
+            if end.is_some() {
+                return Ok(end);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn luck() -> impl Strategy<Value = Luck> {
+    prop_oneof![
+        4 => Just(Luck::Good),
+        2 => Just(Luck::AnswerLost),
+        2 => Just(Luck::RequestLost),
+        1 => Just(Luck::Refused(CallErrorKind::Throttled)),
+        1 => Just(Luck::Refused(CallErrorKind::Quota)),
+        1 => Just(Luck::Refused(CallErrorKind::Forbidden)),
+        1 => Just(Luck::Refused(CallErrorKind::NotSent)),
+        1 => Just(Luck::Refused(CallErrorKind::SlotTaken)),
+    ]
+}
+
+fn identity() -> impl Strategy<Value = IdentityKind> {
+    prop_oneof![
+        Just(IdentityKind::Named),
+        Just(IdentityKind::Slot),
+        Just(IdentityKind::Token { lifetime_ms: 3_600_000 }),
+        Just(IdentityKind::Tagged),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever goes wrong for a while, and whenever the deletion comes, the end is the same, and nothing is ever doubled.
+    #[test]
+    fn every_reachable_state_converges(
+        identity in identity(),
+        luck in prop::collection::vec(luck(), 0..12),
+        delete_after in prop::option::of(0usize..120),
+        meddled in prop::option::of(0usize..3),
+    ) {
+        let slots = luck.iter().filter(|l| **l == Luck::Refused(CallErrorKind::SlotTaken)).count();
+        prop_assume!(slots <= 2);
+        let mut model = Model::new(identity, luck);
+        if let Some(steps) = delete_after {
+            model.run(steps)?;
+        } else {
+            prop_assert_eq!(model.run(4_000)?, Some(Step::Settled));
+            prop_assert_eq!(model.live().count(), 3);
+            if let Some(n) = meddled {
+                // Somebody takes one away: it comes back as a new instance.
+                let now = model.now_ms;
+                model.things.iter_mut().filter(|t| t.gone_ms.is_none()).nth(n).unwrap().gone_ms = Some(now);
+                model.now_ms += LAG;
+                let ids: Vec<_> = model.instances.iter().map(|i| i.id).collect();
+                ids.into_iter().for_each(|id| model.look(id));
+                prop_assert_eq!(model.run(4_000)?, Some(Step::Settled));
+                prop_assert_eq!(model.live().count(), 3);
+            }
+        }
+        model.wanted.clear();
+        prop_assert_eq!(model.run(8_000)?, Some(Step::Gone));
+        prop_assert_eq!(model.live().count(), 0);
+        prop_assert!(model.instances.is_empty() && model.channels.is_empty());
+    }
+
+    /// A blind create whose answer was lost stops for a person, and is never sent again.
+    #[test]
+    fn blind_stops_for_a_person(lost in prop_oneof![Just(Luck::AnswerLost), Just(Luck::RequestLost)], delete in any::<bool>()) {
+        let mut model = Model::new(IdentityKind::Blind, vec![lost]);
+        model.run(8)?;
+        if delete {
+            model.wanted.clear();
+        }
+        for _ in 0..40 {
+            let step = model.step();
+            if let Step::Escalate { troubles, .. } = &step {
+                prop_assert_eq!(troubles[0].code, TroubleCode::BlindCreate);
+            }
+            let goes_on = matches!(step, Step::Create { .. } | Step::Gone | Step::Settled);
+            prop_assert!(!goes_on, "a blind create must not be sent again");
+            model.take(step);
+        }
+        prop_assert_eq!(model.calls.len(), 1);
+    }
+}
+
+#[test]
+fn a_rehearsal_builds_in_order_and_takes_down_in_reverse() {
+    let book = Book::new(IdentityKind::Named);
+    let wanted = [channel(0, 100)];
+    let start = Start { wanted: &wanted, channels: &wanted, instances: &[], rules: &book, now: at(0) };
+    let planned = rehearse(&start, &config());
+    let kinds: Vec<_> = planned.iter().map(|p| (p.verb, p.key.kind.as_str())).collect();
+    let create = Verb::Create;
+    assert_eq!(kinds, [(create, "fake.attachment"), (create, "fake.peer"), (create, "fake.interface")]);
+    assert_eq!(planned[1].after, [0]);
+    assert_eq!(planned[2].after, [0], "the interface awaits what the other cloud picks");
+
+    let mut model = Model::new(IdentityKind::Named, Vec::new());
+    model.run(1_000).unwrap();
+    let start = Start {
+        wanted: &[],
+        channels: &model.channels,
+        instances: &model.instances,
+        rules: &book,
+        now: at(model.now_ms),
+    };
+    let planned = rehearse(&start, &config());
+    let kinds: Vec<_> = planned.iter().map(|p| (p.verb, p.key.kind.as_str())).collect();
+    let delete = Verb::Delete;
+    assert_eq!(kinds, [(delete, "fake.peer"), (delete, "fake.interface"), (delete, "fake.attachment")]);
+    assert_eq!(planned[2].after, [0, 1]);
+}
+
+#[test]
+fn what_cannot_be_changed_on_a_living_resource_is_not_changed() {
+    let mut model = Model::new(IdentityKind::Named, Vec::new());
+    model.run(1_000).unwrap();
+    let attachment = model.things.iter_mut().find(|t| t.key.kind == ATTACHMENT).unwrap();
+    attachment.fields["vlan"] = json!(7);
+    let ids: Vec<_> = model.instances.iter().map(|i| i.id).collect();
+    ids.into_iter().for_each(|id| model.look(id));
+    let Step::Escalate { troubles, .. } = model.step() else { panic!("{:?}", model.step()) };
+    assert_eq!(troubles[0].code, TroubleCode::ImmutableDrift);
+    assert!(troubles[0].message.contains("/vlan"), "{}", troubles[0].message);
+
+    // What can be changed is.
+    let attachment = model.things.iter_mut().find(|t| t.key.kind == ATTACHMENT).unwrap();
+    (attachment.fields["vlan"], attachment.fields["mtu"]) = (json!(100), json!(1440));
+    let ids: Vec<_> = model.instances.iter().map(|i| i.id).collect();
+    ids.into_iter().for_each(|id| model.look(id));
+    assert!(matches!(model.step(), Step::Update { .. }), "{:?}", model.step());
+}
+
+#[test]
+fn a_refusal_that_quotes_a_negotiated_value_walks_the_channel_back() {
+    let refused = |message: &str| {
+        let mut model = Model::new(IdentityKind::Named, vec![Luck::Refused(CallErrorKind::Invalid)]);
+        model.run(4).unwrap();
+        let call = model.calls.last_mut().unwrap();
+        let Verdict::Refused { detail, .. } = &mut call.verdict else { panic!() };
+        detail.message = message.to_owned();
+        model.step()
+    };
+    assert!(matches!(refused("VLAN 100 is not allowed here"), Step::WalkBack { .. }));
+    assert!(matches!(refused("subnet 169.254.0.0/29 overlaps"), Step::WalkBack { .. }));
+    let Step::Escalate { troubles, .. } = refused("bandwidth 1000 is not sold here") else { panic!() };
+    assert_eq!(troubles[0].code, TroubleCode::Invalid);
+}
+
+#[test]
+fn walk_backs_come_to_an_end() {
+    let mut model = Model::new(IdentityKind::Named, vec![Luck::Refused(CallErrorKind::SlotTaken); 8]);
+    for _ in 0..400 {
+        let step = model.step();
+        if let Step::Escalate { troubles, .. } = &step {
+            assert_eq!(troubles[0].code, TroubleCode::WalkBacksUsedUp);
+            assert_eq!(model.walk_backs.values().sum::<u32>(), 3);
+            return;
+        }
+        model.take(step);
+    }
+    panic!("it goes on for ever");
+}
+
+#[test]
+fn the_two_sides_of_learned_addresses_mirror_each_other() {
+    let ipv4 = Ipv4Pair {
+        subnet: "169.254.0.0/29".parse().unwrap(),
+        host: "169.254.0.1".parse().unwrap(),
+        peer: "169.254.0.2".parse().unwrap(),
+    };
+    let channel = learned(&channel(0, 100), End::A, ipv4);
+    assert_eq!(channel.sides.a.ipv4, Addressing::Fixed(ipv4));
+    assert_eq!(channel.sides.b.ipv4, Addressing::Fixed(ipv4.flipped()));
+}

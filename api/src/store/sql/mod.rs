@@ -31,8 +31,9 @@ use self::{
 };
 use super::{OpenOptions, StoreError, StoreTime, postgres::PostgresPool, sqlite::SqlitePools};
 
-/// A due or lease time further ahead than this (24 h) can only come from a clock that was stepped back: it counts as now.
-pub(crate) const LONGEST_WAIT_MS: u64 = 24 * 3_600_000;
+/// A due or lease time further ahead than this (15 min) can only come from a clock that was stepped back: it counts as now.
+/// Nothing is ever put off for longer, so a clock that was an hour ahead for a moment stalls nothing for an hour.
+pub(crate) const LONGEST_WAIT_MS: u64 = 15 * 60_000;
 
 /// Which database.
 pub(crate) enum Backend {

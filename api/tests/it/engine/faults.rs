@@ -278,7 +278,7 @@ impl Schedule {
             .await;
         assert!(settled, "seed {seed} does not settle: {:#?}", self.sim.last_operation(id).await);
         // A twin is gone within quarantine and one sweep.
-        self.sim.run_until(20_000, async |_| false).await;
+        self.sim.run_until(12_000, async |_| false).await;
         if !blind {
             assert!(self.sim.most_live() <= 1, "a twin outlived the sweep");
             assert_eq!(self.sim.ours().len(), 3);
@@ -299,7 +299,7 @@ impl Schedule {
         if blind && self.sim.record(id).await.is_some() {
             return;
         }
-        self.sim.run_until(20_000, async |_| false).await;
+        self.sim.run_until(12_000, async |_| false).await;
         // What a blind cloud made late, after its create was waited out, nobody can know to be ours.
         if !blind {
             self.sim.verify_clean_slate();
@@ -316,10 +316,11 @@ fn run_seed(seed: u64) -> Result<usize, String> {
             let mut schedule = Schedule::new(seed).await;
             let run = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(schedule.run(seed))).await;
             if let Err(panic) = run {
-                if std::env::var("TIELINE_SEED").is_ok() {
-                    println!("{}", schedule.sim.trace.join("\n"));
-                }
+                schedule.sim.print_trace();
                 std::panic::resume_unwind(panic);
+            }
+            if std::env::var("TIELINE_TRACE").is_ok() {
+                schedule.sim.print_trace();
             }
             assert_eq!(errors.seen(), Vec::<String>::new(), "an ERROR line is a defect");
             schedule.most

@@ -85,7 +85,7 @@ impl Sched {
         let mut quiet = 0;
         let mut seen = self.activity.load(Ordering::SeqCst);
         let mut idle = 0u64;
-        while quiet < 24 {
+        while quiet < 12 {
             tokio::task::yield_now().await;
             let now = self.activity.load(Ordering::SeqCst);
             if self.running.load(Ordering::SeqCst) > 0 {

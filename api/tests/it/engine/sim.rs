@@ -25,7 +25,7 @@ use tieline_api::{
 use tieline_openapi::{
     config::{AccountConfig, AttachPointConfig, Config, EngineConfig, EnvironmentConfig, InterconnectConfig},
     ids::{AccountId, ChannelId, ConnectionId, InstallationId, OperationId, ProjectId},
-    v1::{ConnectionIntent, ConnectionKind, Operation, OperationKind, OperationState, Timestamp},
+    v1::{ConnectionIntent, ConnectionKind, Operation, OperationKind, OperationState},
 };
 use tieline_providers::{
     CloudApi, IdentityKind, Rules,
@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    sched::{Sched, SimClock, SimGate, SimPoints, at},
+    sched::{Sched, SimClock, SimGate, SimPoints},
     store::{Rows, SimStore},
 };
 
@@ -47,7 +47,7 @@ pub(crate) fn config() -> EngineConfig {
         call_timeout_ms: 1_000,
         visibility_lag_ms: 1_000,
         quarantine_ms: 5_000,
-        poll_ms: 200,
+        poll_ms: 300,
         settled_poll_ms: 2_000,
         sweep_ms: 4_000,
         calls_per_second: 1_000,
@@ -449,7 +449,11 @@ impl Sim {
         assert_eq!(self.world.strangers(), self.strangers, "something of others was touched");
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
-        at(self.sched.now_ms())
+    /// The end of what went on, where one schedule is replayed.
+    pub(crate) fn print_trace(&self) {
+        if std::env::var("TIELINE_SEED").is_ok() {
+            let from = self.trace.len().saturating_sub(3_000);
+            println!("{}\n{} steps", self.trace[from..].join("\n"), self.trace.len());
+        }
     }
 }
