@@ -19,9 +19,9 @@ pub use control::{Control, Reply};
 pub use parse::{BfdLine, Protocol, Route, parse_bfd, parse_protocols, parse_routes};
 
 /// How long a new daemon may take until it answers.
-const START: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(20);
 /// How long the daemon may take for one answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// What can go wrong with the daemon.
 #[derive(Debug, thiserror::Error)]
