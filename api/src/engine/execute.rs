@@ -54,7 +54,7 @@ impl Engine {
     /// Does one mutating call about an instance.
     pub(super) async fn execute(&self, draft: &mut Draft, id: InstanceId, verb: Verb) -> Result<Did, StoreError> {
         let Some(instance) = draft.instance(id).cloned() else { return Ok(Did::NotNow) };
-        let Ok(cloud) = self.cloud(&instance.account_id) else {
+        let Some(cloud) = self.clouds.get(&instance.account_id) else {
             let why = detail("tieline", "noClient", format!("there is no client for account {}", instance.account_id));
             draft.errors.insert(id, why);
             return Ok(Did::NotNow);
@@ -231,10 +231,10 @@ impl Engine {
             instance = Some((row.instance_id, row.verb));
         }
         let (cloud_id, request_id) = accepted.map_or((None, None), |a| (Some(a.cloud_id), a.request_id));
-        if let (Some((id, Verb::Create)), Some(cloud_id)) = (instance, &cloud_id) {
-            if let Some(instance) = draft.instance_mut(id) {
-                instance.cloud_id = Some(cloud_id.clone());
-            }
+        if let (Some((id, Verb::Create)), Some(cloud_id)) = (instance, &cloud_id)
+            && let Some(instance) = draft.instance_mut(id)
+        {
+            instance.cloud_id = Some(cloud_id.clone());
         }
         let mut writes = draft.sightings(self.config.visibility_lag_ms);
         writes.push(EngineWrite::DecideCall { id: call, verdict, at, cloud_id, request_id });

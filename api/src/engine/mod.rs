@@ -31,7 +31,7 @@ use tieline_openapi::{
     ids::{AccountId, InstallationId},
     problem::ProviderDetail,
 };
-use tieline_providers::{CallError, CallErrorKind, CloudApi};
+use tieline_providers::{CallError, CallErrorKind};
 use tokio::sync::Notify;
 
 use crate::{
@@ -144,15 +144,6 @@ impl Engine {
 
     fn held(&self) -> BTreeSet<AccountId> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn cloud(&self, account: &AccountId) -> Result<&Arc<dyn CloudApi>, CallError> {
-        self.clouds.get(account).ok_or_else(|| CallError {
-            kind: CallErrorKind::NotSent,
-            detail: detail("tieline", "noClient", format!("there is no client for account {account}")),
-            retry_after: None,
-            source: None,
-        })
     }
 
     fn call_timeout(&self) -> Duration {

@@ -24,6 +24,9 @@ pub(super) enum Blind {
     /// The cloud refused or did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// This process has no client for the account.
+    #[error("there is no client for account {0}")]
+    NoClient(AccountId),
     /// The credential is another account's.
     #[error("the credential of account {account} belongs to {found}, not to {recorded}")]
     Identity { account: AccountId, found: String, recorded: String },
@@ -33,6 +36,7 @@ impl Blind {
     pub(super) fn detail(&self) -> ProviderDetail {
         match self {
             Self::Call(error) => error.detail.clone(),
+            Self::NoClient(_) => detail("tieline", "noClient", self.to_string()),
             Self::Identity { .. } => detail("tieline", "identity", self.to_string()),
         }
     }
@@ -41,10 +45,13 @@ impl Blind {
 /// Where a list is taken: an account, a kind, and the object that such things live in, if any.
 type Shelf = (AccountId, ResourceKind, Option<String>);
 
+/// One list, taken by one pass at a time.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Snapshot>>>>;
+
 /// Lists that were taken lately, shared by all settled connections of a replica.
 #[derive(Default)]
 pub(super) struct Inventory {
-    shelves: Mutex<BTreeMap<Shelf, Arc<tokio::sync::Mutex<Option<Arc<Snapshot>>>>>>,
+    shelves: Mutex<BTreeMap<Shelf, Slot>>,
     tallies: Mutex<BTreeMap<AccountId, Tally>>,
 }
 
@@ -111,7 +118,7 @@ impl Engine {
     }
 
     async fn look_at(&self, account: &AccountId, target: &Target, lane: Lane) -> Result<Option<Observed>, Blind> {
-        let cloud = self.cloud(account)?;
+        let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
         self.limits.take(account, lane).await;
         self.progress.reads.fetch_add(1, Ordering::Relaxed);
         let found = self.bounded(cloud.read(target)).await?;
@@ -124,7 +131,7 @@ impl Engine {
 
     /// Whether the credential belongs to the account that `tieline.toml` names.
     pub(super) async fn confirm_identity(&self, account: &AccountId, lane: Lane) -> Result<(), Blind> {
-        let cloud = self.cloud(account)?;
+        let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
         self.limits.take(account, lane).await;
         self.progress.reads.fetch_add(1, Ordering::Relaxed);
         let found = self.bounded(cloud.identity(self.call_timeout())).await?;
@@ -210,7 +217,7 @@ impl Engine {
         parent: Option<String>,
         lane: Lane,
     ) -> Result<Vec<Observed>, Blind> {
-        let cloud = self.cloud(account)?;
+        let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
         let scope = ListScope { kind, parent, timeout: self.call_timeout() };
         let mut items = Vec::new();
         let mut page = None;

@@ -173,7 +173,7 @@ impl Engine {
         facts: &LedgerFacts,
         observed: &Observed,
     ) -> Result<bool, StoreError> {
-        let Ok(cloud) = self.cloud(account) else { return Ok(true) };
+        let Some(cloud) = self.clouds.get(account) else { return Ok(true) };
         self.limits.take(account, Lane::Housekeeping).await;
         match self.bounded(cloud.delete(target)).await {
             Ok(accepted) => {

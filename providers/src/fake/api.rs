@@ -69,6 +69,10 @@ impl FakeApi {
         }
         let write = self.write(target, verb);
         let apply = || self.world.state().apply(&self.account, &write, now);
+        let answer = |result: Result<String, Refusal>| {
+            let accepted = |cloud_id| Accepted { request_id: Some(format!("req-{cloud_id}")), cloud_id };
+            result.map(accepted).map_err(|refusal| error(refusal.kind, &refusal.message))
+        };
         match fault {
             Fault::None => answer(apply()),
             Fault::Double => {
@@ -126,12 +130,6 @@ impl FakeApi {
         };
         found.map(|object| state.observed(object, now))
     }
-}
-
-fn answer(result: Result<String, Refusal>) -> Result<Accepted, CallError> {
-    result
-        .map(|cloud_id| Accepted { request_id: Some(format!("req-{cloud_id}")), cloud_id })
-        .map_err(|refusal| error(refusal.kind, &refusal.message))
 }
 
 fn error(kind: CallErrorKind, message: &str) -> CallError {

@@ -12,6 +12,3 @@ mod world;
 pub use api::FakeApi;
 pub use rules::{ATTACHMENT, FakeRules, FakeSide, INTERFACE, PEER};
 pub use world::{Chaos, FakeObject, FakeWorld, Fault, Gate, Request, Timing, WireRecord};
-
-#[cfg(test)]
-mod tests;

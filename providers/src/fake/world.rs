@@ -392,10 +392,10 @@ impl State {
             }
             IdentityKind::Token { lifetime_ms } => {
                 let key = (account.to_owned(), write.token.clone());
-                if let Some((id, since)) = self.tokens.get(&key) {
-                    if now < plus(*since, lifetime_ms) {
-                        return Ok(id.clone());
-                    }
+                if let Some((id, since)) = self.tokens.get(&key)
+                    && now < plus(*since, lifetime_ms)
+                {
+                    return Ok(id.clone());
                 }
             }
             IdentityKind::Tagged | IdentityKind::Blind => {}

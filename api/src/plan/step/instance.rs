@@ -109,10 +109,10 @@ impl<'a> Case<'a> {
     }
 
     fn open_update(&self, call: &ProviderCall) -> Need {
-        if let (Some(observed), Some((_, spec))) = (self.instance.present(), self.wanted) {
-            if self.diff(spec, observed).is_some_and(|changes| changes.is_empty()) {
-                return self.resolve(call, Verdict::FoundDone);
-            }
+        if let (Some(observed), Some((_, spec))) = (self.instance.present(), self.wanted)
+            && self.diff(spec, observed).is_some_and(|changes| changes.is_empty())
+        {
+            return self.resolve(call, Verdict::FoundDone);
         }
         let until = plus(self.deadline(call), self.config.visibility_lag_ms);
         if self.situation.now >= until && !matches!(self.instance.seen, Seen::Unknown { .. } | Seen::Never) {
@@ -159,7 +159,7 @@ impl<'a> Case<'a> {
 
     /// When a call was decided, or written if it was not. A time that is still to come is from a clock that was stepped back
     /// since: what waits for it is due.
-    fn decided(&self, call: &ProviderCall) -> Timestamp {
+    pub(super) fn decided(&self, call: &ProviderCall) -> Timestamp {
         let at = call.decided_at.unwrap_or(call.written_at);
         if at <= self.situation.now { at } else { Timestamp::UNIX_EPOCH }
     }
@@ -340,142 +340,6 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn after_refused_delete(&self, last: &ProviderCall, kind: &str, detail: &ProviderDetail, tries: u32) -> Need {
-        let since = self.decided(last);
-        match kind_of_name(kind) {
-            CallErrorKind::Throttled | CallErrorKind::NotSent | CallErrorKind::NotFound => {
-                self.not_before(plus(since, self.backoff(tries)), Need::Delete)
-            }
-            // Something that still hangs on it is on its way out: a few tries, then a person.
-            CallErrorKind::Invalid | CallErrorKind::SlotTaken | CallErrorKind::Quota | CallErrorKind::Conflict
-                if tries < 5 =>
-            {
-                self.not_before(plus(since, self.backoff(tries)), Need::Delete)
-            }
-            kind @ (CallErrorKind::Invalid
-            | CallErrorKind::SlotTaken
-            | CallErrorKind::Quota
-            | CallErrorKind::Conflict
-            | CallErrorKind::Unauthenticated
-            | CallErrorKind::Forbidden
-            | CallErrorKind::Unavailable
-            | CallErrorKind::Unknown
-            | CallErrorKind::Malformed) => {
-                let until = plus(since, self.slow(tries));
-                if self.situation.now >= until {
-                    Need::Delete
-                } else {
-                    Need::Trouble(self.refusal(kind, "the delete", detail), until)
-                }
-            }
-        }
-    }
-
-    // ---- refusals -------------------------------------------------------------------------------------------------
-
-    fn after_refusal(
-        &self,
-        channel: &NegotiatedChannel,
-        last: &ProviderCall,
-        kind: &str,
-        detail: &ProviderDetail,
-        again: Need,
-    ) -> Need {
-        let since = self.decided(last);
-        let tries = self.streak(last.verb);
-        let what = if last.verb == Verb::Update { "the update" } else { "the create" };
-        let kind = kind_of_name(kind);
-        match kind {
-            CallErrorKind::Throttled | CallErrorKind::NotSent => {
-                self.not_before(plus(since, self.backoff(tries)), again)
-            }
-            CallErrorKind::NotFound if tries < 4 => self.not_before(plus(since, self.backoff(tries)), again),
-            CallErrorKind::SlotTaken if last.verb == Verb::Create => {
-                // A conflict means "look again": what holds the slot may be our own, not visible yet.
-                let until = plus(since, self.config.visibility_lag_ms);
-                if self.situation.now < until {
-                    Need::Wait(self.soon(until), Why::Unanswered(self.instance.key.clone()))
-                } else {
-                    self.walk_back(channel, Some(detail))
-                }
-            }
-            CallErrorKind::Invalid if names_negotiated(detail, channel.sides.get(self.instance.key.end)) => {
-                self.walk_back(channel, Some(detail))
-            }
-            CallErrorKind::Invalid
-            | CallErrorKind::NotFound
-            | CallErrorKind::Quota
-            | CallErrorKind::Forbidden
-            | CallErrorKind::Unauthenticated
-            | CallErrorKind::SlotTaken
-            | CallErrorKind::Conflict
-            | CallErrorKind::Unavailable
-            | CallErrorKind::Unknown
-            | CallErrorKind::Malformed => {
-                let until = plus(since, self.slow(tries));
-                if self.situation.now >= until { again } else { Need::Trouble(self.refusal(kind, what, detail), until) }
-            }
-        }
-    }
-
-    fn refusal(&self, kind: CallErrorKind, what: &str, detail: &ProviderDetail) -> Trouble {
-        let (code, remediation) = match kind {
-            CallErrorKind::Quota => (
-                TroubleCode::Quota,
-                "raise the quota with the cloud, or free some of it; Tieline tries again by itself",
-            ),
-            CallErrorKind::Forbidden => (
-                TroubleCode::Forbidden,
-                "give the account's credential the permission that the cloud names; Tieline tries again by itself",
-            ),
-            CallErrorKind::Unauthenticated => {
-                (TroubleCode::Unauthenticated, "renew the account's credential; Tieline tries again by itself")
-            }
-            CallErrorKind::NotFound => (
-                TroubleCode::ParentMissing,
-                "check that the port and the attach point of tieline.toml still exist; Tieline tries again by itself",
-            ),
-            CallErrorKind::Invalid
-            | CallErrorKind::SlotTaken
-            | CallErrorKind::Conflict
-            | CallErrorKind::Throttled
-            | CallErrorKind::Unavailable
-            | CallErrorKind::Unknown
-            | CallErrorKind::NotSent
-            | CallErrorKind::Malformed => {
-                (TroubleCode::Invalid, "change the connection so that the cloud takes it, or delete it")
-            }
-        };
-        let message = format!("{} refused {what} of {}: {}", detail.name, self.instance.key.kind, detail.message);
-        self.trouble(code, message, remediation.to_owned(), Some(detail.clone()))
-    }
-
-    fn walk_back(&self, channel: &NegotiatedChannel, detail: Option<&ProviderDetail>) -> Need {
-        if let Some(trouble) = self.situation.stuck.get(&channel.channel_id) {
-            return Need::Trouble(trouble.clone(), plus(self.situation.now, self.slow(2)));
-        }
-        if self.situation.walk_backs.get(&channel.channel_id).copied().unwrap_or(0) >= MAX_WALK_BACKS {
-            let trouble = self.trouble(
-                TroubleCode::WalkBacksUsedUp,
-                format!("{MAX_WALK_BACKS} configurations of channel {} were refused", channel.channel_id),
-                "wish for another VLAN or subnet in `wanted`, or free what is in use on the ports".to_owned(),
-                detail.cloned(),
-            );
-            return Need::Trouble(trouble, plus(self.situation.now, self.slow(2)));
-        }
-        let mut refused = Refused::default();
-        for side in [&channel.sides.a, &channel.sides.b] {
-            refused.vlans.insert(side.vlan.get());
-        }
-        refused.subnets.extend(channel.reserved_subnets.iter().copied());
-        Need::Act(Step::WalkBack {
-            channel_id: channel.channel_id.clone(),
-            generation: channel.generation,
-            refused,
-            detail: detail.cloned(),
-        })
-    }
-
     // ---- small things ---------------------------------------------------------------------------------------------
 
     fn provider_missing(&self) -> Need {
@@ -488,7 +352,7 @@ impl<'a> Case<'a> {
         Need::Trouble(trouble, plus(self.situation.now, self.slow(2)))
     }
 
-    fn trouble(
+    pub(super) fn trouble(
         &self,
         code: TroubleCode,
         message: String,
@@ -536,12 +400,12 @@ impl<'a> Case<'a> {
     }
 
     /// Calls of this verb at the end of the ledger.
-    fn streak(&self, verb: Verb) -> u32 {
+    pub(super) fn streak(&self, verb: Verb) -> u32 {
         let run = self.calls.iter().rev().take_while(|c| c.verb == verb).count();
         u32::try_from(run).unwrap_or(u32::MAX)
     }
 
-    fn not_before(&self, until: Timestamp, need: Need) -> Need {
+    pub(super) fn not_before(&self, until: Timestamp, need: Need) -> Need {
         if self.situation.now >= until {
             need
         } else {
@@ -554,26 +418,23 @@ impl<'a> Case<'a> {
     }
 
     /// The time itself, or the next poll if that comes earlier: a clock that was stepped back must not stall for long.
-    fn soon(&self, until: Timestamp) -> Timestamp {
+    pub(super) fn soon(&self, until: Timestamp) -> Timestamp {
         let now = self.situation.now;
         if until <= now { self.poll() } else { super::time::earlier(until, self.poll()) }
     }
 
     /// Milliseconds before another try of what may succeed soon.
-    fn backoff(&self, tries: u32) -> u64 {
+    pub(super) fn backoff(&self, tries: u32) -> u64 {
         let doubled = 1u64.checked_shl(tries.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
         self.config.poll_ms.saturating_mul(doubled).min(300_000.max(self.config.poll_ms))
     }
 
     /// Milliseconds before another try of what a person has to mend.
-    fn slow(&self, tries: u32) -> u64 {
+    pub(super) fn slow(&self, tries: u32) -> u64 {
         let doubled = 1u64.checked_shl(tries.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
         self.config.poll_ms.saturating_mul(12).saturating_mul(doubled).min(3_600_000)
     }
 }
-
-/// Walk-backs of a channel before a person is asked.
-pub(super) const MAX_WALK_BACKS: u32 = 3;
 
 /// A terminal state counts as absent.
 fn is_tombstone(seen: &Seen) -> bool {
@@ -581,22 +442,4 @@ fn is_tombstone(seen: &Seen) -> bool {
         Seen::Present { observed, .. } => observed.presence == Presence::Gone,
         Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => false,
     }
-}
-
-/// Whether a refusal is about a value that was negotiated: clouds quote the value that they refuse.
-fn names_negotiated(detail: &ProviderDetail, side: &FeatureSide) -> bool {
-    let mut values = vec![side.vlan.to_string()];
-    match &side.ipv4 {
-        Addressing::Fixed(pair) => {
-            values.extend([pair.subnet.to_string(), pair.host.to_string(), pair.peer.to_string()]);
-        }
-        Addressing::CloudPicks(subnets) | Addressing::Awaited(subnets) => {
-            values.extend(subnets.iter().map(ToString::to_string));
-        }
-    }
-    let words = |c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '/' || c == ':');
-    detail.message.split(words).any(|word| {
-        let word = word.trim_matches(['.', ':', '/']);
-        values.iter().any(|value| word == value || word.split('/').next() == Some(value.as_str()))
-    })
 }

@@ -3,6 +3,7 @@
 mod act;
 mod instance;
 mod order;
+mod refusal;
 pub mod rehearse;
 #[cfg(test)]
 mod tests;
