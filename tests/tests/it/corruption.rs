@@ -28,21 +28,17 @@ async fn changed(pick: impl FnOnce(&Rig, &Value) -> (String, String, String, Val
     .await
 }
 
-/// The virtual interface that Tieline made, by its tag.
-fn ours(dumps: &Value) -> Value {
-    let all = dumps["aws"]["virtualInterfaces"].clone();
-    let list: Vec<Value> = match all {
-        Value::Array(list) => list,
-        Value::Object(map) => map.into_iter().map(|(_, vif)| vif).collect(),
-        other => panic!("virtual interfaces: {other}"),
-    };
-    let named = |vif: &Value| vif["virtualInterfaceName"].as_str().is_some_and(|name| name.starts_with("tl-"));
-    let tagged = |vif: &Value| vif["tags"].to_string().contains("tieline:connection");
-    list.into_iter().find(|vif| named(vif) && tagged(vif)).expect("our virtual interface")
+/// The virtual interface that Tieline made: the only one that was not there before.
+fn ours(dumps: &Value) -> &Value {
+    let all = dumps["aws"]["virtualInterfaces"].as_array().expect("a list");
+    let mut ours = all.iter().filter(|vif| vif["stranger"] == false);
+    let one = ours.next().expect("our virtual interface");
+    assert!(ours.next().is_none(), "more than one is ours");
+    one
 }
 
 fn vif(rig: &Rig, dumps: &Value, pointer: &str, value: Value) -> (String, String, String, Value) {
-    let id = ours(dumps)["virtualInterfaceId"].as_str().expect("its id").to_owned();
+    let id = ours(dumps)["id"].as_str().expect("its id").to_owned();
     (rig.facts.aws_url.clone(), format!("virtualInterface {id}"), pointer.to_owned(), value)
 }
 
