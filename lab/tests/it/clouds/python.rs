@@ -48,6 +48,7 @@ fn python() -> Result<PathBuf, String> {
     Ok(interpreter)
 }
 
+#[allow(clippy::print_stdout, reason = "a skipped test says why")]
 async fn script(name: &str, environment: Vec<(&str, String)>) {
     let interpreter = match tokio::task::spawn_blocking(python).await.expect("the task") {
         Ok(interpreter) => interpreter,

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 /// Where the models are; nothing where they are not on this machine.
+#[allow(clippy::print_stdout, reason = "a skipped check says why")]
 fn read(file: &str) -> Option<Value> {
     let shared = std::env::var_os("TIELINE_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
