@@ -5,11 +5,10 @@ use tieline_openapi::{
     problem::ProviderDetail,
     v1::{Timestamp, Verb},
 };
-use tieline_providers::{Addressing, CallErrorKind, FeatureSide, IdentityKind, Observed, Presence, ResourceSpec};
+use tieline_providers::{Addressing, IdentityKind, Observed, Presence, ResourceSpec};
 
 use super::{
-    Instance, NegotiatedChannel, ProviderCall, Refused, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why,
-    kind_of_name, time::plus,
+    Instance, NegotiatedChannel, ProviderCall, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why, time::plus,
 };
 
 /// What one instance needs.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tieline_api::engine::{clock::Clock, failpoints::AtPoint};
 use tieline_openapi::v1::Timestamp;
 use tieline_providers::fake::Gate;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// When every run begins.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -36,6 +36,8 @@ pub(crate) struct Sched {
     now_ms: AtomicU64,
     running: AtomicI64,
     activity: AtomicU64,
+    /// A store call has come to its end.
+    ended: Notify,
 }
 
 /// A store call at work.
@@ -45,6 +47,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
         self.0.activity.fetch_add(1, Ordering::SeqCst);
+        self.0.ended.notify_one();
     }
 }
 
@@ -84,17 +87,13 @@ impl Sched {
     pub(crate) async fn quiesce(&self) {
         let mut quiet = 0;
         let mut seen = self.activity.load(Ordering::SeqCst);
-        let mut idle = 0u64;
         while quiet < 12 {
             tokio::task::yield_now().await;
             let now = self.activity.load(Ordering::SeqCst);
             if self.running.load(Ordering::SeqCst) > 0 {
                 // The database answers from a thread of its own.
+                self.ended.notified().await;
                 quiet = 0;
-                idle += 1;
-                if idle % 8 == 0 {
-                    std::thread::yield_now();
-                }
             } else if now != seen {
                 quiet = 0;
             } else {
