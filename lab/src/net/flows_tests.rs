@@ -72,20 +72,22 @@ fn a_shifted_flow_is_not_the_flow() {
 async fn a_udp_flow_is_counted_end_to_end() {
     let (from, to) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let (stop_sending, stop_receiving) = (CancellationToken::new(), CancellationToken::new());
-    let mut seen = 0;
     let address = to.local_addr().unwrap();
+    let total = std::cell::Cell::new(None);
     let (enough, ended) = (stop_sending.clone(), stop_receiving.clone());
     let receive = udp_receive(&to, Duration::from_millis(5), stop_receiving.clone(), |report| {
         if report.received > 50 {
             enough.cancel();
         }
-        // Stopped once nothing more arrives.
-        if report.received > 50 && report.received == seen {
+        if total.get() == Some(report.received) {
             ended.cancel();
         }
-        seen = report.received;
     });
-    let send = udp_send(&from, address, UdpFlow::default(), stop_sending.clone());
+    let send = async {
+        let sent = udp_send(&from, address, UdpFlow::default(), stop_sending.clone()).await?;
+        total.set(Some(sent.sent));
+        Ok(sent)
+    };
     let both = tokio::time::timeout(Duration::from_secs(20), futures::future::try_join(send, receive));
     let (sent, received) = both.await.unwrap().unwrap();
     assert_eq!((sent.sent, sent.refused), (received.received, 0));

@@ -9,6 +9,7 @@ pub mod flows;
 mod lab;
 pub mod links;
 pub mod namespace;
+mod priority;
 mod router;
 mod spec;
 pub mod tap;

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tieline_lab::cell::{self, Inside, LabSpec, SpawnOptions};
@@ -157,7 +158,8 @@ fn pair(channel: usize) -> (Session, Session) {
         local_asn: 64_512,
         peer_asn: 16_550,
         md5: Some("3f9c0a".into()),
-        bfd: Some(Bfd { min_tx_ms: 100, min_rx_ms: 100, multiplier: 3 }),
+        // Slow enough that a machine busy with other things does not look like a cut wire.
+        bfd: Some(Bfd { min_tx_ms: 500, min_rx_ms: 500, multiplier: 6 }),
         advertised: vec!["10.0.0.0/16".parse().unwrap()],
         import_limit: Some(100),
         enabled: true,
@@ -420,17 +422,20 @@ async fn flows_arrive_whole(network: &LabNetwork) -> Outcome {
     let (from, to) = (plain(socket(network, "a-host", (a, 0)))?, plain(socket(network, "b-host", (b, 0)))?);
     let address = to.local_addr()?;
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let mut seen = 0;
+    let total = AtomicU64::new(u64::MAX);
     let received = flows::udp_receive(&to, Duration::from_millis(100), end.clone(), |report| {
         if report.received >= 500 {
             stop.cancel();
-            if report.received == seen {
-                end.cancel();
-            }
         }
-        seen = report.received;
+        if report.received == total.load(Relaxed) {
+            end.cancel();
+        }
     });
-    let sent = flows::udp_send(&from, address, UdpFlow::default(), stop.clone());
+    let sent = async {
+        let sent = flows::udp_send(&from, address, UdpFlow::default(), stop.clone()).await?;
+        total.store(sent.sent, Relaxed);
+        Ok(sent)
+    };
     let (sent, received) = tokio::time::timeout(PATIENCE, futures::future::try_join(sent, received)).await??;
     assert_eq!((received.lost, received.reordered, received.received), (0, 0, sent.sent), "{received:?}");
     assert!(received.least_delay_us >= 3_000, "the channel's own delay: {received:?}");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use super::namespace::Namespace;
+use super::priority::prefer_this_thread;
 
 pub use config::{Rejected, RouterConfig, check, render};
 pub use control::{Control, Reply};
@@ -114,6 +115,12 @@ impl Bird {
             .stdin(std::process::Stdio::null())
             .stdout(output.try_clone().map_err(file)?)
             .stderr(output);
+        let prefer = || {
+            prefer_this_thread();
+            Ok(())
+        };
+        // SAFETY: between fork and exec only two async-signal-safe system calls are made.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, prefer) };
         let child = Command::from(command).kill_on_drop(true).spawn().map_err(BirdError::Start)?;
         let mut bird = Self { child, directory: directory.to_owned(), opened };
         bird.wait_until_it_answers().await?;

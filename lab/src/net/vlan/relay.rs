@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::error::NetError;
 use crate::net::namespace::Namespace;
+use crate::net::priority::prefer_this_thread;
 use crate::net::tap::{MAX_FRAME, Offload, Tap};
 
 /// Bytes of an 802.1Q header.
@@ -98,6 +99,7 @@ struct Relayed {
 
 impl Relayed {
     fn run(self) {
+        prefer_this_thread();
         let mut buffer = vec![0; TAG + MAX_FRAME];
         loop {
             match self.turn(&mut buffer) {

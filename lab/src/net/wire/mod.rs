@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use line::{Fate, Line};
 
 use super::error::NetError;
+use super::priority::prefer_this_thread;
 use super::spec::Impairment;
 use super::tap::{HEADER, MAX_FRAME, Tap};
 
@@ -353,16 +354,6 @@ fn tag(frame: &[u8]) -> Option<u16> {
 fn monotonic() -> io::Result<u64> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// A wire that waits for a processor adds delay that no parameter asked for. Without the right to, it does without.
-fn prefer_this_thread() {
-    let parameters = libc::sched_param { sched_priority: 15 };
-    // SAFETY: both calls take integers or a pointer to a struct that outlives them, and change only this thread.
-    unsafe {
-        libc::prctl(libc::PR_SET_TIMERSLACK, 1);
-        libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters);
-    }
 }
 
 #[cfg(test)]
