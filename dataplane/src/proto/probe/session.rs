@@ -451,8 +451,13 @@ impl ProbeSession {
             return;
         }
         self.window_ends = now + WINDOW;
-        for way in self.private.iter_mut().chain(&mut self.tunnel) {
-            way.judge();
+        let private = self.private.as_mut().and_then(Way::judge);
+        let tunnel = self.tunnel.as_mut().and_then(Way::judge);
+        if let Some(way) = &mut self.private {
+            way.weigh(private, tunnel);
+        }
+        if let Some(way) = &mut self.tunnel {
+            way.weigh(tunnel, private);
         }
     }
 

@@ -368,7 +368,7 @@ fn a_slow_bundle_is_left_and_a_jitter_is_not() {
     world.run(3_000);
     assert_eq!(world.chosen(), [Some(PathKind::Private); 2]);
     world.wires[0][0].delay_us += 12_000;
-    world.run(1_600);
+    world.run(2_200);
     assert_eq!(world.chosen(), [Some(PathKind::Tunnel); 2], "a round trip has two directions, so both see it");
     assert_eq!(world.nodes[0].changes.last().unwrap().1.reason, Reason::PrivateSlow);
 }

@@ -16,10 +16,11 @@ const LOSSY_PPM: u32 = 10_000;
 const CLEAN_PPM: u32 = 5_000;
 /// Lost requests in a window below which loss is chance.
 const LOSSY_MIN: u64 = 5;
-/// A median round trip this much above the best one is slow, and for so many windows in a row: after a stall of either
-/// host, one window is full of answers that have waited.
+/// A median round trip this much above the best one is slow, if the other way's is not as much above its own, and if so for
+/// three windows in a row: after a stall of either host come answers that have waited, on both ways, and such a burst
+/// falls into two windows at most.
 const SLOW_US: u32 = 10_000;
-const SLOW_WINDOWS: u8 = 2;
+const SLOW_WINDOWS: u8 = 3;
 
 #[derive(Debug, Clone)]
 pub(super) struct Port {
@@ -149,8 +150,8 @@ impl Way {
         self.slow_windows >= SLOW_WINDOWS
     }
 
-    /// Judges loss and delay over the window that ends now.
-    pub(super) fn judge(&mut self) {
+    /// Judges the loss of the window that ends now; how many microseconds its median round trip is above the best one.
+    pub(super) fn judge(&mut self) -> Option<u32> {
         let mut loss = Loss::default();
         for port in &mut self.ports {
             loss.add(&port.window, &port.is);
@@ -161,10 +162,16 @@ impl Way {
         } else if loss.out_ppm() < CLEAN_PPM {
             self.lossy = false;
         }
-        if let Some((median, _)) = self.window.take() {
-            let best = self.best_us.map_or(median, |best| best.min(median));
-            self.best_us = Some(best);
-            let slow = median >= best.saturating_add(SLOW_US);
+        let (median, _) = self.window.take()?;
+        let best = self.best_us.map_or(median, |best| best.min(median));
+        self.best_us = Some(best);
+        Some(median - best)
+    }
+
+    /// Judges the delay of a window: what both ways suffer is the hosts' doing.
+    pub(super) fn weigh(&mut self, own_us: Option<u32>, other_us: Option<u32>) {
+        if let Some(own) = own_us {
+            let slow = own >= other_us.unwrap_or(0).saturating_add(SLOW_US);
             self.slow_windows = if slow { self.slow_windows.saturating_add(1) } else { 0 };
         }
     }
