@@ -2,12 +2,15 @@
 
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
-use tieline_openapi::v1::{AttachPoint, BfdSettings, ChannelPort};
+use tieline_openapi::{
+    units::Mtu,
+    v1::{AttachPoint, BfdSettings, ChannelPort},
+};
 
 use super::{limits, map::last_segment};
 use crate::{
     call::BGP_PASSWORD,
-    constraints::Constraints,
+    constraints::{Constraints, Rule, Sourced},
     feature::{Addressing, FeatureSide, Ipv4Pair},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Rules, diff_fields},
@@ -30,6 +33,14 @@ pub struct GoogleRules;
 impl Rules for GoogleRules {
     fn constraints(&self, attach_point: &AttachPoint, _port: &ChannelPort) -> Constraints {
         limits::constraints(attach_point)
+    }
+
+    fn internet_mtu(&self, _attach_point: &AttachPoint) -> Sourced<Mtu> {
+        let rule = Rule::new(
+            "a VPC network carries packets of 1460 bytes unless it was made otherwise",
+            "Google Cloud, VPC: maximum transmission unit",
+        );
+        Sourced::new(Mtu::try_from(1_460).unwrap_or(Mtu::ETHERNET), rule)
     }
 
     fn decompose(&self, side: &FeatureSide) -> Vec<ResourceSpec> {
