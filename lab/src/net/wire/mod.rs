@@ -323,14 +323,14 @@ impl Carrier {
             self.direction.lost.fetch_add(self.line.clear() as u64, Relaxed);
         }
         while let Some(frame) = self.line.arrived(monotonic()?) {
-            match self.to.send(&frame) {
-                Ok(length) => {
-                    self.direction.frames.fetch_add(1, Relaxed);
-                    self.direction.bytes.fetch_add(length.saturating_sub(HEADER) as u64, Relaxed);
-                }
-                Err(_) => {
-                    self.direction.refused.fetch_add(1, Relaxed);
-                }
+            // Counted before it is handed over: who has received a frame finds it in the counters.
+            let bytes = frame.len().saturating_sub(HEADER) as u64;
+            self.direction.frames.fetch_add(1, Relaxed);
+            self.direction.bytes.fetch_add(bytes, Relaxed);
+            if self.to.send(&frame).is_err() {
+                self.direction.frames.fetch_sub(1, Relaxed);
+                self.direction.bytes.fetch_sub(bytes, Relaxed);
+                self.direction.refused.fetch_add(1, Relaxed);
             }
         }
         if let Some(due) = self.line.next_due() {
