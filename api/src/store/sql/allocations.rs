@@ -289,12 +289,10 @@ impl SqlStore {
         }
         for mut row in tx.rows("SELECT name, intent FROM connections ORDER BY id", args![]).await? {
             let (name, intent): (String, tieline_openapi::v1::ConnectionIntent) = (row.text()?, row.doc("intent")?);
-            for (end, other) in [(&intent.a, &intent.b), (&intent.b, &intent.a)] {
-                let prefixes = all.prefixes.entry(end.attach_point_id.clone()).or_default();
-                // Without a list of its own, an end accepts what the other one advertises.
-                let accepted = end.accepted_prefixes.as_ref().unwrap_or(&other.advertised_prefixes);
-                let listed = end.advertised_prefixes.iter().chain(accepted);
-                prefixes.extend(listed.map(|prefix| (*prefix, name.clone())));
+            for end in [intent.a, intent.b] {
+                let prefixes = all.prefixes.entry(end.attach_point_id).or_default();
+                let listed = end.advertised_prefixes.into_iter().chain(end.accepted_prefixes.unwrap_or_default());
+                prefixes.extend(listed.map(|prefix| (prefix, name.clone())));
             }
         }
         tx.done().await?;
