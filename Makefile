@@ -1,7 +1,6 @@
 # make demo    the main job, end to end, in a lab on this machine
 # make test    every check and every test
 # make build   target/release/tieline
-# make bench   the figures of README.md, beside the peers that are found
 # Each installs what it needs.
 
 SHELL := /bin/bash
@@ -16,7 +15,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 stage = @start=$$(date +%s); printf '\n== %s\n' '$(1)'; $(2); \
 	awk -v s=$$(( $$(date +%s) - start )) 'BEGIN { printf "== %s: %.1f min\n", "$(1)", s / 60 }'
 
-.PHONY: help build demo test bench tools-build tools-test fmt clippy deny machete nextest openapi faults
+.PHONY: help build demo test tools-build tools-test fmt clippy deny machete nextest openapi faults
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
