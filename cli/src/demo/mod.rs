@@ -263,7 +263,7 @@ fn explore(timeline: &Timeline, world: &World) {
     for line in [
         format!("export TIELINE_URL={} TIELINE_TOKEN=$(cat {}/tieline.token)", world.url, world.dir.display()),
         "tieline connections show demo; tieline show bgp demo; tieline show paths demo".to_owned(),
-        format!("tieline lab exec --dir {} a-host -- ping -c 3 10.1.1.10", lab.display()),
+        format!("tieline lab exec --dir {} a-host -- ip route get 10.1.1.10", lab.display()),
         format!("tieline lab wire --dir {} ch0 --cut", lab.display()),
         format!("tieline lab down --dir {}   # ends it all but the service", lab.display()),
     ] {
