@@ -14,8 +14,8 @@ want() { command -v "$2" >/dev/null 2>&1 || [ -x "/usr/sbin/$2" ] || packages+=(
 want gcc gcc
 want iproute2 ip
 want bird2 bird
+want nftables nft
 if [ "${1:-}" = test ]; then
-  want nftables nft
   want python3-venv python3
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 fi
