@@ -102,24 +102,38 @@ impl Engine {
         let looks = ids.iter().filter_map(|id| draft.instance(*id)).map(|instance| {
             let target = self.target(instance, draft.spec(instance));
             let account = instance.account_id.clone();
-            async move { (target.lookup.owner.instance, self.look_at(&account, &target, lane).await) }
+            async move {
+                let (asked_at, look) = self.look_at(&account, &target, lane).await;
+                (target.lookup.owner.instance, asked_at, look)
+            }
         });
         let looks: Vec<_> = futures::future::join_all(looks).await;
-        let now = self.clock.now();
-        for (id, look) in looks {
+        for (id, asked_at, look) in looks {
             if let Err(blind) = &look {
                 let why = blind.detail();
                 tracing::info!(instance = %id, code = %why.code, message = %why.message, "a resource could not be looked at");
                 draft.errors.insert(id, why);
             }
             draft.fresh.insert(id);
-            self.merge(draft, id, look, now);
+            self.merge(draft, id, look, asked_at);
         }
     }
 
-    async fn look_at(&self, account: &AccountId, target: &Target, lane: Lane) -> Result<Option<Observed>, Blind> {
-        let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
+    /// One look, with the time from before it was asked for: the answer may take its time, and says nothing about the
+    /// time in which it was on its way.
+    async fn look_at(
+        &self,
+        account: &AccountId,
+        target: &Target,
+        lane: Lane,
+    ) -> (Timestamp, Result<Option<Observed>, Blind>) {
         self.limits.take(account, lane).await;
+        let asked_at = self.clock.now();
+        (asked_at, self.read(account, target, lane).await)
+    }
+
+    async fn read(&self, account: &AccountId, target: &Target, lane: Lane) -> Result<Option<Observed>, Blind> {
+        let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
         self.progress.reads.fetch_add(1, Ordering::Relaxed);
         let found = self.bounded(cloud.read(target)).await?;
         if found.is_none() {

@@ -44,7 +44,7 @@ pub(crate) const ACCOUNTS: [&str; 2] = ["acct-a", "acct-b"];
 pub(crate) fn config() -> EngineConfig {
     EngineConfig {
         lease_ms: 3_000,
-        call_timeout_ms: 1_000,
+        call_timeout_ms: 700,
         visibility_lag_ms: 1_000,
         quarantine_ms: 5_000,
         poll_ms: 300,
@@ -362,10 +362,12 @@ impl Sim {
 
     pub(crate) async fn create(&self, name: &str, redundancy: &str) -> ConnectionId {
         let id = ConnectionId(self.random.uuid_v7(self.sched.now()));
+        // Links of one attach point must not announce the same.
+        let n = name.bytes().fold(0u8, u8::wrapping_add);
         let intent: ConnectionIntent = serde_json::from_value(json!({
             "name": name, "environmentId": "env", "bandwidthMbps": 1000, "redundancy": redundancy,
-            "a": { "attachPointId": "point-0", "advertisedPrefixes": ["10.0.0.0/16"] },
-            "b": { "attachPointId": "point-1", "advertisedPrefixes": ["10.1.0.0/16"] },
+            "a": { "attachPointId": "point-0", "advertisedPrefixes": [format!("10.0.{n}.0/24")] },
+            "b": { "attachPointId": "point-1", "advertisedPrefixes": [format!("10.1.{n}.0/24")] },
         }))
         .unwrap();
         let allocated = self.store.allocated().await.unwrap();

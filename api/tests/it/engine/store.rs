@@ -23,19 +23,34 @@ use super::sched::{Running, Sched};
 
 /// What was written into the ledger: rows by instance and verb, and which connection's event was seen.
 #[derive(Default)]
-pub(crate) struct Rows(Mutex<BTreeMap<(InstanceId, &'static str), u32>>);
+pub(crate) struct Rows {
+    calls: Mutex<BTreeMap<(InstanceId, &'static str), u32>>,
+    places: Mutex<BTreeMap<InstanceId, Place>>,
+}
+
+/// What an instance is an instance of.
+pub(crate) type Place = (ConnectionId, String, String);
 
 impl Rows {
-    fn note(&self, writes: &[EngineWrite]) {
+    /// The place of an instance.
+    pub(crate) fn place(&self, instance: InstanceId) -> Option<Place> {
+        self.places.lock().unwrap().get(&instance).cloned()
+    }
+
+    fn note(&self, claim: Option<&Claim>, writes: &[EngineWrite]) {
         for write in writes {
+            if let (EngineWrite::PutInstance(instance), Some(claim)) = (write, claim) {
+                let place = (claim.id, instance.channel_id.to_string(), instance.key.kind.to_string());
+                self.places.lock().unwrap().insert(instance.id, place);
+            }
             if let EngineWrite::OpenCall { call, .. } = write {
-                *self.0.lock().unwrap().entry((call.instance_id, verb(call.verb))).or_default() += 1;
+                *self.calls.lock().unwrap().entry((call.instance_id, verb(call.verb))).or_default() += 1;
             }
         }
     }
 
     pub(crate) fn count(&self, instance: InstanceId, of: Verb) -> u32 {
-        self.0.lock().unwrap().get(&(instance, verb(of))).copied().unwrap_or(0)
+        self.calls.lock().unwrap().get(&(instance, verb(of))).copied().unwrap_or(0)
     }
 }
 
@@ -203,7 +218,7 @@ impl Store for SimStore {
         let written = writes.clone();
         let result = self.inner.write_fenced(claim, writes).await;
         if result.is_ok() {
-            self.ledger.note(&written);
+            self.ledger.note(Some(claim), &written);
         }
         result
     }
@@ -228,7 +243,7 @@ impl Store for SimStore {
         let written = writes.clone();
         let result = self.inner.write_unclaimed(writes).await;
         if result.is_ok() {
-            self.ledger.note(&written);
+            self.ledger.note(None, &written);
         }
         result
     }
