@@ -68,7 +68,7 @@ impl Chaos for Weather {
             42 => Fault::Refuse(CallErrorKind::Quota),
             43 => Fault::Refuse(CallErrorKind::Forbidden),
             // Nothing tells what a blind cloud made of a request that the network doubled.
-            41..=44
+            44..=47
                 if !self.strict
                     && self.identity != IdentityKind::Blind
                     && self.doubles.fetch_add(1, Ordering::SeqCst) < 2 =>
