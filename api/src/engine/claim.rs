@@ -84,7 +84,9 @@ impl Engine {
     /// Runs until told to stop; then lets the passes at work come to their end, each within its lease.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut loops = JoinSet::new();
-        loops.spawn(Arc::clone(&self).sweep_loop(shutdown.clone()));
+        for account in self.topology.accounts.keys() {
+            loops.spawn(Arc::clone(&self).inventory_loop(account.clone(), shutdown.clone()));
+        }
         loops.spawn(Arc::clone(&self).housekeeping_loop(shutdown.clone()));
         loops.spawn(Arc::clone(&self).release_loop(shutdown.clone()));
         self.claim_loop(&shutdown).await;
@@ -195,19 +197,6 @@ impl Engine {
             if let Err(error) = self.store.housekeep(&HousekeepingLimits::default()).await {
                 tracing::warn!(%error, "housekeeping was put off");
             }
-        }
-    }
-
-    async fn sweep_loop(self: Arc<Self>, shutdown: CancellationToken) {
-        // Replicas take turns by a lease an account; each looks more often than it sweeps.
-        let wait = Duration::from_millis((self.config.sweep_ms / 4).max(1));
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = self.clock.sleep(wait) => {}
-            }
-            self.sweep_all(&shutdown).await;
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
             rehearse::{bare_spec, specs_of},
         },
     },
-    store::{Claim, ConnectionRecord, EngineWrite, SealedSecret, Workpiece},
+    store::{Claim, ConnectionRecord, EngineWrite, SealedSecret, Watch, Workpiece},
 };
 
 /// A claimed connection.
@@ -41,6 +41,10 @@ pub(super) struct Draft {
     pub secrets: Vec<SealedSecret>,
     pub operation: Option<Operation>,
     pub failures: u32,
+    /// How it was observed up to now.
+    pub watch: Watch,
+    /// Accounts in which nothing may be created.
+    pub held: BTreeSet<AccountId>,
     /// Looked at since the last call about them.
     pub fresh: BTreeSet<InstanceId>,
     pub stuck: BTreeMap<ChannelId, Trouble>,
@@ -55,7 +59,8 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(claim: Claim, claimed_at: Duration, work: Workpiece, rules: &dyn RuleBook) -> Self {
-        let Workpiece { mut record, channels, calls, secrets, operation, failures, last_progress_at: _ } = work;
+        let Workpiece { mut record, channels, calls, secrets, operation, failures, last_progress_at: _, watch, held } =
+            work;
         let instances = std::mem::take(&mut record.instances);
         let stored = instances.iter().map(|i| (i.id, i.clone())).collect();
         let walk_backs = if record.status.walk_backs_generation == record.generation {
@@ -77,6 +82,8 @@ impl Draft {
             secrets,
             operation,
             failures,
+            watch,
+            held,
             fresh: BTreeSet::new(),
             stuck: BTreeMap::new(),
             walk_backs,
@@ -103,12 +110,7 @@ impl Draft {
         self.specs = self.channels.iter().map(|c| ((c.channel_id.clone(), c.generation), specs_of(c, rules))).collect();
     }
 
-    pub(super) fn situation<'a>(
-        &'a self,
-        rules: &'a dyn RuleBook,
-        held: &'a BTreeSet<AccountId>,
-        now: Timestamp,
-    ) -> Situation<'a> {
+    pub(super) fn situation<'a>(&'a self, rules: &'a dyn RuleBook, now: Timestamp) -> Situation<'a> {
         Situation {
             wanted: &self.wanted,
             instances: &self.instances,
@@ -116,7 +118,7 @@ impl Draft {
             specs: &self.specs,
             fresh: &self.fresh,
             walk_backs: &self.walk_backs,
-            held,
+            held: &self.held,
             stuck: &self.stuck,
             rules,
             now,

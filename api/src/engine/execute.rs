@@ -281,10 +281,10 @@ impl Engine {
     async fn others_in_parent(&self, account: &tieline_openapi::ids::AccountId, target: &Target) -> Vec<Observed> {
         let kind = target.spec.key.kind.clone();
         let parent = target.spec.shared_parent.clone();
-        match self.snapshot(account, kind, parent, Duration::ZERO, Lane::User).await {
-            Ok(snapshot) => {
-                let ours = target.lookup.owner;
-                snapshot.items.iter().filter(|o| o.owner != Some(ours)).cloned().collect()
+        match self.list(account, kind, parent, Lane::User).await {
+            Ok(mut items) => {
+                items.retain(|o| o.owner != Some(target.lookup.owner));
+                items
             }
             Err(blind) => {
                 tracing::info!(why = %blind, "others' parts of a shared object could not be read");

@@ -2,13 +2,14 @@
 //!
 //! `claim` takes due connections under a lease; `pass` looks at both clouds, asks `plan::step` for the next step and does
 //! it, until there is nothing to do now; `execute` writes a ledger row before each mutating call and its verdict after it.
-//! `sweep` finds what no row stands for. The rules are those of ARCHITECTURE.md, "The engine".
+//! `inventory` observes settled connections by lists, and `sweep` finds in these what no row stands for. The rules are those of ARCHITECTURE.md, "The engine".
 
 mod claim;
 pub mod clock;
 mod draft;
 mod execute;
 pub mod failpoints;
+mod inventory;
 mod issues;
 mod ledger;
 pub mod limits;
@@ -21,16 +22,11 @@ pub mod vault;
 mod walk_back;
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tieline_openapi::{
-    config::EngineConfig,
-    ids::{AccountId, InstallationId},
-    problem::ProviderDetail,
-};
+use tieline_openapi::{config::EngineConfig, ids::InstallationId, problem::ProviderDetail};
 use tieline_providers::{CallError, CallErrorKind};
 use tokio::sync::Notify;
 
@@ -80,9 +76,6 @@ pub struct Engine {
     owner: String,
     config: EngineConfig,
     limits: limits::Limits,
-    inventory: observe::Inventory,
-    /// Accounts of which too much is absent; nothing is created in them.
-    held: Mutex<BTreeSet<AccountId>>,
     wake: Arc<Notify>,
     /// Claims of passes that changed nothing, given back together.
     unchanged: Mutex<Vec<(Claim, u64)>>,
@@ -121,8 +114,6 @@ impl Engine {
             owner,
             config,
             limits,
-            inventory: observe::Inventory::default(),
-            held: Mutex::new(BTreeSet::new()),
             wake: Arc::new(Notify::new()),
             unchanged: Mutex::new(Vec::new()),
             any_unchanged: Notify::new(),
@@ -140,10 +131,6 @@ impl Engine {
     #[must_use]
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
-    }
-
-    fn held(&self) -> BTreeSet<AccountId> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn call_timeout(&self) -> Duration {

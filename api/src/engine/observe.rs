@@ -1,11 +1,6 @@
-//! Looking at the clouds: one read a resource for connections on their way, one paged list an account and kind for settled
-//! ones and for the sweep.
+//! Looking at the clouds: a read of one resource, or a paged list of all of a kind in an account.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::atomic::Ordering;
 
 use tieline_openapi::{
     ids::{AccountId, InstanceId},
@@ -40,47 +35,6 @@ impl Blind {
             Self::Identity { .. } => detail("tieline", "identity", self.to_string()),
         }
     }
-}
-
-/// Where a list is taken: an account, a kind, and the object that such things live in, if any.
-type Shelf = (AccountId, ResourceKind, Option<String>);
-
-/// One list, taken by one pass at a time.
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<Snapshot>>>>;
-
-/// Lists that were taken lately, shared by all settled connections of a replica.
-#[derive(Default)]
-pub(super) struct Inventory {
-    shelves: Mutex<BTreeMap<Shelf, Slot>>,
-    tallies: Mutex<BTreeMap<AccountId, Tally>>,
-}
-
-/// One complete list.
-pub(super) struct Snapshot {
-    taken_at: Duration,
-    pub items: Vec<Observed>,
-    by_instance: BTreeMap<InstanceId, usize>,
-    by_cloud_id: BTreeMap<String, usize>,
-}
-
-impl Snapshot {
-    fn new(taken_at: Duration, items: Vec<Observed>) -> Self {
-        let by_instance = items.iter().enumerate().filter_map(|(n, o)| Some((o.owner?.instance, n))).collect();
-        let by_cloud_id = items.iter().enumerate().map(|(n, o)| (o.cloud_id.clone(), n)).collect();
-        Self { taken_at, items, by_instance, by_cloud_id }
-    }
-
-    fn find(&self, instance: &Instance) -> Option<&Observed> {
-        let by_id = instance.cloud_id.as_ref().and_then(|id| self.by_cloud_id.get(id));
-        by_id.or_else(|| self.by_instance.get(&instance.id)).and_then(|n| self.items.get(*n))
-    }
-}
-
-/// What of an account's settled resources was there, over one round of lists.
-struct Tally {
-    since: Duration,
-    expected: BTreeSet<InstanceId>,
-    absent: BTreeSet<InstanceId>,
 }
 
 impl Engine {
@@ -153,15 +107,19 @@ impl Engine {
         if found == recorded { Ok(()) } else { Err(Blind::Identity { account: account.clone(), found, recorded }) }
     }
 
+    /// The instance alone does not make a resource ours: a copy of this database is another installation.
+    pub(super) fn as_ours_or_not(&self, mut observed: Observed) -> Observed {
+        if let Some(owner) = observed.owner.filter(|owner| !owner.is_of(self.installation)) {
+            observed.owner = Some(OwnerTag { instance: InstanceId(Uuid::nil()), ..owner });
+        }
+        observed
+    }
+
     fn merge(&self, draft: &mut Draft, id: InstanceId, look: Result<Option<Observed>, Blind>, now: Timestamp) {
-        let installation = self.installation;
+        let look = look.map(|found| found.map(|observed| self.as_ours_or_not(observed)));
         let Some(instance) = draft.instance_mut(id) else { return };
         instance.seen = match look {
-            Ok(Some(mut observed)) => {
-                // The instance alone does not make it ours: a copy of this database is another installation.
-                if let Some(owner) = observed.owner.filter(|owner| !owner.is_of(installation)) {
-                    observed.owner = Some(OwnerTag { instance: InstanceId(Uuid::nil()), ..owner });
-                }
+            Ok(Some(observed)) => {
                 let seen = Seen::Present { observed: Box::new(observed), at: now };
                 let found = Instance { seen: seen.clone(), ..instance.clone() };
                 if let (None, Some(observed)) = (&instance.cloud_id, found.present()) {
@@ -174,57 +132,8 @@ impl Engine {
         };
     }
 
-    /// Looks at a settled connection by lists. True if every resource was found; what was not is left as it was.
-    pub(super) async fn look_by_list(&self, draft: &mut Draft) -> bool {
-        let max_age = Duration::from_millis(self.config.settled_poll_ms / 2);
-        let mut found = Vec::new();
-        for instance in &draft.instances {
-            let parent = draft.spec(instance).shared_parent;
-            let kind = instance.key.kind.clone();
-            let Ok(snapshot) = self.snapshot(&instance.account_id, kind, parent, max_age, Lane::Housekeeping).await
-            else {
-                return false;
-            };
-            let observed = snapshot.find(instance).cloned();
-            self.tally(&instance.account_id, instance.id, observed.is_some(), snapshot.taken_at);
-            found.push((instance.id, observed));
-        }
-        let complete = found.iter().all(|(_, observed)| observed.is_some());
-        let now = self.clock.now();
-        for (id, observed) in found {
-            if let Some(observed) = observed {
-                draft.fresh.insert(id);
-                self.merge(draft, id, Ok(Some(observed)), now);
-            }
-        }
-        complete
-    }
-
-    /// A complete list under the right identity, not older than this. One replica takes it once for all its connections.
-    pub(super) async fn snapshot(
-        &self,
-        account: &AccountId,
-        kind: ResourceKind,
-        parent: Option<String>,
-        max_age: Duration,
-        lane: Lane,
-    ) -> Result<Arc<Snapshot>, Blind> {
-        let shelf = {
-            let mut shelves = self.inventory.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(shelves.entry((account.clone(), kind.clone(), parent.clone())).or_default())
-        };
-        let mut held = shelf.lock().await;
-        let now = self.clock.monotonic();
-        if let Some(snapshot) = held.as_ref().filter(|s| now.saturating_sub(s.taken_at) < max_age) {
-            return Ok(Arc::clone(snapshot));
-        }
-        let items = self.list(account, kind, parent, lane).await?;
-        let snapshot = Arc::new(Snapshot::new(now, items));
-        *held = Some(Arc::clone(&snapshot));
-        Ok(snapshot)
-    }
-
-    async fn list(
+    /// Everything of a kind in an account, ours and others': a complete list, under the right identity.
+    pub(super) async fn list(
         &self,
         account: &AccountId,
         kind: ResourceKind,
@@ -253,35 +162,6 @@ impl Engine {
         }
         self.confirm_identity(account, lane).await?;
         Ok(items)
-    }
-
-    /// Counts what is there and what is not; more than max(3, 10 %) absent stops creates in the account.
-    fn tally(&self, account: &AccountId, instance: InstanceId, present: bool, round: Duration) {
-        let mut tallies = self.inventory.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = tallies.entry(account.clone()).or_insert_with(|| Tally {
-            since: round,
-            expected: BTreeSet::new(),
-            absent: BTreeSet::new(),
-        });
-        let round_length = Duration::from_millis(self.config.settled_poll_ms);
-        if round.saturating_sub(tally.since) >= round_length {
-            *tally = Tally { since: round, expected: BTreeSet::new(), absent: BTreeSet::new() };
-        }
-        tally.expected.insert(instance);
-        if present {
-            tally.absent.remove(&instance);
-        } else {
-            tally.absent.insert(instance);
-        }
-        let too_many = tally.absent.len() > 3.max(tally.expected.len() / 10);
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if too_many {
-            if held.insert(account.clone()) {
-                tracing::warn!(%account, absent = tally.absent.len(), "much of what should be there is not: creates stop");
-            }
-        } else if held.remove(account) {
-            tracing::info!(%account, "what should be there is: creates go on");
-        }
     }
 }
 

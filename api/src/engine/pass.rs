@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tieline_openapi::{
     ids::InstanceId,
-    v1::{OperationState, Timestamp, Verb},
+    v1::{Operation, OperationState, Timestamp, Verb},
 };
 
 use super::{
@@ -17,8 +17,13 @@ use super::{
 };
 use crate::{
     plan::step::{Instance, Seen, Step, Trouble, Verdict, millis_between, next, rehearse::learned},
-    store::{Allocation, Claim, EngineWrite, NewEvent, StoreError},
+    store::{Allocation, Claim, EngineStatus, EngineWrite, NewEvent, StoreError, Watch},
 };
+
+/// A connection that lists observe has a pass of its own every so many times [`EngineConfig::settled_poll_ms`].
+///
+/// [`EngineConfig::settled_poll_ms`]: tieline_openapi::config::EngineConfig::settled_poll_ms
+const SETTLED_POLLS: u64 = 10;
 
 /// Steps of one pass: far more than a connection of four channels needs. What is left goes on in the next pass.
 const STEPS: usize = 256;
@@ -60,8 +65,7 @@ impl Engine {
             if steps > STEPS || !self.lease_fits(&draft) {
                 break Ending::Again;
             }
-            let held = self.held();
-            let step = next(&draft.situation(self.topology.as_ref(), &held, self.clock.now()), &self.config);
+            let step = next(&draft.situation(self.topology.as_ref(), self.clock.now()), &self.config);
             match self.take(&mut draft, step).await? {
                 Taken::Further => {}
                 Taken::End(ending) => break ending,
@@ -71,16 +75,17 @@ impl Engine {
         self.finish(draft, ending).await
     }
 
-    /// Settled connections are looked at by lists that all of them share; the others, and settled ones that show anything
-    /// unusual, resource by resource.
+    /// What lists showed last of a settled connection is good enough to see that there is nothing to do. Otherwise each
+    /// resource is read by itself.
     async fn first_look(&self, draft: &mut Draft) {
         let settled = draft.operation.is_none() && draft.record.status.verified_at.is_some();
-        if settled && self.look_by_list(draft).await {
-            let held = self.held();
-            let step = next(&draft.situation(self.topology.as_ref(), &held, self.clock.now()), &self.config);
+        if settled && draft.watch == Watch::List {
+            draft.fresh = draft.instances.iter().filter(|i| i.present().is_some()).map(|i| i.id).collect();
+            let step = next(&draft.situation(self.topology.as_ref(), self.clock.now()), &self.config);
             if step == Step::Settled {
                 return;
             }
+            draft.fresh.clear();
         }
         let asked: Vec<_> = draft
             .instances
@@ -277,6 +282,7 @@ impl Engine {
         let (status, raised) = self.issues(&draft, status, troubles, now);
         writes.extend(raised);
         writes.extend(self.events(&draft, &status, now));
+        let watch = watch(&draft, &status, &ending, operation.as_ref());
         if status != draft.record.status || observed {
             let observed_generation = observed.then_some(draft.record.generation);
             writes.push(EngineWrite::PutStatus { status: Box::new(status), observed_generation });
@@ -284,8 +290,11 @@ impl Engine {
         if let Some(operation) = operation.filter(|new| draft.operation.as_ref() != Some(new)) {
             writes.push(put_operation(&operation));
         }
+        if watch != draft.watch {
+            writes.push(EngineWrite::PutWatch(watch));
+        }
         let failures = if draft.errors.is_empty() { 0 } else { draft.failures.saturating_add(1) };
-        let due_in_ms = self.due_in(&draft, &ending, verified, failures, now);
+        let due_in_ms = self.due_in(&draft, &ending, verified, watch, failures, now);
         let progress = draft.progressed;
         if progress {
             self.note_progress();
@@ -303,12 +312,22 @@ impl Engine {
     }
 
     /// When to look again, in milliseconds.
-    fn due_in(&self, draft: &Draft, ending: &Ending, verified: bool, failures: u32, now: Timestamp) -> u64 {
+    fn due_in(
+        &self,
+        draft: &Draft,
+        ending: &Ending,
+        verified: bool,
+        watch: Watch,
+        failures: u32,
+        now: Timestamp,
+    ) -> u64 {
         let (poll, settled) = (self.config.poll_ms.max(1), self.config.settled_poll_ms.max(1));
         let due = match ending {
             Ending::Again | Ending::Gone => 1,
             Ending::Wait { until } => millis_between(now, *until).clamp(1, poll),
             Ending::Trouble { until, .. } => millis_between(now, *until).clamp(1, settled),
+            // Lists make it due when anything changes; this is for what no list shows, as another configuration.
+            Ending::Settled if watch == Watch::List => settled.saturating_mul(SETTLED_POLLS),
             Ending::Settled if verified => settled,
             Ending::Settled => {
                 // Sessions come up within minutes or not soon.
@@ -329,6 +348,17 @@ fn put_operation(operation: &tieline_openapi::v1::Operation) -> EngineWrite {
         stages: operation.stages.clone(),
         problem: operation.problem.clone(),
         finished_at: operation.finished_at.filter(|_| operation.state == OperationState::Succeeded),
+    }
+}
+
+/// How a connection is observed from the end of its pass on.
+fn watch(draft: &Draft, status: &EngineStatus, ending: &Ending, operation: Option<&Operation>) -> Watch {
+    let at_rest = status.verified_at.is_some() && operation.is_none_or(|operation| operation.state.is_final());
+    match ending {
+        Ending::Settled if at_rest => Watch::List,
+        // What is missing is expected until something was done about it.
+        _ if at_rest && draft.watch != Watch::Each && !draft.progressed => Watch::Doubt,
+        _ => Watch::Each,
     }
 }
 

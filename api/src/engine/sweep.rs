@@ -2,109 +2,49 @@
 //! between the lease check and the socket), so what landed late is found and deleted here. Others' things are counted,
 //! never touched.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
 use tieline_openapi::{ids::AccountId, v1::Timestamp};
-use tieline_providers::{Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceKind, ResourceSpec, Target};
-use tokio_util::sync::CancellationToken;
+use tieline_providers::{Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceSpec, Target};
 
 use super::{
-    Engine, failpoints, ledger,
+    Engine, failpoints,
+    inventory::{Lists, Turn},
+    ledger,
     limits::Lane,
     shared::{Taken, lease_name},
 };
 use crate::{
-    plan::step::{RuleBook, millis_between},
-    store::{EngineWrite, LedgerFacts, NewEvent, SharedLease, StoreError},
+    plan::step::millis_between,
+    store::{EngineWrite, LedgerFacts, NewEvent, StoreError},
 };
 
 /// By how much a resource may look older than its ledger row and still be ours: clocks differ, and may have been stepped.
 const CLOCKS_MS: u64 = 2 * 3_600_000;
 
 impl Engine {
-    pub(super) async fn sweep_all(self: &Arc<Self>, shutdown: &CancellationToken) {
-        for account in self.topology.accounts.keys() {
-            if shutdown.is_cancelled() {
-                return;
-            }
-            if let Err(error) = self.sweep_in_turn(account).await {
-                tracing::warn!(%account, %error, "a sweep was put off");
-            }
-        }
-    }
-
-    /// Sweeps an account if it is due and no other replica does.
-    async fn sweep_in_turn(&self, account: &AccountId) -> Result<(), StoreError> {
-        let asked_at = self.clock.monotonic();
-        let name = format!("sweep/{account}");
-        let Some(lease) = self.store.lease_shared(&name, &self.owner, self.config.lease_ms).await? else {
-            return Ok(());
-        };
-        let before = lease.note.get("agoMs").and_then(serde_json::Value::as_u64);
-        let ago = before.zip(lease.released_ms_ago).map(|(note, released)| note.saturating_add(released));
-        if let Some(ago) = ago.filter(|ago| *ago < self.config.sweep_ms) {
-            return self.end_turn(&lease, json!({ "agoMs": ago })).await;
-        }
-        let end = asked_at + Duration::from_millis(lease.lease_ms);
-        match self.sweep(account, end).await {
-            Ok(()) => self.end_turn(&lease, json!({ "agoMs": 0 })).await,
-            Err(error) => {
-                // Not swept: the next round tries again at once.
-                self.end_turn(&lease, json!({})).await?;
-                Err(error)
-            }
-        }
-    }
-
-    /// A turn that took longer than its lease is another's now.
-    async fn end_turn(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError> {
-        match self.store.release_shared(lease, note).await {
-            Err(StoreError::Fenced) => Ok(()),
-            other => other,
-        }
-    }
-
-    async fn sweep(&self, account: &AccountId, end: Duration) -> Result<(), StoreError> {
-        let Some(rules) = self.topology.rules(account) else { return Ok(()) };
+    /// Looks through an account's lists for what no row stands for. `known` are ids of resources that stand where the
+    /// ledger says.
+    pub(super) async fn sweep(
+        &self,
+        account: &AccountId,
+        lists: &Lists,
+        known: &HashSet<String>,
+        turn: &Turn,
+    ) -> Result<(), StoreError> {
         let mut foreign = 0;
-        for kind in rules.kinds() {
-            for parent in self.parents(account, kind) {
-                let listed =
-                    self.snapshot(account, kind.clone(), parent.clone(), Duration::ZERO, Lane::Housekeeping).await;
-                let snapshot = match listed {
-                    Ok(snapshot) => snapshot,
-                    Err(blind) => {
-                        // Not a complete list under the right identity: nothing can be told from it.
-                        tracing::info!(%account, %kind, why = %blind, "an account could not be listed");
-                        continue;
-                    }
-                };
-                self.failpoints.hit(failpoints::SWEEP_LISTED).await;
-                for observed in &snapshot.items {
-                    match observed.owner.filter(|owner| owner.is_of(self.installation)) {
-                        None => foreign += 1,
-                        Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref(), end).await?,
-                    }
+        for (parent, items) in &lists.shelves {
+            for observed in items {
+                match observed.owner.filter(|owner| owner.is_of(self.installation)) {
+                    None => foreign += 1,
+                    Some(_) if known.contains(&observed.cloud_id) => {}
+                    Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref(), turn.end()).await?,
                 }
             }
         }
         self.progress.foreign.store(foreign, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// In which objects things of a kind live: one list each.
-    fn parents(&self, account: &AccountId, kind: &ResourceKind) -> Vec<Option<String>> {
-        let (Some(rules), Some(region)) = (self.topology.rules(account), self.topology.regions.get(account)) else {
-            return Vec::new();
-        };
-        let points = self.topology.attach_points.values().filter(|point| point.account_id == *account);
-        let parents: BTreeSet<_> = points.filter_map(|point| rules.parent(kind, point, region)).collect();
-        if parents.is_empty() { vec![None] } else { parents.into_iter().map(Some).collect() }
     }
 
     async fn sweep_one(
@@ -227,6 +167,7 @@ mod tests {
         ids::{ConnectionId, ProjectId},
         v1::End,
     };
+    use tieline_providers::ResourceKind;
     use uuid::Uuid;
 
     const KIND: ResourceKind = ResourceKind::of("fake.vif");

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tieline_openapi::{
     ids::{
-        ConnectionId, GatewayId, IdError, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId, TokenId,
+        AccountId, ConnectionId, GatewayId, IdError, InstallationId, InstanceId, IssueId, OperationId, PlanId,
+        ProjectId, TokenId,
     },
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp},
 };
@@ -266,6 +267,32 @@ pub trait Store: Send + Sync {
     async fn lease_shared(&self, name: &str, owner: &str, lease_ms: u64) -> Result<Option<SharedLease>, StoreError>;
     /// Gives a shared lease back, with a note for its next holder (a write without verdict, the time of the last sweep).
     async fn release_shared(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError>;
+
+    /// Makes a shared lease last as long again, from now on.
+    async fn renew_shared(&self, lease: &SharedLease) -> Result<(), StoreError>;
+
+    /// What is known of an account's lists.
+    async fn account_watch(&self, account: &AccountId) -> Result<AccountWatch, StoreError>;
+    /// A page of what an account's lists are expected to show, by instance, after one.
+    async fn expected(
+        &self,
+        account: &AccountId,
+        after: Option<InstanceId>,
+        limit: u32,
+    ) -> Result<Vec<Expected>, StoreError>;
+    /// Writes what a list showed of settled connections, all in one transaction under the account's lease, and makes them due.
+    /// Those that are claimed, or not settled any more, are passed over: the next list shows them again.
+    async fn write_sightings(&self, lease: &SharedLease, sightings: Vec<Sighting>) -> Result<(), StoreError>;
+    /// Writes the end of a round of lists, and what follows from it, under the account's lease.
+    async fn end_round(
+        &self,
+        lease: &SharedLease,
+        round: AccountRound,
+        writes: Vec<EngineWrite>,
+    ) -> Result<(), StoreError>;
+    /// A person says that what is absent from an account's lists is meant to be gone: creates go on. `NotFound` where
+    /// nothing is held.
+    async fn accept_absence(&self, acceptance: Acceptance) -> Result<(), StoreError>;
 
     /// What the ledger knows of an instance, also long after its connection is gone.
     async fn ledger_facts(&self, instance: InstanceId) -> Result<Option<LedgerFacts>, StoreError>;

@@ -157,6 +157,8 @@ pub(super) struct State {
     pub wire: Vec<WireRecord>,
     /// Accounts whose credential is another's just now.
     pub wrong: BTreeSet<String>,
+    /// VLANs over which no session comes up just now.
+    cut: BTreeSet<u64>,
     counter: u64,
     noise: u64,
     pub timing: Timing,
@@ -245,6 +247,23 @@ impl FakeWorld {
         if let Some(object) = self.state().objects.get_mut(cloud_id) {
             object.fields[field] = to;
         }
+    }
+
+    /// Puts a resource back that was taken away.
+    pub fn reappear(&self, cloud_id: &str) {
+        if let Some(object) = self.state().objects.get_mut(cloud_id) {
+            object.deleted_at = None;
+        }
+    }
+
+    /// Cuts the wire for one VLAN, or mends it: sessions over it go down, or come up.
+    pub fn cut(&self, vlan: u64, cut: bool) {
+        let mut state = self.state();
+        if cut {
+            state.cut.insert(vlan)
+        } else {
+            state.cut.remove(&vlan)
+        };
     }
 
     /// Takes a resource away behind everybody's back.
@@ -478,6 +497,7 @@ impl State {
                 && address(o, "host") == address(object, "peer")
                 && address(o, "peer") == address(object, "host")
         });
-        if mirrored { BgpState::Established } else { BgpState::Active }
+        let cut = object.fields["vlan"].as_u64().is_some_and(|vlan| self.cut.contains(&vlan));
+        if mirrored && !cut { BgpState::Established } else { BgpState::Active }
     }
 }

@@ -222,7 +222,9 @@ fn gate(situation: &Situation<'_>, cases: &[Case<'_>], channel: &NegotiatedChann
             key: Some(spec.key.clone()),
             instance_id: None,
             message: format!("much of what should be in account {account} is not there: nothing is created in it"),
-            remediation: "check that the account's credential and region are the right ones".to_owned(),
+            remediation: "see the issue of the account: check that its credential and region are the right ones, or \
+                acknowledge the issue if what is missing is meant to be gone"
+                .to_owned(),
             detail: None,
         });
     }

@@ -286,6 +286,10 @@ impl<'a> Case<'a> {
 
     /// It was made once and is not there now: not visible yet, or somebody took it away.
     fn need_of_vanished(&self, made: &ProviderCall) -> Need {
+        // Where much is missing at once, the account may be looked at wrongly: nothing is given up.
+        if self.situation.held.contains(&self.instance.account_id) {
+            return Need::Wait(self.poll(), Why::Absence(self.instance.key.clone()));
+        }
         let visible = plus(self.decided(made), self.config.visibility_lag_ms);
         if self.situation.now >= visible
             && self.absent_for_good()

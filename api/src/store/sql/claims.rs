@@ -4,7 +4,7 @@ use super::{
     LONGEST_WAIT_MS, SqlStore, ledger, records,
     row::{args, to_doc},
     tx::Tx,
-    writes,
+    watch, writes,
 };
 use crate::{
     plan::negotiate::NegotiatedChannel,
@@ -86,12 +86,12 @@ impl SqlStore {
     pub(super) async fn load_claimed(&self, claim: &Claim) -> Result<Workpiece, StoreError> {
         let mut tx = self.read().await?;
         let sql = format!(
-            "SELECT failures, last_progress_at, {} FROM connections WHERE id = $1 AND lease_epoch = $2",
+            "SELECT failures, last_progress_at, watch, {} FROM connections WHERE id = $1 AND lease_epoch = $2",
             records::COLUMNS
         );
         let row = tx.row(&sql, args![claim.id.uuid(), claim.epoch]).await?;
         let mut row = row.ok_or(StoreError::Fenced)?;
-        let (failures, last_progress_at) = (row.small()?, row.time()?);
+        let (failures, last_progress_at, watch) = (row.small()?, row.time()?, watch::of(row.int()?));
         let mut records = [records::record(&mut row)?];
         records::complete(&mut tx, &mut records, true).await?;
         let channels = tx
@@ -130,9 +130,10 @@ impl SqlStore {
             .map(|mut row| row.doc("operation"))
             .transpose()?;
         let calls = ledger::calls(&mut tx, claim.id).await?;
+        let held = watch::held(&mut tx).await?;
         tx.done().await?;
         let [record] = records;
-        Ok(Workpiece { record, channels, calls, secrets, operation, failures, last_progress_at })
+        Ok(Workpiece { record, channels, calls, secrets, operation, failures, last_progress_at, watch, held })
     }
 
     pub(super) async fn write_under(&self, claim: &Claim, all: Vec<EngineWrite>) -> Result<(), StoreError> {

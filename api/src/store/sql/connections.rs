@@ -120,7 +120,8 @@ impl SqlStore {
         let touched = write
             .execute(
                 "UPDATE connections
-                 SET generation = generation + 1, updated_at = $4, last_operation_id = $5, due_at = {now}, wake = 1
+                 SET generation = generation + 1, updated_at = $4, last_operation_id = $5, due_at = {now}, wake = 1,
+                     watch = 0
                  WHERE id = $1 AND project = $2 AND generation = $3",
                 args![
                     change.id.uuid(),

@@ -3,8 +3,20 @@
 use super::{
     LONGEST_WAIT_MS, SqlStore,
     row::{args, to_doc},
+    tx::Tx,
 };
 use crate::store::{SharedLease, StoreError};
+
+/// The fence of a shared lease: whoever holds its epoch gets the row's lock until the transaction ends.
+pub(super) async fn fence(tx: &mut Tx, lease: &SharedLease) -> Result<(), StoreError> {
+    let held = tx
+        .execute(
+            "UPDATE shared_leases SET epoch = epoch WHERE name = $1 AND epoch = $2 AND lease_until IS NOT NULL",
+            args![&lease.name, lease.epoch],
+        )
+        .await?;
+    if held == 1 { Ok(()) } else { Err(StoreError::Fenced) }
+}
 
 impl SqlStore {
     pub(super) async fn take_lease(
@@ -37,6 +49,21 @@ impl SqlStore {
             note: row.doc("note of a lease")?,
             released_ms_ago: row.opt_int()?.map(|ms| u64::try_from(ms).unwrap_or(0)),
         }))
+    }
+
+    pub(super) async fn renew_lease(&self, lease: &SharedLease) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let held = write
+            .execute(
+                "UPDATE shared_leases SET lease_until = {now} + $3
+                 WHERE name = $1 AND epoch = $2 AND lease_until IS NOT NULL",
+                args![&lease.name, lease.epoch, lease.lease_ms],
+            )
+            .await?;
+        if held == 0 {
+            return Err(StoreError::Fenced);
+        }
+        write.commit().await
     }
 
     pub(super) async fn give_lease_back(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError> {

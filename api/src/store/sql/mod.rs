@@ -19,6 +19,7 @@ pub(crate) mod row;
 mod samples;
 mod store;
 pub(crate) mod tx;
+mod watch;
 mod writes;
 
 use std::sync::Arc;

@@ -13,7 +13,10 @@ use super::{
     row::{Row, Value, args},
     tx::Tx,
 };
-use crate::store::{ConnectionFilter, ConnectionRecord, Page, StoreError};
+use crate::{
+    plan::step::{Instance, Seen},
+    store::{ConnectionFilter, ConnectionRecord, Page, StoreError},
+};
 
 /// The columns of a record.
 pub(super) const COLUMNS: &str = "id, project, kind, intent, generation, observed_generation, negotiated, status,
@@ -59,14 +62,21 @@ pub(super) async fn complete(
         let at: BTreeMap<ConnectionId, usize> = chunk.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
         let ids: Vec<Value> = chunk.iter().map(|r| Value::from(r.id.uuid())).collect();
         let sql = format!(
-            "SELECT connection_id, doc FROM instances WHERE connection_id IN {} AND retired_at IS NULL
-             ORDER BY connection_id, id",
+            "SELECT i.connection_id, i.doc, CASE WHEN c.watch = 1 THEN w.observed_at END
+             FROM instances i JOIN connections c ON c.id = i.connection_id
+             LEFT JOIN account_watches w ON w.account_id = i.account_id
+             WHERE i.connection_id IN {} AND i.retired_at IS NULL ORDER BY i.connection_id, i.id",
             list(ids.len())
         );
         for mut row in tx.rows(&sql, ids.clone()).await? {
             let id: ConnectionId = row.id()?;
             if let Some(&i) = at.get(&id) {
-                chunk[i].instances.push(row.doc("instance")?);
+                let mut instance: Instance = row.doc("instance")?;
+                // What a list shows unchanged is not written again; the list's own time stands for all of it.
+                if let (Seen::Present { at, .. }, Some(listed)) = (&mut instance.seen, row.opt_time()?) {
+                    *at = listed.max(*at);
+                }
+                chunk[i].instances.push(instance);
             }
         }
         if !with_samples {

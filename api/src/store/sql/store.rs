@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use tieline_openapi::{
-    ids::{ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId, TokenId},
+    ids::{
+        AccountId, ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId,
+        TokenId,
+    },
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Token},
 };
 
@@ -10,9 +13,10 @@ use super::SqlStore;
 use crate::{
     plan::negotiate::Allocated,
     store::{
-        Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord, EngineWrite, GatewayInputs,
-        HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent, NewGateway, NewJoinToken, NewToken,
-        Page, SavedAnswer, SharedLease, Store, StoreError, StoredPrincipal, Workpiece,
+        Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
+        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent,
+        NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, Store, StoreError,
+        StoredPrincipal, Workpiece,
     },
 };
 
@@ -185,6 +189,40 @@ impl Store for SqlStore {
 
     async fn release_shared(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError> {
         self.give_lease_back(lease, note).await
+    }
+
+    async fn renew_shared(&self, lease: &SharedLease) -> Result<(), StoreError> {
+        self.renew_lease(lease).await
+    }
+
+    async fn account_watch(&self, account: &AccountId) -> Result<AccountWatch, StoreError> {
+        self.watch_of(account).await
+    }
+
+    async fn expected(
+        &self,
+        account: &AccountId,
+        after: Option<InstanceId>,
+        limit: u32,
+    ) -> Result<Vec<Expected>, StoreError> {
+        self.expected_after(account, after, limit).await
+    }
+
+    async fn write_sightings(&self, lease: &SharedLease, sightings: Vec<Sighting>) -> Result<(), StoreError> {
+        self.put_sightings(lease, sightings).await
+    }
+
+    async fn end_round(
+        &self,
+        lease: &SharedLease,
+        round: AccountRound,
+        writes: Vec<EngineWrite>,
+    ) -> Result<(), StoreError> {
+        self.put_round(lease, round, writes).await
+    }
+
+    async fn accept_absence(&self, acceptance: Acceptance) -> Result<(), StoreError> {
+        self.lift_hold(acceptance).await
     }
 
     async fn ledger_facts(&self, instance: InstanceId) -> Result<Option<LedgerFacts>, StoreError> {

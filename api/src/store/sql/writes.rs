@@ -6,6 +6,7 @@ use super::{
     allocations, claims, connections, events, ledger, operations,
     row::{args, to_doc},
     tx::Write,
+    watch,
 };
 use crate::{
     plan::negotiate::{Negotiated, NegotiatedChannel},
@@ -32,6 +33,7 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
         | EngineWrite::PutChannel { .. }
         | EngineWrite::RetireChannel { .. }
         | EngineWrite::PutStatus { .. }
+        | EngineWrite::PutWatch(_)
         | EngineWrite::PutOperation { .. }
         | EngineWrite::Remove { .. }
         | EngineWrite::Release { .. }) => {
@@ -72,6 +74,7 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
                 write.configuration_changed();
             }
         }
+        EngineWrite::PutWatch(to) => watch::put(write, claim.id, to).await?,
         EngineWrite::PutOperation { id, state, stages, problem, finished_at } => {
             let row = write
                 .row(

@@ -2,6 +2,7 @@
 
 mod errors;
 mod faults;
+mod inventory;
 mod sched;
 mod sim;
 mod store;

@@ -10,12 +10,16 @@ use std::{
 
 use async_trait::async_trait;
 use tieline_api::store::{
-    Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord, EngineWrite, GatewayInputs, HousekeepingLimits,
-    IdempotencyKey, LedgerFacts, NewConnection, NewEvent, NewGateway, NewJoinToken, NewToken, Page, SavedAnswer,
-    SharedLease, SqlStore, Store, StoreError, StoredPrincipal, Workpiece,
+    Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
+    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent,
+    NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, SqlStore, Store, StoreError,
+    StoredPrincipal, Workpiece,
 };
 use tieline_openapi::{
-    ids::{ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId, TokenId},
+    ids::{
+        AccountId, ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId,
+        TokenId,
+    },
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Verb},
 };
 
@@ -233,6 +237,39 @@ impl Store for SimStore {
     async fn release_shared(&self, lease: &SharedLease, note: serde_json::Value) -> Result<(), StoreError> {
         let _call = self.begin("release_shared").await;
         self.inner.release_shared(lease, note).await
+    }
+    async fn renew_shared(&self, lease: &SharedLease) -> Result<(), StoreError> {
+        let _call = self.begin("renew_shared").await;
+        self.inner.renew_shared(lease).await
+    }
+    async fn account_watch(&self, account: &AccountId) -> Result<AccountWatch, StoreError> {
+        let _call = self.begin("account_watch").await;
+        self.inner.account_watch(account).await
+    }
+    async fn expected(
+        &self,
+        account: &AccountId,
+        after: Option<InstanceId>,
+        limit: u32,
+    ) -> Result<Vec<Expected>, StoreError> {
+        let _call = self.begin("expected").await;
+        self.inner.expected(account, after, limit).await
+    }
+    async fn write_sightings(&self, lease: &SharedLease, sightings: Vec<Sighting>) -> Result<(), StoreError> {
+        let _call = self.begin("write_sightings").await;
+        self.inner.write_sightings(lease, sightings).await
+    }
+    async fn end_round(
+        &self,
+        lease: &SharedLease,
+        round: AccountRound,
+        writes: Vec<EngineWrite>,
+    ) -> Result<(), StoreError> {
+        let _call = self.begin("end_round").await;
+        self.inner.end_round(lease, round, writes).await
+    }
+    async fn accept_absence(&self, acceptance: Acceptance) -> Result<(), StoreError> {
+        self.inner.accept_absence(acceptance).await
     }
     async fn ledger_facts(&self, instance: InstanceId) -> Result<Option<LedgerFacts>, StoreError> {
         let _call = self.begin("ledger_facts").await;

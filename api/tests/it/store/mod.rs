@@ -12,6 +12,7 @@ mod principals;
 mod races;
 pub(crate) mod server;
 mod sqlite_file;
+mod watch;
 
 /// Runs each named function `async fn(Db)` on both databases.
 macro_rules! on_both {
