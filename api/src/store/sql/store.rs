@@ -12,7 +12,7 @@ use crate::{
     store::{
         Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord, EngineWrite, GatewayInputs,
         HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent, NewGateway, NewJoinToken, NewToken,
-        Page, SavedAnswer, SharedLease, Store, StoreError, StoredPrincipal, Workpiece,
+        Page, SavedAnswer, SharedLease, Standing, Store, StoreError, StoredPrincipal, Workpiece,
     },
 };
 
@@ -72,6 +72,10 @@ impl Store for SqlStore {
 
     async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
         self.find_connection(project, id).await
+    }
+
+    async fn standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, StoreError> {
+        self.find_standing(project, id).await
     }
 
     async fn connections(

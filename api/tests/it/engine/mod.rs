@@ -2,6 +2,7 @@
 
 mod errors;
 mod faults;
+mod plans;
 mod sched;
 mod sim;
 mod store;
