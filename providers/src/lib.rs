@@ -39,4 +39,4 @@ pub use feature::{Addressing, FeatureSide, Ipv4Pair};
 pub use resource::{
     Change, IdentityKind, Learned, Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceKind, ResourceSpec,
 };
-pub use rules::Rules;
+pub use rules::{Agreed, FieldFacts, Rules};

@@ -8,8 +8,44 @@ use crate::{
 use serde_json::Value;
 use tieline_openapi::{
     units::Mtu,
-    v1::{AttachPoint, ChannelPort},
+    v1::{AttachPoint, ChannelPort, Disruption},
 };
+
+/// What both sides of a channel agreed on, as it stands in the fields of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreed {
+    /// What the channel was ordered with.
+    Bandwidth,
+    /// The VLAN on this side's port.
+    Vlan,
+    /// The MTU of the private path.
+    Mtu,
+    /// The point-to-point addresses.
+    Ipv4,
+    /// The other side's AS number.
+    PeerAsn,
+    /// BFD as this side runs it.
+    Bfd,
+    /// What this side announces.
+    Prefixes,
+}
+
+/// What is known of a field of a resource, apart from its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldFacts {
+    /// What stands in it; none where it is this side's own affair.
+    pub agreed: Option<Agreed>,
+    /// What a change of it does to the channel's traffic.
+    pub disruption: Disruption,
+}
+
+impl FieldFacts {
+    /// A field of which nothing else is known: a change of it is taken to interrupt traffic for seconds.
+    #[must_use]
+    pub const fn of(agreed: Option<Agreed>) -> Self {
+        Self { agreed, disruption: Disruption::Brief }
+    }
+}
 
 /// What a cloud allows and needs. No IO, no clock, no randomness: same input, same output.
 pub trait Rules: Send + Sync {
@@ -30,6 +66,11 @@ pub trait Rules: Send + Sync {
 
     /// How a lost create of this kind is found again.
     fn identity(&self, kind: &ResourceKind) -> IdentityKind;
+
+    /// What is known of a field of this kind's resources, by its JSON pointer into [`ResourceSpec::fields`].
+    fn field(&self, _kind: &ResourceKind, _pointer: &str) -> FieldFacts {
+        FieldFacts::of(None)
+    }
 
     /// The object that resources of this kind live in, at an attach point in a region, where they live in one (a Cloud
     /// Router): the same text as [`ResourceSpec::shared_parent`]. Lists of such kinds are taken one object at a time.

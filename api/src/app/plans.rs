@@ -1,5 +1,6 @@
 //! Plans: what would be done, without doing it; and applying exactly that.
 
+mod apply;
 mod steps;
 
 use std::time::Duration;
@@ -14,14 +15,14 @@ use tieline_openapi::{
 
 use super::{
     App, AppError, Caller,
-    connections::{Accepted, Change, IfMatch, Patched},
+    connections::{Change, IfMatch, Patched},
     digest,
     error::field,
     intent, one_more, view,
 };
 use crate::{
     plan::negotiate::{Negotiated, Unsatisfiable},
-    store::{ConnectionFilter, ConnectionRecord, IdempotencyKey, StoreError},
+    store::{ConnectionFilter, ConnectionRecord, Standing, StoreError},
 };
 
 /// How long a plan may be applied.
@@ -45,6 +46,13 @@ struct Draft {
     steps: Vec<PlanStep>,
     findings: Vec<Finding>,
     saved: Saved,
+}
+
+impl Draft {
+    fn rehearse(&mut self, run: steps::Run) {
+        self.steps = run.steps;
+        self.findings.extend(run.findings);
+    }
 }
 
 /// What a plan request asks for.
@@ -89,8 +97,8 @@ impl App {
         let draft = match asked(request)? {
             Asked::Create(intent) => self.draft_create(caller, intent).await.map_err(|e| below("/intent", e))?,
             Asked::Patch(id, patch) => {
-                let record = self.of_body(caller, id).await?;
-                self.draft_patch(caller, record, patch).await.map_err(|e| below("/patch", e))?
+                let standing = self.of_body(caller, id).await?;
+                self.draft_patch(caller, standing, patch).await.map_err(|e| below("/patch", e))?
             }
             Asked::Delete(id) => self.draft_delete(self.of_body(caller, id).await?)?,
         };
@@ -103,8 +111,8 @@ impl App {
     }
 
     /// A connection that a body names: not visible is a wrong field, not a wrong path.
-    async fn of_body(&self, caller: &Caller, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
-        let found = self.store.connection(&caller.project, id).await;
+    async fn of_body(&self, caller: &Caller, id: ConnectionId) -> Result<Standing, AppError> {
+        let found = self.store.standing(&caller.project, id).await;
         if matches!(found, Err(StoreError::NotFound)) {
             return Err(AppError::Invalid(vec![field("/connectionId", "there is no such connection")]));
         }
@@ -130,9 +138,9 @@ impl App {
         if_match: &IfMatch,
         patch: &Value,
     ) -> Result<Plan, AppError> {
-        let record = self.store.connection(&caller.project, id).await?;
-        if_match.check(record.generation)?;
-        Ok(self.finish(self.draft_patch(caller, record, patch).await?)?.0)
+        let standing = self.store.standing(&caller.project, id).await?;
+        if_match.check(standing.record.generation)?;
+        Ok(self.finish(self.draft_patch(caller, standing, patch).await?)?.0)
     }
 
     /// The unsaved plan of a deletion.
@@ -140,9 +148,9 @@ impl App {
     /// # Errors
     /// As [`App::plan`], [`AppError::Stale`] and [`AppError::Protected`].
     pub async fn dry_delete(&self, caller: &Caller, id: ConnectionId, if_match: &IfMatch) -> Result<Plan, AppError> {
-        let record = self.store.connection(&caller.project, id).await?;
-        if_match.check(record.generation)?;
-        Ok(self.finish(self.draft_delete(record)?)?.0)
+        let standing = self.store.standing(&caller.project, id).await?;
+        if_match.check(standing.record.generation)?;
+        Ok(self.finish(self.draft_delete(standing)?)?.0)
     }
 
     /// A saved plan.
@@ -172,7 +180,7 @@ impl App {
             Err(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
             Ok(negotiated) => {
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.steps = steps::between(&self.topology, &[], &negotiated.channels);
+                draft.rehearse(steps::run(&self.topology, None, &negotiated.channels, now));
                 let operation = OperationId(uuid::Uuid::nil());
                 draft.after = Some(self.new_record(&caller.project, id, intent, negotiated.clone(), operation, now));
                 draft.saved.negotiated = Some(negotiated);
@@ -181,7 +189,8 @@ impl App {
         Ok(draft)
     }
 
-    async fn draft_patch(&self, caller: &Caller, record: ConnectionRecord, patch: &Value) -> Result<Draft, AppError> {
+    async fn draft_patch(&self, caller: &Caller, standing: Standing, patch: &Value) -> Result<Draft, AppError> {
+        let record = &standing.record;
         if record.deletion_requested_at.is_some() {
             return Err(AppError::Deleting);
         }
@@ -193,9 +202,11 @@ impl App {
             findings: Vec::new(),
             saved: Saved { connection_id: record.id, intent: None, negotiated: None },
         };
-        match self.negotiate_patch(&record, patch).await? {
+        let run = |wanted: &Negotiated| steps::run(&self.topology, Some(&standing), &wanted.channels, self.now());
+        match self.negotiate_patch(record, patch).await? {
             Patched::Refused(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
             Patched::Same => {
+                draft.rehearse(run(&record.negotiated));
                 draft.saved.intent = Some(record.intent.clone());
                 draft.saved.negotiated = Some(record.negotiated.clone());
                 draft.after = Some(record.clone());
@@ -206,7 +217,7 @@ impl App {
                     draft.findings.extend(self.name_findings(caller, &intent.name, Some(record.id)).await?);
                 }
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.steps = steps::between(&self.topology, &record.negotiated.channels, &negotiated.channels);
+                draft.rehearse(run(&negotiated));
                 let mut after = record.clone();
                 after.intent = intent.clone();
                 after.negotiated = negotiated.clone();
@@ -217,22 +228,25 @@ impl App {
                 draft.saved.negotiated = Some(negotiated);
             }
         }
-        draft.record = Some(record);
+        draft.record = Some(standing.record);
         Ok(draft)
     }
 
-    fn draft_delete(&self, record: ConnectionRecord) -> Result<Draft, AppError> {
-        if record.intent.deletion_protection {
+    fn draft_delete(&self, standing: Standing) -> Result<Draft, AppError> {
+        if standing.record.intent.deletion_protection {
             return Err(AppError::Protected);
         }
-        Ok(Draft {
+        let mut draft = Draft {
             action: PlanAction::Delete,
+            record: None,
             after: None,
-            steps: steps::between(&self.topology, &record.negotiated.channels, &[]),
+            steps: Vec::new(),
             findings: Vec::new(),
-            saved: Saved { connection_id: record.id, intent: None, negotiated: None },
-            record: Some(record),
-        })
+            saved: Saved { connection_id: standing.record.id, intent: None, negotiated: None },
+        };
+        draft.rehearse(steps::run(&self.topology, Some(&standing), &[], self.now()));
+        draft.record = Some(standing.record);
+        Ok(draft)
     }
 
     async fn name_findings(
@@ -298,105 +312,5 @@ impl App {
             "interconnects": topology.interconnects.values().collect::<Vec<_>>(),
         });
         Ok(HEXLOWER.encode(&digest(&document)[..8]))
-    }
-
-    /// What stands in the way of applying a plan now, if anything.
-    async fn appliable(&self, caller: &Caller, plan: &Plan, saved: &Saved) -> Result<(), AppError> {
-        if self.now() >= plan.expires_at {
-            return Err(AppError::PlanExpired { at: plan.expires_at });
-        }
-        if !plan.applicable {
-            return Err(AppError::NotApplicable);
-        }
-        if plan.action == PlanAction::Create {
-            // Operations outlive their connection, so a plan is applied once even if its connection is gone again.
-            let before = self.store.operations(&caller.project, Some(saved.connection_id), one_more(0, None)).await?;
-            if !before.is_empty() {
-                return Err(AppError::AlreadyApplied { holder: saved.connection_id.to_string() });
-            }
-        }
-        let revision = self.topology_revision()?;
-        let mut moved = Vec::new();
-        for (n, basis) in plan.basis.iter().enumerate() {
-            if basis.name == "topology" && basis.revision != revision {
-                let message = format!("the topology is at {revision} now; the plan was computed at {}", basis.revision);
-                moved.push(field(format!("/basis/{n}"), message));
-            }
-        }
-        if moved.is_empty() { Ok(()) } else { Err(AppError::PlanMoved(moved)) }
-    }
-
-    /// Checks a saved plan as applying it would, and gives it back.
-    ///
-    /// # Errors
-    /// As [`App::apply`].
-    pub async fn dry_apply(&self, caller: &Caller, id: PlanId) -> Result<Plan, AppError> {
-        let (plan, saved) = self.load_plan(caller, id).await?;
-        self.appliable(caller, &plan, &saved).await?;
-        if plan.action != PlanAction::Create {
-            self.unmoved(caller, &plan, saved.connection_id).await?;
-        }
-        Ok(plan)
-    }
-
-    async fn load_plan(&self, caller: &Caller, id: PlanId) -> Result<(Plan, Saved), AppError> {
-        let (plan, document) = self.store.plan(&caller.project, id).await?;
-        Ok((plan, serde_json::from_value(document)?))
-    }
-
-    /// The connection of a plan, still in the generation that the plan was computed from.
-    async fn unmoved(&self, caller: &Caller, plan: &Plan, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
-        let moved = |message: String| AppError::PlanMoved(vec![field("/baseGeneration", message)]);
-        let record = match self.store.connection(&caller.project, id).await.map_err(AppError::from) {
-            Err(AppError::NotFound) => return Err(moved("the connection is gone".to_owned())),
-            other => other?,
-        };
-        match plan.base_generation {
-            Some(base) if base == record.generation => Ok(record),
-            Some(base) => Err(moved(format!("the connection is at generation {} now, not {base}", record.generation))),
-            None => Err(moved("the plan names no generation".to_owned())),
-        }
-    }
-
-    /// Applies exactly what was planned, taking its allocations in one transaction.
-    ///
-    /// # Errors
-    /// [`AppError::PlanExpired`], [`AppError::PlanMoved`], [`AppError::NotApplicable`], [`AppError::AlreadyApplied`],
-    /// [`AppError::NameTaken`], [`AppError::Protected`], [`AppError::KeyReused`], or the store's.
-    pub async fn apply(&self, caller: &Caller, id: PlanId, key: Option<IdempotencyKey>) -> Result<Accepted, AppError> {
-        if let Some(done) = self.replay(key.as_ref()).await? {
-            return Ok(done);
-        }
-        let (plan, saved) = self.load_plan(caller, id).await?;
-        self.appliable(caller, &plan, &saved).await?;
-        let applied = match (plan.action, saved.intent, saved.negotiated) {
-            (PlanAction::Create, Some(intent), Some(negotiated)) => {
-                self.write_new(caller, saved.connection_id, &intent, negotiated, key).await
-            }
-            (PlanAction::Update, Some(intent), Some(negotiated)) => {
-                let record = self.unmoved(caller, &plan, saved.connection_id).await?;
-                if record.deletion_requested_at.is_some() {
-                    return Err(AppError::Deleting);
-                }
-                self.write_change(caller, &record, Change { intent, negotiated }, key).await
-            }
-            (PlanAction::Delete, _, _) => {
-                let record = self.unmoved(caller, &plan, saved.connection_id).await?;
-                self.write_deletion(caller, &record, key).await
-            }
-            (PlanAction::Create | PlanAction::Update | PlanAction::Reconcile | PlanAction::Migrate, _, _) => {
-                return Err(AppError::NotApplicable);
-            }
-        };
-        match applied {
-            Err(AppError::Store(StoreError::AllocationTaken { what })) => {
-                Err(AppError::PlanMoved(vec![field("/after/placements", what)]))
-            }
-            Err(AppError::Stale { wanted, actual }) => Err(AppError::PlanMoved(vec![field(
-                "/baseGeneration",
-                format!("the connection is at generation {actual} now, not {wanted}"),
-            )])),
-            other => other,
-        }
     }
 }

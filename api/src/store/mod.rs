@@ -181,6 +181,9 @@ pub trait Store: Send + Sync {
     /// One connection with everything that its view needs.
     async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError>;
 
+    /// One connection with everything that a plan of it starts from.
+    async fn standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, StoreError>;
+
     /// A page of a project's connections in order of id. `filter` has been checked by the caller.
     async fn connections(
         &self,

@@ -514,6 +514,17 @@ pub struct AccountRound {
     pub held: bool,
 }
 
+/// A connection with everything that a plan of it starts from, all of one moment.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The connection.
+    pub record: ConnectionRecord,
+    /// All its channels' configurations that are not walked back for good, of every generation.
+    pub channels: Vec<NegotiatedChannel>,
+    /// The ledger of its instances, oldest first.
+    pub calls: Vec<ProviderCall>,
+}
+
 /// One write of the engine, under its fence.
 #[derive(Debug, Clone)]
 pub enum EngineWrite {

@@ -9,7 +9,7 @@ use crate::{
     constraints::Constraints,
     feature::FeatureSide,
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
-    rules::{Rules, diff_fields},
+    rules::{Agreed, FieldFacts, Rules, diff_fields},
 };
 
 /// A private virtual interface on a connection or LAG, attached to a Direct Connect gateway.
@@ -73,6 +73,18 @@ impl Rules for AwsRules {
             fields.remove("tags");
         }
         diff_fields(&wanted, &observed.fields, &spec.immutable)
+    }
+
+    /// A new MTU interrupts everything on the port for up to 30 seconds where the port was not updated to jumbo frames yet
+    /// (AWS Direct Connect User Guide, MTUs for private virtual interfaces).
+    fn field(&self, _kind: &ResourceKind, pointer: &str) -> FieldFacts {
+        FieldFacts::of(match pointer {
+            "/vlan" => Some(Agreed::Vlan),
+            "/mtu" => Some(Agreed::Mtu),
+            "/amazonAddress" | "/customerAddress" => Some(Agreed::Ipv4),
+            "/asnLong" => Some(Agreed::PeerAsn),
+            _ => None,
+        })
     }
 
     /// A VLAN is unique on its connection or LAG.

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tieline_openapi::{
     units::{BandwidthMbps, Mtu},
-    v1::{AttachPoint, BfdSettings, ChannelPort},
+    v1::{AttachPoint, BfdSettings, ChannelPort, Disruption},
 };
 
 use crate::{
     constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, Rule, Sourced},
     feature::{Addressing, FeatureSide},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
-    rules::{Rules, diff_fields},
+    rules::{Agreed, FieldFacts, Rules, diff_fields},
 };
 
 /// What the picking side attaches with: its cloud picks the addresses.
@@ -103,6 +103,19 @@ impl Rules for FakeRules {
 
     fn parent(&self, kind: &ResourceKind, attach_point: &AttachPoint, _region: &str) -> Option<String> {
         (*kind == PEER).then(|| attach_point.cloud_id.clone())
+    }
+
+    fn field(&self, _kind: &ResourceKind, pointer: &str) -> FieldFacts {
+        let agreed = match pointer {
+            "/vlan" => Some(Agreed::Vlan),
+            "/mtu" => Some(Agreed::Mtu),
+            "/bandwidth" => Some(Agreed::Bandwidth),
+            "/host" | "/peer" => Some(Agreed::Ipv4),
+            "/peerAsn" => Some(Agreed::PeerAsn),
+            "/advertised" => return FieldFacts { agreed: Some(Agreed::Prefixes), disruption: Disruption::None },
+            _ => None,
+        };
+        FieldFacts::of(agreed)
     }
 
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {

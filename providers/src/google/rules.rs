@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use tieline_openapi::{
     units::Mtu,
-    v1::{AttachPoint, BfdSettings, ChannelPort},
+    v1::{AttachPoint, BfdSettings, ChannelPort, Disruption},
 };
 
 use super::{limits, map::last_segment};
@@ -13,7 +13,7 @@ use crate::{
     constraints::{Constraints, Rule, Sourced},
     feature::{Addressing, FeatureSide, Ipv4Pair},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
-    rules::{Rules, diff_fields},
+    rules::{Agreed, FieldFacts, Rules, diff_fields},
 };
 
 /// A VLAN attachment of type DEDICATED on an interconnect.
@@ -60,6 +60,24 @@ impl Rules for GoogleRules {
     /// Both kinds carry the name that we choose, which Google keeps unique in the region or the router.
     fn identity(&self, _kind: &ResourceKind) -> IdentityKind {
         IdentityKind::Named
+    }
+
+    /// Announcements come and go by UPDATE messages; the session stays (RFC 4271 section 3.1).
+    fn field(&self, _kind: &ResourceKind, pointer: &str) -> FieldFacts {
+        let agreed = match pointer {
+            "/vlanTag8021q" | "/attachment/vlanTag8021q" => Some(Agreed::Vlan),
+            "/bandwidth" => Some(Agreed::Bandwidth),
+            "/mtu" => Some(Agreed::Mtu),
+            "/ipRange" | "/peerIpAddress" | "/candidateSubnets" | "/subnetLength" => Some(Agreed::Ipv4),
+            "/cloudRouterIpAddress" | "/customerRouterIpAddress" => Some(Agreed::Ipv4),
+            "/peerAsn" => Some(Agreed::PeerAsn),
+            "/advertisedIpRanges" => {
+                return FieldFacts { agreed: Some(Agreed::Prefixes), disruption: Disruption::None };
+            }
+            _ if pointer == "/bfd" || pointer.starts_with("/bfd/") => Some(Agreed::Bfd),
+            _ => None,
+        };
+        FieldFacts::of(agreed)
     }
 
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {

@@ -1,288 +1,247 @@
-//! The provider calls between two sets of channels, in an order that the resources' own dependencies allow: pure.
+//! The steps of a plan: the engine's own run, rehearsed, in the words of the contract.
 
 use std::collections::BTreeSet;
 
-use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use tieline_openapi::{
-    ids::{ChannelId, ProviderName},
-    v1::{Disruption, End, Ends, PlanField, PlanStep, Verb},
+    ids::ChannelId,
+    v1::{Disruption, End, Finding, PlanField, PlanStep, Severity, Timestamp, Verb},
 };
-use tieline_providers::{Addressing, Ipv4Pair, Observed, Presence, ResourceKey, ResourceSpec, Rules};
+use tieline_providers::{Addressing, Agreed, ResourceSpec, Rules};
 
-use crate::{plan::negotiate::NegotiatedChannel, topology::Topology};
+use crate::{
+    app::intent::escape,
+    plan::{
+        negotiate::NegotiatedChannel,
+        step::{
+            RuleBook, Trouble,
+            rehearse::{PlannedCall, Reached, Start, learned, picks, rehearse, specs_of},
+        },
+    },
+    store::Standing,
+    topology::Topology,
+};
 
-/// A call before it is numbered.
-#[derive(Clone)]
-struct Call {
-    channel_id: ChannelId,
-    generation: u32,
-    key: ResourceKey,
-    provider: ProviderName,
-    verb: Verb,
-    disruption: Disruption,
-    fields: Vec<PlanField>,
-    /// Calls of the same channel generation and verb that must have ended before.
-    after: Vec<ResourceKey>,
+/// What an undisturbed run does, and what would stop it.
+pub(super) struct Run {
+    pub(super) steps: Vec<PlanStep>,
+    pub(super) findings: Vec<Finding>,
 }
 
-/// The calls that lead from the one set of channels to the other.
-pub(super) fn between(topology: &Topology, before: &[NegotiatedChannel], after: &[NegotiatedChannel]) -> Vec<PlanStep> {
-    let (mut removed, mut made, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-    let same = |one: &NegotiatedChannel, other: &NegotiatedChannel| {
-        one.channel_id == other.channel_id && one.generation == other.generation
+/// Rehearses the run from what stands to what is wanted; without anything that stands, from nothing.
+pub(super) fn run(
+    topology: &Topology,
+    standing: Option<&Standing>,
+    wanted: &[NegotiatedChannel],
+    now: Timestamp,
+) -> Run {
+    let start = Start {
+        wanted,
+        channels: standing.map_or(&[], |s| &s.channels),
+        instances: standing.map_or(&[], |s| &s.record.instances),
+        calls: standing.map_or(&[], |s| &s.calls),
+        rules: topology,
+        now,
     };
-    // Taking the last channel away ends the private path; traffic leaves a single one for the others in seconds.
-    let disruption = if after.is_empty() { Disruption::Outage } else { Disruption::Brief };
-    let gone = |create: &Call| removal(create, disruption);
-    for channel in after {
-        match before.iter().find(|old| same(old, channel)) {
-            None => made.extend(creates(topology, channel)),
-            Some(old) => {
-                let (updates, anew) = differences(topology, old, channel);
-                changed.extend(updates);
-                removed.extend(anew.iter().map(gone));
-                made.extend(anew);
+    let rehearsal = rehearse(&start, &topology.engine);
+    let carrying = standing.map_or_else(BTreeSet::new, |standing| {
+        standing.record.negotiated.channels.iter().map(generation).collect::<BTreeSet<_>>()
+    });
+    let leaving: BTreeSet<_> = rehearsal
+        .calls
+        .iter()
+        .filter(|call| call.verb == Verb::Delete)
+        .map(|call| (&call.channel_id, call.generation))
+        .collect();
+    let told = Told { topology, wanted, carrying, leaving };
+    let steps = rehearsal.calls.iter().enumerate().filter_map(|(n, call)| told.step(n, call)).collect();
+    Run { steps, findings: findings(&rehearsal.reached) }
+}
+
+fn generation(channel: &NegotiatedChannel) -> (&ChannelId, u32) {
+    (&channel.channel_id, channel.generation)
+}
+
+fn findings(reached: &Reached) -> Vec<Finding> {
+    let stops = |trouble: &Trouble| Finding {
+        severity: Severity::Warning,
+        code: trouble.code.as_str().to_owned(),
+        pointer: String::new(),
+        message: trouble.message.clone(),
+        rule: "the run stops here until a person has acted; further steps follow then".to_owned(),
+        source: format!("channel {}", trouble.channel_id),
+        resolve: trouble.remediation.clone(),
+    };
+    match reached {
+        Reached::Goal => Vec::new(),
+        Reached::Person(troubles) => troubles.iter().map(stops).collect(),
+        Reached::Clouds => vec![Finding {
+            severity: Severity::Warning,
+            code: "plan-incomplete".to_owned(),
+            pointer: String::new(),
+            message: "what a cloud shows now does not tell how the run goes on after these steps".to_owned(),
+            rule: "a plan goes as far as the last look at the clouds tells".to_owned(),
+            source: "Tieline".to_owned(),
+            resolve: "look at the connection's stateReason, and plan again when it has changed".to_owned(),
+        }],
+    }
+}
+
+/// What the steps are told with.
+struct Told<'a> {
+    topology: &'a Topology,
+    wanted: &'a [NegotiatedChannel],
+    /// The channel generations that carry the traffic now.
+    carrying: BTreeSet<(&'a ChannelId, u32)>,
+    /// Those that lose a resource.
+    leaving: BTreeSet<(&'a ChannelId, u32)>,
+}
+
+impl Told<'_> {
+    /// A step; none for an account that `tieline.toml` does not have, in which nothing can be done.
+    fn step(&self, n: usize, call: &PlannedCall) -> Option<PlanStep> {
+        let provider = self.topology.accounts.get(&call.account_id)?.provider.clone();
+        let rules = self.topology.rules(&call.account_id)?;
+        let fields = match call.verb {
+            Verb::Create => self.created(call, rules),
+            Verb::Update => self.changed(call, rules),
+            Verb::Delete => removed(call),
+        };
+        Some(PlanStep {
+            n: number(n),
+            after: call.after.iter().map(|at| number(*at)).collect(),
+            end: call.key.end,
+            provider,
+            channel_id: call.channel_id.clone(),
+            verb: call.verb,
+            resource_type: call.key.kind.as_str().to_owned(),
+            disruption: self.disruption(call, rules),
+            fields,
+        })
+    }
+
+    /// A delete ends the private path where no other channel goes on carrying it; else traffic leaves the channel for the
+    /// others within seconds.
+    fn disruption(&self, call: &PlannedCall, rules: &dyn Rules) -> Disruption {
+        match call.verb {
+            Verb::Create => Disruption::None,
+            Verb::Update => {
+                let of_field = |pointer: &str| rules.field(&call.key.kind, pointer).disruption;
+                call.changes.iter().map(|change| of_field(&change.pointer)).max().unwrap_or(Disruption::None)
             }
+            Verb::Delete if !self.carrying.contains(&(&call.channel_id, call.generation)) => Disruption::None,
+            Verb::Delete if self.carrying.is_subset(&self.leaving) => Disruption::Outage,
+            Verb::Delete => Disruption::Brief,
         }
     }
-    for channel in before.iter().filter(|old| !after.iter().any(|new| same(old, new))) {
-        removed.extend(creates(topology, channel).iter().map(gone));
+
+    fn channel(&self, call: &PlannedCall) -> Option<&NegotiatedChannel> {
+        self.wanted.iter().find(|channel| generation(channel) == (&call.channel_id, call.generation))
     }
-    turn_round(&mut removed);
-    // What is taken away goes first: what comes may need its slot.
-    number([order(removed), order(changed), order(made)].concat())
-}
 
-fn rules<'a>(
-    topology: &'a Topology,
-    channel: &NegotiatedChannel,
-    end: End,
-) -> Option<(&'a ProviderName, &'a dyn Rules)> {
-    let account = topology.accounts.get(&channel.sides.get(end).account_id)?;
-    Some((&account.provider, topology.rules.get(&account.provider)?.as_ref()))
-}
+    fn created(&self, call: &PlannedCall, rules: &dyn Rules) -> Vec<PlanField> {
+        let choices = self.channel(call).map(|channel| self.choices(channel, call)).unwrap_or_default();
+        let mut pointers = Vec::new();
+        leaves("", &call.spec.fields, &mut pointers);
+        let mut fields: Vec<PlanField> = pointers
+            .into_iter()
+            .map(|pointer| {
+                let mut values: Vec<Value> = Vec::new();
+                for spec in choices.iter().chain(choices.is_empty().then_some(&call.spec)) {
+                    let value = spec.fields.pointer(&pointer).cloned().unwrap_or(Value::Null);
+                    if !values.contains(&value) {
+                        values.push(value);
+                    }
+                }
+                let after = if values.len() == 1 { values.pop() } else { Some(json!({ "oneOf": values })) };
+                let rule = self.rule(call, rules, &pointer);
+                PlanField { pointer, before: None, after, rule, sensitive: false }
+            })
+            .collect();
+        fields.extend(call.spec.secrets.iter().map(|name| PlanField {
+            pointer: format!("/{}", escape(name)),
+            before: None,
+            after: None,
+            rule: Some("drawn for this channel and sealed; given to both sides and shown to nobody".to_owned()),
+            sensitive: true,
+        }));
+        fields
+    }
 
-/// What one side's resources will be. Where a cloud picks the addresses, the specs that wait for them are shown for every
-/// choice that it has.
-fn specs(rules: &dyn Rules, channel: &NegotiatedChannel, end: End) -> Vec<(ResourceSpec, Vec<ResourceSpec>)> {
-    let side = channel.sides.get(end);
-    let variants: Vec<Vec<ResourceSpec>> = pairs(&side.ipv4)
-        .into_iter()
-        .map(|pair| {
-            let mut fixed = side.clone();
-            fixed.ipv4 = Addressing::Fixed(pair);
-            rules.decompose(&fixed)
-        })
-        .collect();
-    let raw = rules.decompose(side);
-    raw.into_iter()
-        .map(|spec| {
-            if spec.ready {
-                return (spec, Vec::new());
+    fn changed(&self, call: &PlannedCall, rules: &dyn Rules) -> Vec<PlanField> {
+        let field = |change: &tieline_providers::Change| PlanField {
+            pointer: change.pointer.clone(),
+            before: Some(change.observed.clone()).filter(|value| !value.is_null()),
+            after: Some(change.wanted.clone()).filter(|value| !value.is_null()),
+            rule: self.rule(call, rules, &change.pointer),
+            sensitive: false,
+        };
+        call.changes.iter().map(field).collect()
+    }
+
+    /// A resource that awaits what a cloud picks, for each choice that the cloud has.
+    fn choices(&self, channel: &NegotiatedChannel, call: &PlannedCall) -> Vec<ResourceSpec> {
+        let spec_of = |channel: &NegotiatedChannel| {
+            let specs = specs_of(channel, self.topology);
+            specs.get(call.key.end).iter().find(|spec| spec.key == call.key).cloned()
+        };
+        if spec_of(channel).is_none_or(|spec| spec.ready) {
+            return Vec::new();
+        }
+        let picked = |end: End| match &channel.sides.get(end).ipv4 {
+            Addressing::CloudPicks(subnets) => subnets.iter().flat_map(|subnet| picks(*subnet)).collect(),
+            Addressing::Fixed(_) | Addressing::Awaited(_) => Vec::new(),
+        };
+        let taught =
+            End::BOTH.into_iter().flat_map(|end| picked(end).into_iter().map(move |ipv4| learned(channel, end, ipv4)));
+        taught.filter_map(|channel| spec_of(&channel)).filter(|spec| spec.ready).collect()
+    }
+
+    /// Which rule chose what stands in a field.
+    fn rule(&self, call: &PlannedCall, rules: &dyn Rules, pointer: &str) -> Option<String> {
+        let end = call.key.end;
+        let place = match rules.field(&call.key.kind, pointer).agreed? {
+            Agreed::Bandwidth => "/bandwidthMbps".to_owned(),
+            Agreed::Vlan => format!("/{}/vlanId", end.as_str()),
+            Agreed::Mtu => format!("/{}/mtuBytes", end.as_str()),
+            Agreed::Ipv4 => format!("/{}/ipv4Subnet", end.as_str()),
+            Agreed::PeerAsn => format!("/{}/asn", end.other().as_str()),
+            Agreed::Bfd => format!("/{}/bfd", end.as_str()),
+            Agreed::Prefixes => {
+                let (own, other) = (end.as_str(), end.other().as_str());
+                return Some(format!("what end {own} announces and end {other} accepts"));
             }
-            let of_key = |specs: &Vec<ResourceSpec>| specs.iter().find(|other| other.key == spec.key).cloned();
-            let choices = variants.iter().filter_map(of_key).collect();
-            (spec, choices)
-        })
+        };
+        let why = &self.channel(call)?.why;
+        why.iter().find(|why| why.pointer == place).map(|why| why.rule.clone())
+    }
+}
+
+/// What a resource was made with.
+fn removed(call: &PlannedCall) -> Vec<PlanField> {
+    let mut pointers = Vec::new();
+    leaves("", &call.spec.fields, &mut pointers);
+    let before = |pointer: &String| call.spec.fields.pointer(pointer).cloned().filter(|value| !value.is_null());
+    pointers
+        .into_iter()
+        .map(|pointer| PlanField { before: before(&pointer), pointer, after: None, rule: None, sensitive: false })
         .collect()
 }
 
-/// Every pair of addresses that the cloud may pick.
-fn pairs(addressing: &Addressing) -> Vec<Ipv4Pair> {
-    let candidates: &[Ipv4Net] = match addressing {
-        Addressing::Fixed(_) => &[],
-        Addressing::CloudPicks(candidates) | Addressing::Awaited(candidates) => candidates,
-    };
-    let of_subnet = |subnet: &Ipv4Net| {
-        let mut hosts = subnet.hosts();
-        let pair = Ipv4Pair { subnet: *subnet, host: hosts.next()?, peer: hosts.next()? };
-        Some([pair, pair.flipped()])
-    };
-    candidates.iter().filter_map(of_subnet).flatten().collect()
-}
-
-fn creates(topology: &Topology, channel: &NegotiatedChannel) -> Vec<Call> {
-    let all: Ends<Vec<_>> = channel
-        .sides
-        .map(|end, _| rules(topology, channel, end).map(|(_, rules)| specs(rules, channel, end)).unwrap_or_default());
-    let picker = End::BOTH.into_iter().find(|end| matches!(channel.sides.get(*end).ipv4, Addressing::CloudPicks(_)));
-    let told: Vec<ResourceKey> = picker
-        .map(|end| all.get(end).iter().filter(|(spec, _)| spec.ready).map(|(spec, _)| spec.key.clone()).collect())
-        .unwrap_or_default();
-    let mut calls = Vec::new();
-    for end in End::BOTH {
-        let Some((provider, _)) = rules(topology, channel, end) else { continue };
-        for (spec, choices) in all.get(end) {
-            let mut after = spec.after.clone();
-            if !spec.ready {
-                after.extend(told.iter().filter(|key| **key != spec.key).cloned());
-            }
-            calls.push(Call {
-                channel_id: channel.channel_id.clone(),
-                generation: channel.generation,
-                key: spec.key.clone(),
-                provider: provider.clone(),
-                verb: Verb::Create,
-                disruption: Disruption::None,
-                fields: created_fields(spec, choices),
-                after,
-            });
-        }
-    }
-    calls
-}
-
-fn created_fields(spec: &ResourceSpec, choices: &[ResourceSpec]) -> Vec<PlanField> {
-    let shown = choices.first().unwrap_or(spec);
-    let mut pointers = Vec::new();
-    leaves("", &shown.fields, &mut pointers);
-    let plain = |pointer: String, after: Option<Value>, sensitive: bool| PlanField {
-        pointer,
-        before: None,
-        after,
-        rule: None,
-        sensitive,
-    };
-    let mut fields: Vec<PlanField> = pointers
-        .into_iter()
-        .map(|pointer| {
-            let mut values: Vec<Value> = Vec::new();
-            for choice in choices.iter().chain(choices.is_empty().then_some(spec)) {
-                let value = choice.fields.pointer(&pointer).cloned().unwrap_or(Value::Null);
-                if !values.contains(&value) {
-                    values.push(value);
-                }
-            }
-            let after = if values.len() == 1 { values.pop() } else { Some(json!({"oneOf": values})) };
-            plain(pointer, after, false)
-        })
-        .collect();
-    fields.extend(spec.secrets.iter().map(|name| plain(format!("/{name}"), None, true)));
-    fields
+/// Steps are counted from 1.
+fn number(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 fn leaves(pointer: &str, value: &Value, out: &mut Vec<String>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             for (key, member) in members {
-                leaves(&format!("{pointer}/{}", crate::app::intent::escape(key)), member, out);
+                leaves(&format!("{pointer}/{}", escape(key)), member, out);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
             out.push(pointer.to_owned());
         }
     }
-}
-
-/// Calls that change living resources, and creates of those that must be made anew.
-fn differences(topology: &Topology, old: &NegotiatedChannel, new: &NegotiatedChannel) -> (Vec<Call>, Vec<Call>) {
-    let (mut updates, mut anew) = (Vec::new(), Vec::new());
-    for call in creates(topology, new) {
-        let Some((_, rules)) = rules(topology, new, call.key.end) else { continue };
-        let spec_of = |channel: &NegotiatedChannel| {
-            rules.decompose(channel.sides.get(call.key.end)).into_iter().find(|spec| spec.key == call.key)
-        };
-        let (Some(was), Some(is)) = (spec_of(old), spec_of(new)) else {
-            anew.push(call);
-            continue;
-        };
-        let changes = rules.diff(&is, &as_observed(&was));
-        if changes.iter().any(|change| change.immutable) {
-            anew.push(call);
-        } else if !changes.is_empty() {
-            let fields = changes.into_iter().map(|change| PlanField {
-                pointer: change.pointer,
-                before: Some(change.observed),
-                after: Some(change.wanted),
-                rule: None,
-                sensitive: false,
-            });
-            updates.push(Call { verb: Verb::Update, disruption: Disruption::Brief, fields: fields.collect(), ..call });
-        }
-    }
-    (updates, anew)
-}
-
-fn as_observed(spec: &ResourceSpec) -> Observed {
-    Observed {
-        kind: spec.key.kind.clone(),
-        cloud_id: String::new(),
-        owner: None,
-        provider_state: String::new(),
-        presence: Presence::Usable,
-        bgp: None,
-        bfd: None,
-        learned: tieline_providers::Learned::default(),
-        fields: spec.fields.clone(),
-        created_at: None,
-    }
-}
-
-fn removal(create: &Call, disruption: Disruption) -> Call {
-    Call { verb: Verb::Delete, disruption, fields: Vec::new(), ..create.clone() }
-}
-
-/// Deletes go the other way round: what came after something goes before it.
-fn turn_round(calls: &mut [Call]) {
-    let edges: Vec<(ChannelId, u32, ResourceKey, ResourceKey)> = calls
-        .iter()
-        .flat_map(|call| {
-            call.after
-                .iter()
-                .map(|earlier| (call.channel_id.clone(), call.generation, earlier.clone(), call.key.clone()))
-        })
-        .collect();
-    for call in calls {
-        let later = edges.iter().filter(|(channel, generation, earlier, _)| {
-            *channel == call.channel_id && *generation == call.generation && *earlier == call.key
-        });
-        call.after = later.map(|(_, _, _, later)| later.clone()).collect();
-    }
-}
-
-/// Stable topological order. An edge to something that is not in the list is met already.
-fn order(calls: Vec<Call>) -> Vec<Call> {
-    let is_before = |call: &Call, key: &ResourceKey, other: &Call| {
-        other.channel_id == call.channel_id && other.generation == call.generation && other.key == *key
-    };
-    let (mut left, mut ordered) = (calls, Vec::<Call>::new());
-    while !left.is_empty() {
-        let free = left
-            .iter()
-            .position(|call| call.after.iter().all(|key| !left.iter().any(|other| is_before(call, key, other))));
-        // Adapters declare no circles; were there one, its calls come in the order in which they were declared.
-        ordered.push(left.remove(free.unwrap_or(0)));
-    }
-    ordered
-}
-
-fn number(calls: Vec<Call>) -> Vec<PlanStep> {
-    let numbered = |wanted: &Call, key: &ResourceKey| {
-        calls.iter().position(|call| {
-            call.channel_id == wanted.channel_id
-                && call.generation == wanted.generation
-                && call.verb == wanted.verb
-                && call.key == *key
-        })
-    };
-    calls
-        .iter()
-        .enumerate()
-        .map(|(n, call)| {
-            let after: BTreeSet<u32> =
-                call.after.iter().filter_map(|key| numbered(call, key)).map(|at| at as u32 + 1).collect();
-            PlanStep {
-                n: n as u32 + 1,
-                after: after.into_iter().collect(),
-                end: call.key.end,
-                provider: call.provider.clone(),
-                channel_id: call.channel_id.clone(),
-                verb: call.verb,
-                resource_type: call.key.kind.as_str().to_owned(),
-                disruption: call.disruption,
-                fields: call.fields.clone(),
-            }
-        })
-        .collect()
 }

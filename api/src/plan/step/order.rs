@@ -23,7 +23,8 @@ pub(super) fn blocks_delete<'a>(specs: &Specs, cases: &'a [Case<'_>], of: &Case<
     cases.iter().filter(same).find(|other| depends(specs, other.instance, of.instance)).map(|other| &other.instance.key)
 }
 
-fn depends(specs: &Specs, dependent: &Instance, on: &Instance) -> bool {
+/// Whether one resource must be gone before another of its channel generation may go.
+pub(super) fn depends(specs: &Specs, dependent: &Instance, on: &Instance) -> bool {
     if dependent.key.end == on.key.end {
         return spec_of(specs, dependent).is_some_and(|spec| spec.after.contains(&on.key));
     }

@@ -6,14 +6,15 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 use tieline_openapi::{
     config::EngineConfig,
-    ids::{ChannelId, InstanceId, ProviderCallId},
+    ids::{AccountId, ChannelId, InstanceId, ProviderCallId},
     v1::{BgpState, End, Ends, Timestamp, Verb},
 };
 use tieline_providers::{Addressing, Change, Ipv4Pair, Learned, Observed, Presence, ResourceKey, ResourceSpec};
 use uuid::Uuid;
 
 use super::{
-    Instance, NegotiatedChannel, ProviderCall, RuleBook, Seen, Situation, Specs, Step, Verdict, next, order, plus,
+    Instance, NegotiatedChannel, ProviderCall, RuleBook, Seen, Situation, Specs, Step, Trouble, Verdict, next, order,
+    plus,
 };
 
 /// One provider call of an undisturbed run.
@@ -23,6 +24,8 @@ pub struct PlannedCall {
     pub channel_id: ChannelId,
     /// Of which generation of it.
     pub generation: u32,
+    /// Through which account.
+    pub account_id: AccountId,
     /// What it does.
     pub verb: Verb,
     /// To which resource.
@@ -33,6 +36,26 @@ pub struct PlannedCall {
     pub changes: Vec<Change>,
     /// Positions in the list of the calls that must have ended before.
     pub after: Vec<usize>,
+}
+
+/// Where a rehearsal comes to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reached {
+    /// Both clouds hold exactly what is wanted; or nothing, where nothing is wanted.
+    Goal,
+    /// A person must look at these first.
+    Person(Vec<Trouble>),
+    /// Something else is in the way, which only the clouds can tell: a slot that somebody else holds.
+    Clouds,
+}
+
+/// What an undisturbed run would do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rehearsal {
+    /// The calls, in order.
+    pub calls: Vec<PlannedCall>,
+    /// How far they lead.
+    pub reached: Reached,
 }
 
 /// What both sides of a channel need.
@@ -61,18 +84,21 @@ pub struct Start<'a> {
     pub wanted: &'a [NegotiatedChannel],
     /// Every channel generation that is not retired, the wanted ones or not.
     pub channels: &'a [NegotiatedChannel],
-    /// What exists.
+    /// The instances that are not gone for good.
     pub instances: &'a [Instance],
+    /// Their ledger, oldest first.
+    pub calls: &'a [ProviderCall],
     /// The providers' rules.
     pub rules: &'a dyn RuleBook,
     /// Now.
     pub now: Timestamp,
 }
 
-/// The calls that bring both clouds from `start` to what is wanted, in order.
+/// The calls that bring both clouds from `start` to what is wanted, in order. Calls on their way are taken to have their
+/// effect, and what a cloud is still at work on to become usable: what is left to be asked for is the plan.
 #[must_use]
-pub fn rehearse(start: &Start<'_>, config: &EngineConfig) -> Vec<PlannedCall> {
-    let mut stage = Stage::new(start);
+pub fn rehearse(start: &Start<'_>, config: &EngineConfig) -> Rehearsal {
+    let mut stage = Stage::new(start, config);
     let no_walks = BTreeMap::new();
     let (no_holds, not_stuck) = (BTreeSet::new(), BTreeMap::new());
     // Every resource takes a handful of steps; the bound only guards against rules that contradict themselves.
@@ -91,51 +117,103 @@ pub fn rehearse(start: &Start<'_>, config: &EngineConfig) -> Vec<PlannedCall> {
             now: stage.now,
         };
         let step = next(&situation, config);
-        if !stage.take(step, start.rules, config) {
-            break;
+        if let Some(reached) = stage.take(step) {
+            return Rehearsal { calls: stage.planned, reached };
         }
     }
-    stage.planned
+    Rehearsal { calls: stage.planned, reached: Reached::Clouds }
 }
 
-struct Stage {
+struct Stage<'a> {
+    rules: &'a dyn RuleBook,
     wanted: Vec<NegotiatedChannel>,
+    /// Every channel generation, the wanted ones as they are wanted.
+    channels: BTreeMap<(ChannelId, u32), NegotiatedChannel>,
     instances: Vec<Instance>,
     calls: Vec<ProviderCall>,
     specs: Specs,
     now: Timestamp,
     planned: Vec<PlannedCall>,
+    /// The instance of each planned call, as it was when the call was made.
+    acted: Vec<Instance>,
     drawn: u128,
+    /// What awaited addresses when the rehearsal began.
+    awaiting: BTreeSet<(ChannelId, u32, ResourceKey)>,
     /// Resources whose clouds picked addresses.
-    taught: BTreeSet<(ChannelId, ResourceKey)>,
+    taught: BTreeSet<(ChannelId, u32, ResourceKey)>,
 }
 
-impl Stage {
-    fn new(start: &Start<'_>) -> Self {
-        let mut specs: Specs = BTreeMap::new();
+/// What became of an instance, as far as its ledger and the last look tell.
+enum Fate {
+    /// It is there, or will be without another call.
+    There,
+    /// It is gone, or will be without another call.
+    Gone,
+    /// It was asked to go, and has to be asked again.
+    ToGo,
+    /// It was never made.
+    Unmade,
+    /// Somebody else's thing is in its place.
+    Foreign,
+}
+
+impl<'a> Stage<'a> {
+    fn new(start: &Start<'a>, config: &EngineConfig) -> Self {
+        let (mut specs, mut channels): (Specs, _) = (BTreeMap::new(), BTreeMap::new());
         for channel in start.channels.iter().chain(start.wanted) {
-            specs.insert((channel.channel_id.clone(), channel.generation), specs_of(channel, start.rules));
+            let at = (channel.channel_id.clone(), channel.generation);
+            specs.insert(at.clone(), specs_of(channel, start.rules));
+            channels.insert(at, channel.clone());
         }
+        let waits = |(id, generation): &(ChannelId, u32), ends: &Ends<Vec<ResourceSpec>>| {
+            let unready = ends.a.iter().chain(&ends.b).filter(|spec| !spec.ready);
+            unready.map(|spec| (id.clone(), *generation, spec.key.clone())).collect::<Vec<_>>()
+        };
+        let awaiting = specs.iter().flat_map(|(at, ends)| waits(at, ends)).collect();
         let mut stage = Self {
+            rules: start.rules,
             wanted: start.wanted.to_vec(),
+            channels,
             instances: Vec::new(),
             calls: Vec::new(),
             specs,
             now: start.now,
             planned: Vec::new(),
+            acted: Vec::new(),
             drawn: 0,
+            awaiting,
             taught: BTreeSet::new(),
         };
-        // What was never seen is not there; what was, is there without any call that still matters.
-        for instance in start.instances.iter().filter(|i| i.present().is_some()) {
-            let mut instance = instance.clone();
-            if let Seen::Present { observed, .. } = &mut instance.seen {
-                observed.presence = Presence::Usable;
-            }
-            stage.record(&instance, Verb::Create);
-            stage.instances.push(instance);
+        for instance in start.instances {
+            let calls: Vec<_> = start.calls.iter().filter(|call| call.instance_id == instance.id).collect();
+            stage.admit(instance, &fate(instance, &calls, config));
         }
         stage
+    }
+
+    /// Takes an instance onto the stage, with as much of a ledger as still matters.
+    fn admit(&mut self, instance: &Instance, fate: &Fate) {
+        let mut instance = instance.clone();
+        let long_gone = Seen::Absent { since: Timestamp::UNIX_EPOCH, at: self.now, times: 2 };
+        match fate {
+            Fate::Foreign => {}
+            Fate::Unmade => instance.seen = Seen::Never,
+            Fate::Gone => {
+                self.record(instance.id, Verb::Create, Verdict::Accepted);
+                instance.seen = long_gone;
+            }
+            Fate::There | Fate::ToGo => {
+                self.record(instance.id, Verb::Create, Verdict::Accepted);
+                if matches!(fate, Fate::ToGo) {
+                    self.record(instance.id, Verb::Delete, Verdict::FoundUndone);
+                }
+                let mut observed = instance.present().cloned().unwrap_or_else(|| self.made(&instance));
+                observed.presence = Presence::Usable;
+                instance.cloud_id = Some(observed.cloud_id.clone());
+                instance.seen = Seen::Present { observed: Box::new(observed), at: self.now };
+            }
+        }
+        self.instances.push(instance);
     }
 
     fn bound(&self) -> usize {
@@ -148,22 +226,23 @@ impl Stage {
         Uuid::from_u128(self.drawn)
     }
 
-    fn record(&mut self, instance: &Instance, verb: Verb) {
+    /// A ledger row of long ago.
+    fn record(&mut self, instance: InstanceId, verb: Verb, verdict: Verdict) {
         let id = ProviderCallId(self.draw());
         self.calls.push(ProviderCall {
             id,
-            instance_id: instance.id,
+            instance_id: instance,
             verb,
             identity: tieline_providers::IdentityKind::Named,
-            written_at: self.now,
-            deadline: self.now,
-            verdict: Verdict::Accepted,
-            decided_at: Some(self.now),
+            written_at: Timestamp::UNIX_EPOCH,
+            deadline: Timestamp::UNIX_EPOCH,
+            verdict,
+            decided_at: Some(Timestamp::UNIX_EPOCH),
         });
     }
 
-    /// Does a step; false at the end.
-    fn take(&mut self, step: Step, rules: &dyn RuleBook, config: &EngineConfig) -> bool {
+    /// Does a step; tells what is reached at the end.
+    fn take(&mut self, step: Step) -> Option<Reached> {
         match step {
             Step::NewInstance { channel_id, generation, key, account_id } => {
                 let id = InstanceId(self.draw());
@@ -180,80 +259,85 @@ impl Stage {
                 });
             }
             Step::Create { instance } => self.create(instance),
+            // What does not show once it was asked for is not asked for again and again.
+            Step::Update { instance, changes } if self.has_planned(instance, &changes) => return Some(Reached::Clouds),
             Step::Update { instance, changes } => self.update(instance, changes),
-            Step::Delete { instance } => self.delete(instance, config),
-            Step::RetireInstance { instance } => self.instances.retain(|i| i.id != instance),
+            Step::Delete { instance } => self.delete(instance),
+            Step::RetireInstance { instance } => {
+                self.instances.retain(|i| i.id != instance);
+                self.calls.retain(|call| call.instance_id != instance);
+            }
             Step::RetireChannel { channel_id, generation } => {
                 self.specs.remove(&(channel_id, generation));
             }
-            Step::Learn { channel_id, generation, end, ipv4 } => {
-                let picked = |i: &&Instance| i.present().is_some_and(|observed| observed.learned.ipv4 == Some(ipv4));
-                let picking = self.instances.iter().filter(|i| i.channel_id == channel_id && i.key.end == end);
-                self.taught.extend(picking.filter(picked).map(|i| (channel_id.clone(), i.key.clone())));
-                for channel in &mut self.wanted {
-                    if channel.channel_id == channel_id && channel.generation == generation {
-                        *channel = learned(channel, end, ipv4);
-                        self.specs.insert((channel_id.clone(), generation), specs_of(channel, rules));
-                    }
-                }
-            }
+            Step::Learn { channel_id, generation, end, ipv4 } => self.learn(&channel_id, generation, end, ipv4),
             Step::Wait { until, .. } if until > self.now => self.now = until,
-            Step::Observe { .. }
-            | Step::Resolve { .. }
-            | Step::WalkBack { .. }
-            | Step::Escalate { .. }
-            | Step::Wait { .. }
-            | Step::Settled
-            | Step::Gone => return false,
+            Step::Settled | Step::Gone => return Some(Reached::Goal),
+            Step::Escalate { troubles, .. } => return Some(Reached::Person(troubles)),
+            Step::Observe { .. } | Step::Resolve { .. } | Step::WalkBack { .. } | Step::Wait { .. } => {
+                return Some(Reached::Clouds);
+            }
         }
-        true
+        None
+    }
+
+    fn learn(&mut self, channel_id: &ChannelId, generation: u32, end: End, ipv4: Ipv4Pair) {
+        let picked = self.instances.iter().filter(|i| {
+            i.channel_id == *channel_id
+                && i.channel_generation == generation
+                && i.key.end == end
+                && i.present().is_some_and(|observed| observed.learned.ipv4 == Some(ipv4))
+        });
+        self.taught.extend(picked.map(|i| (channel_id.clone(), generation, i.key.clone())));
+        for channel in &mut self.wanted {
+            if channel.channel_id == *channel_id && channel.generation == generation {
+                *channel = learned(channel, end, ipv4);
+                let at = (channel_id.clone(), generation);
+                self.specs.insert(at.clone(), specs_of(channel, self.rules));
+                self.channels.insert(at, channel.clone());
+            }
+        }
+    }
+
+    fn has_planned(&self, instance: InstanceId, changes: &[Change]) -> bool {
+        self.planned.iter().zip(&self.acted).any(|(call, of)| of.id == instance && call.changes == changes)
     }
 
     fn create(&mut self, id: InstanceId) {
         let Some((instance, spec)) = self.find(id) else { return };
-        let side = self
-            .wanted
-            .iter()
-            .find(|c| c.channel_id == instance.channel_id)
-            .map(|c| c.sides.get(instance.key.end).ipv4.clone());
-        let ipv4 = match &side {
-            Some(Addressing::CloudPicks(subnets)) => subnets.first().copied().and_then(pick),
-            Some(Addressing::Fixed(_) | Addressing::Awaited(_)) | None => None,
-        };
-        let observed = shown(&instance, spec.fields.clone(), Learned { ipv4, ..Learned::default() });
-        let after = self.positions(&instance, |key| spec.after.contains(key));
+        let observed = self.made(&instance);
+        let after = self.before_create(&instance, &spec);
         self.plan(&instance, Verb::Create, spec, Vec::new(), after);
-        self.record(&instance, Verb::Create);
+        self.record(id, Verb::Create, Verdict::Accepted);
         self.show(id, observed);
     }
 
     fn update(&mut self, id: InstanceId, changes: Vec<Change>) {
         let Some((instance, spec)) = self.find(id) else { return };
-        let learned = instance.present().map(|o| o.learned).unwrap_or_default();
-        let mut fields = instance.present().map_or(Value::Null, |o| o.fields.clone());
+        let Some(mut observed) = instance.present().cloned() else { return };
         for change in &changes {
-            set(&mut fields, &change.pointer, change.wanted.clone());
+            set(&mut observed.fields, &change.pointer, change.wanted.clone());
         }
-        let observed = shown(&instance, fields, learned);
         self.plan(&instance, Verb::Update, spec, changes, Vec::new());
-        self.record(&instance, Verb::Update);
+        self.record(id, Verb::Update, Verdict::Accepted);
         self.show(id, observed);
     }
 
-    fn delete(&mut self, id: InstanceId, config: &EngineConfig) {
+    fn delete(&mut self, id: InstanceId) {
         let Some((instance, spec)) = self.find(id) else { return };
         let after = (0..self.planned.len())
-            .filter(|n| self.planned[*n].verb == Verb::Delete && self.planned[*n].channel_id == instance.channel_id)
             .filter(|n| {
-                let other = &self.planned[*n];
-                other.key.end != instance.key.end || other.spec.after.contains(&instance.key)
+                let (planned, other) = (&self.planned[*n], &self.acted[*n]);
+                planned.verb == Verb::Delete
+                    && planned.channel_id == instance.channel_id
+                    && planned.generation == instance.channel_generation
+                    && order::depends(&self.specs, other, &instance)
             })
             .collect();
         self.plan(&instance, Verb::Delete, spec, Vec::new(), after);
-        self.record(&instance, Verb::Delete);
-        let at = plus(self.now, config.visibility_lag_ms);
+        self.record(id, Verb::Delete, Verdict::Accepted);
         if let Some(found) = self.instances.iter_mut().find(|i| i.id == id) {
-            found.seen = Seen::Absent { since: self.now, at, times: 2 };
+            found.seen = Seen::Absent { since: Timestamp::UNIX_EPOCH, at: self.now, times: 2 };
         }
     }
 
@@ -263,27 +347,35 @@ impl Stage {
         Some((instance, spec))
     }
 
-    fn positions(&self, instance: &Instance, wanted: impl Fn(&ResourceKey) -> bool) -> Vec<usize> {
-        let of = |planned: &PlannedCall| {
-            planned.channel_id == instance.channel_id
-                && planned.verb == Verb::Create
-                && (wanted(&planned.key)
-                    || (planned.key.end != instance.key.end
-                        && self.taught.contains(&(planned.channel_id.clone(), planned.key.clone()))))
+    /// What a create waits for: what its spec names; where it awaits addresses, whatever its clouds pick them with; and
+    /// everything of what it takes the place of.
+    fn before_create(&self, instance: &Instance, spec: &ResourceSpec) -> Vec<usize> {
+        let at = |key: &ResourceKey| (instance.channel_id.clone(), instance.channel_generation, key.clone());
+        let awaited = self.awaiting.contains(&at(&instance.key));
+        let before = |planned: &PlannedCall| match planned.verb {
+            Verb::Update => false,
+            Verb::Delete => planned.generation != instance.channel_generation || planned.key == instance.key,
+            Verb::Create => {
+                planned.generation == instance.channel_generation
+                    && (spec.after.contains(&planned.key) || (awaited && self.taught.contains(&at(&planned.key))))
+            }
         };
-        (0..self.planned.len()).filter(|n| of(&self.planned[*n])).collect()
+        let same = |planned: &PlannedCall| planned.channel_id == instance.channel_id;
+        (0..self.planned.len()).filter(|n| same(&self.planned[*n]) && before(&self.planned[*n])).collect()
     }
 
     fn plan(&mut self, of: &Instance, verb: Verb, spec: ResourceSpec, changes: Vec<Change>, after: Vec<usize>) {
         self.planned.push(PlannedCall {
             channel_id: of.channel_id.clone(),
             generation: of.channel_generation,
+            account_id: of.account_id.clone(),
             verb,
             key: of.key.clone(),
             spec,
             changes,
             after,
         });
+        self.acted.push(of.clone());
     }
 
     fn show(&mut self, id: InstanceId, observed: Observed) {
@@ -293,20 +385,69 @@ impl Stage {
             found.seen = Seen::Present { observed: Box::new(observed), at };
         }
     }
+
+    /// An instance as its cloud shows it once it is made: with the addresses that the cloud picks, where it picks them.
+    fn made(&self, instance: &Instance) -> Observed {
+        let at = (instance.channel_id.clone(), instance.channel_generation);
+        let mut spec = order::spec_of(&self.specs, instance).cloned();
+        let mut picked = None;
+        if let Some(channel) = self.channels.get(&at)
+            && let Addressing::CloudPicks(subnets) = &channel.sides.get(instance.key.end).ipv4
+            && let Some(ipv4) = subnets.iter().find_map(|subnet| picks(*subnet).next())
+        {
+            let taught = specs_of(&learned(channel, instance.key.end, ipv4), self.rules);
+            spec = taught.get(instance.key.end).iter().find(|spec| spec.key == instance.key).cloned();
+            picked = Some(ipv4);
+        }
+        Observed {
+            kind: instance.key.kind.clone(),
+            cloud_id: instance.cloud_id.clone().unwrap_or_else(|| instance.id.to_string()),
+            owner: Some(tieline_providers::OwnerTag { installation: 0, instance: instance.id }),
+            provider_state: String::new(),
+            presence: Presence::Usable,
+            bgp: Some(BgpState::Unknown),
+            bfd: None,
+            learned: Learned { ipv4: picked, ..Learned::default() },
+            fields: spec.map_or(Value::Null, |spec| spec.fields),
+            created_at: None,
+        }
+    }
 }
 
-fn shown(instance: &Instance, fields: Value, learned: Learned) -> Observed {
-    Observed {
-        kind: instance.key.kind.clone(),
-        cloud_id: instance.cloud_id.clone().unwrap_or_else(|| instance.id.to_string()),
-        owner: Some(tieline_providers::OwnerTag { installation: 0, instance: instance.id }),
-        provider_state: String::new(),
-        presence: Presence::Usable,
-        bgp: Some(BgpState::Unknown),
-        bfd: None,
-        learned,
-        fields,
-        created_at: None,
+/// The addresses that a cloud may pick out of a candidate: the first two hosts, in either order.
+pub fn picks(subnet: Ipv4Net) -> impl Iterator<Item = Ipv4Pair> {
+    let mut hosts = subnet.hosts();
+    let pair = hosts.next().zip(hosts.next()).map(|(host, peer)| Ipv4Pair { subnet, host, peer });
+    pair.into_iter().flat_map(|pair| [pair, pair.flipped()])
+}
+
+fn fate(instance: &Instance, calls: &[&ProviderCall], config: &EngineConfig) -> Fate {
+    if instance.foreign().is_some() {
+        return Fate::Foreign;
+    }
+    let last = |verb: Verb| {
+        let of_verb = calls.iter().rev().filter(move |call| call.verb == verb);
+        of_verb.copied().find(|call| !matches!(call.verdict, Verdict::Refused { .. }))
+    };
+    match last(Verb::Delete).map(|call| &call.verdict) {
+        Some(Verdict::Open | Verdict::Accepted | Verdict::FoundDone) => return Fate::Gone,
+        Some(Verdict::FoundUndone) if instance.present().is_some() => return Fate::ToGo,
+        Some(Verdict::FoundUndone | Verdict::Refused { .. }) | None => {}
+    }
+    let leaving = instance.present().is_some_and(|observed| observed.presence == Presence::Leaving);
+    if instance.present().is_some() {
+        return if leaving { Fate::Gone } else { Fate::There };
+    }
+    let Some(create) = last(Verb::Create) else { return Fate::Unmade };
+    match (&create.verdict, &instance.seen) {
+        (Verdict::FoundUndone | Verdict::Refused { .. }, _) => Fate::Unmade,
+        (Verdict::Open, _) | (_, Seen::Never | Seen::Unknown { .. }) => Fate::There,
+        // What was made a moment before the last look may not have shown yet.
+        (Verdict::Accepted | Verdict::FoundDone, Seen::Absent { at, .. }) => {
+            let visible = plus(create.decided_at.unwrap_or(create.written_at), config.visibility_lag_ms);
+            if *at < visible { Fate::There } else { Fate::Gone }
+        }
+        (Verdict::Accepted | Verdict::FoundDone, Seen::Present { .. }) => Fate::Gone,
     }
 }
 
@@ -323,12 +464,6 @@ pub fn bare_spec(key: &ResourceKey) -> ResourceSpec {
         immutable: Vec::new(),
         secrets: Vec::new(),
     }
-}
-
-/// What a cloud would pick out of a candidate: the first two hosts.
-fn pick(subnet: Ipv4Net) -> Option<Ipv4Pair> {
-    let mut hosts = subnet.hosts();
-    Some(Ipv4Pair { subnet, host: hosts.next()?, peer: hosts.next()? })
 }
 
 fn set(fields: &mut Value, pointer: &str, to: Value) {

@@ -6,10 +6,7 @@ use super::{
     tx::Tx,
     watch, writes,
 };
-use crate::{
-    plan::negotiate::NegotiatedChannel,
-    store::{Claim, EngineWrite, SealedSecret, StoreError, Workpiece},
-};
+use crate::store::{Claim, EngineWrite, SealedSecret, StoreError, Workpiece};
 
 /// Due, and without a lease that still runs. A time beyond the longest wait comes from a clock that was stepped back.
 /// `$2` is the length of the new lease: a row is due again when that runs out, whatever becomes of its holder.
@@ -94,16 +91,7 @@ impl SqlStore {
         let (failures, last_progress_at, watch) = (row.small()?, row.time()?, watch::of(row.int()?));
         let mut records = [records::record(&mut row)?];
         records::complete(&mut tx, &mut records, true).await?;
-        let channels = tx
-            .rows(
-                "SELECT doc FROM channel_configurations WHERE connection_id = $1 AND retired_at IS NULL
-                 ORDER BY channel_id, generation",
-                args![claim.id.uuid()],
-            )
-            .await?
-            .into_iter()
-            .map(|mut row| row.doc::<NegotiatedChannel>("channel configuration"))
-            .collect::<Result<Vec<_>, _>>()?;
+        let channels = records::channels(&mut tx, claim.id).await?;
         let secrets = tx
             .rows(
                 "SELECT channel_id, generation, name, sealed FROM secrets WHERE connection_id = $1

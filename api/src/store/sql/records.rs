@@ -9,13 +9,16 @@ use tieline_openapi::{
 use uuid::Uuid;
 
 use super::{
-    SqlStore,
+    SqlStore, ledger,
     row::{Row, Value, args},
     tx::Tx,
 };
 use crate::{
-    plan::step::{Instance, Seen},
-    store::{ConnectionFilter, ConnectionRecord, Page, StoreError},
+    plan::{
+        negotiate::NegotiatedChannel,
+        step::{Instance, Seen},
+    },
+    store::{ConnectionFilter, ConnectionRecord, Page, Standing, StoreError},
 };
 
 /// The columns of a record.
@@ -101,6 +104,18 @@ pub(super) async fn complete(
     Ok(())
 }
 
+/// The configurations of a connection's channels, of every generation that is not retired.
+pub(super) async fn channels(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<NegotiatedChannel>, StoreError> {
+    let rows = tx
+        .rows(
+            "SELECT doc FROM channel_configurations WHERE connection_id = $1 AND retired_at IS NULL
+             ORDER BY channel_id, generation",
+            args![connection.uuid()],
+        )
+        .await?;
+    rows.into_iter().map(|mut row| row.doc("channel configuration")).collect()
+}
+
 fn passes(record: &ConnectionRecord, filter: &ConnectionFilter) -> bool {
     let state = if record.deletion_requested_at.is_some() {
         ConnectionState::Deleting
@@ -112,6 +127,15 @@ fn passes(record: &ConnectionRecord, filter: &ConnectionFilter) -> bool {
         && filter.family.is_none_or(|family| record.intent.families.contains(&family))
 }
 
+async fn one(tx: &mut Tx, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM connections WHERE id = $1 AND project = $2");
+    let mut row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?.ok_or(StoreError::NotFound)?;
+    let mut records = [record(&mut row)?];
+    complete(tx, &mut records, true).await?;
+    let [record] = records;
+    Ok(record)
+}
+
 impl SqlStore {
     pub(super) async fn find_connection(
         &self,
@@ -119,13 +143,18 @@ impl SqlStore {
         id: ConnectionId,
     ) -> Result<ConnectionRecord, StoreError> {
         let mut tx = self.read().await?;
-        let sql = format!("SELECT {COLUMNS} FROM connections WHERE id = $1 AND project = $2");
-        let mut row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?.ok_or(StoreError::NotFound)?;
-        let mut records = [record(&mut row)?];
-        complete(&mut tx, &mut records, true).await?;
+        let record = one(&mut tx, project, id).await?;
         tx.done().await?;
-        let [record] = records;
         Ok(record)
+    }
+
+    pub(super) async fn find_standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, StoreError> {
+        let mut tx = self.read().await?;
+        let record = one(&mut tx, project, id).await?;
+        let channels = channels(&mut tx, id).await?;
+        let calls = ledger::calls(&mut tx, id).await?;
+        tx.done().await?;
+        Ok(Standing { record, channels, calls })
     }
 
     pub(super) async fn list_connections(

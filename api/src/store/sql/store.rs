@@ -15,7 +15,7 @@ use crate::{
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
         EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent,
-        NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, Store, StoreError,
+        NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, Standing, Store, StoreError,
         StoredPrincipal, Workpiece,
     },
 };
@@ -76,6 +76,10 @@ impl Store for SqlStore {
 
     async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
         self.find_connection(project, id).await
+    }
+
+    async fn standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, StoreError> {
+        self.find_standing(project, id).await
     }
 
     async fn connections(

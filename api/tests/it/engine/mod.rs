@@ -3,6 +3,7 @@
 mod errors;
 mod faults;
 mod inventory;
+mod plans;
 mod sched;
 mod sim;
 mod store;

@@ -139,7 +139,8 @@ pub(crate) struct Sim {
     pub(crate) store: Arc<SqlStore>,
     pub(crate) rows: Arc<Rows>,
     pub(crate) random: Arc<ChaChaRandom>,
-    topology: Arc<Topology>,
+    pub(crate) topology: Arc<Topology>,
+    vault: Arc<dyn Vault>,
     replicas: BTreeMap<u32, Replica>,
     next_replica: u32,
     pub(crate) store_stepped_ms: Arc<AtomicI64>,
@@ -161,6 +162,17 @@ pub(crate) fn project() -> ProjectId {
 
 impl Sim {
     pub(crate) async fn new(seed: u64, identity: IdentityKind, timing: Timing, chaos: Option<Arc<dyn Chaos>>) -> Self {
+        Self::over(seed, topology(identity), Arc::new(Glass), timing, chaos).await
+    }
+
+    /// Over any topology of the two accounts, with the vault that sealed the secrets.
+    pub(crate) async fn over(
+        seed: u64,
+        topology: Topology,
+        vault: Arc<dyn Vault>,
+        timing: Timing,
+        chaos: Option<Arc<dyn Chaos>>,
+    ) -> Self {
         let sched = Arc::new(Sched::default());
         let options = OpenOptions { time: StoreTime::Row, ..OpenOptions::default() };
         let store = SqlStore::open("sqlite::memory:", options).await.unwrap();
@@ -184,7 +196,8 @@ impl Sim {
             store,
             rows: Arc::default(),
             random,
-            topology: Arc::new(topology(identity)),
+            topology: Arc::new(topology),
+            vault,
             replicas: BTreeMap::new(),
             next_replica: 0,
             store_stepped_ms: Arc::default(),
@@ -228,7 +241,7 @@ impl Sim {
             topology: Arc::clone(&self.topology),
             clock: Arc::new(clock),
             random: Arc::clone(&self.random) as Arc<dyn Random>,
-            vault: Arc::new(Glass),
+            vault: Arc::clone(&self.vault),
             failpoints: Failpoints::with(Arc::new(SimPoints { sched: Arc::clone(&self.sched), replica })),
             installation: self.installation,
             owner: format!("replica-{replica}"),

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tieline_api::store::{
     Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
     EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent,
-    NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, SqlStore, Store, StoreError,
-    StoredPrincipal, Workpiece,
+    NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, SqlStore, Standing, Store,
+    StoreError, StoredPrincipal, Workpiece,
 };
 use tieline_openapi::{
     ids::{
@@ -22,6 +22,7 @@ use tieline_openapi::{
     },
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Verb},
 };
+use tieline_providers::ResourceKey;
 
 use super::sched::{Running, Sched};
 
@@ -30,6 +31,16 @@ use super::sched::{Running, Sched};
 pub(crate) struct Rows {
     calls: Mutex<BTreeMap<(InstanceId, &'static str), u32>>,
     places: Mutex<BTreeMap<InstanceId, Place>>,
+    log: Mutex<Vec<Row>>,
+}
+
+/// A ledger row, as it was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) instance: InstanceId,
+    pub(crate) verb: Verb,
+    pub(crate) key: ResourceKey,
+    pub(crate) channel: String,
 }
 
 /// What an instance is an instance of.
@@ -47,10 +58,18 @@ impl Rows {
                 let place = (claim.id, instance.channel_id.to_string(), instance.key.kind.to_string());
                 self.places.lock().unwrap().insert(instance.id, place);
             }
-            if let EngineWrite::OpenCall { call, .. } = write {
+            if let EngineWrite::OpenCall { call, key, .. } = write {
+                let channel = self.place(call.instance_id).map_or_else(String::new, |(_, channel, _)| channel);
+                let row = Row { instance: call.instance_id, verb: call.verb, key: key.clone(), channel };
+                self.log.lock().unwrap().push(row);
                 *self.calls.lock().unwrap().entry((call.instance_id, verb(call.verb))).or_default() += 1;
             }
         }
+    }
+
+    /// Every ledger row so far, in order.
+    pub(crate) fn log(&self) -> Vec<Row> {
+        self.log.lock().unwrap().clone()
     }
 
     pub(crate) fn count(&self, instance: InstanceId, of: Verb) -> u32 {
@@ -135,6 +154,9 @@ impl Store for SimStore {
     }
     async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
         self.inner.connection(project, id).await
+    }
+    async fn standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, StoreError> {
+        self.inner.standing(project, id).await
     }
     async fn connections(
         &self,

@@ -200,7 +200,7 @@ async fn a_deletion_is_wanted_once() {
     let plan =
         service.ask(Method::DELETE, &format!("{path}?dryRun=true")).header("if-match", "*").go(StatusCode::OK).await;
     assert_eq!(plan.body["action"], "DELETE");
-    assert_eq!(plan.body["disruption"], "OUTAGE");
+    assert_eq!(plan.body["steps"], json!([]), "nothing was built yet");
     let gone = delete("\"g2\"").go(StatusCode::ACCEPTED).await;
     assert_eq!(gone.body["state"], "DELETING");
     assert_eq!(gone.header("etag"), "\"g3\"");
@@ -247,7 +247,7 @@ async fn a_dry_run_writes_nothing_and_tells_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_is_applied_exactly_once_or_says_what_moved() {
-    let service = Service::start().await;
+    let service = Service::with_engine().await;
     let plan = |body: Value| service.ask(Method::POST, "/v1/plans").json(&body);
     let saved = plan(json!({"intent": intent("one")})).go(StatusCode::CREATED).await;
     let id = saved.body["id"].as_str().unwrap();
@@ -268,13 +268,24 @@ async fn a_plan_is_applied_exactly_once_or_says_what_moved() {
     assert_eq!(moved.pointers(), ["/after/placements"], "{}", moved.text);
 
     let connection = applied.body["id"].as_str().unwrap();
+    // The same request again is held until what it asked for is there.
+    let held = apply(id).header("idempotency-key", "a").query(&[("wait", "20s")]);
+    held.go(StatusCode::ACCEPTED).await;
+    assert_eq!(service.get(&format!("/v1/connections/{connection}")).await["state"], "ACTIVE");
     let change = json!({"connectionId": connection, "patch": {"a": {"advertisedPrefixes": ["10.5.0.0/16"]}}});
     let update = plan(change).go(StatusCode::CREATED).await;
     assert_eq!(update.body["action"], "UPDATE");
     let verbs: Vec<&str> =
         update.body["steps"].as_array().unwrap().iter().map(|step| step["verb"].as_str().unwrap()).collect();
     assert_eq!(verbs, ["UPDATE", "UPDATE"], "only the peers announce");
+    let fields = update.body["steps"][0]["fields"].as_array().unwrap();
+    assert_eq!(fields.len(), 1, "{fields:?}");
+    assert_eq!((&fields[0]["before"], &fields[0]["after"]), (&json!(["10.0.0.0/16"]), &json!(["10.5.0.0/16"])));
+    assert_eq!(fields[0]["rule"], "what end a announces and end b accepts");
+    assert_eq!(update.body["disruption"], "NONE", "announcements come and go without a session's end");
     let delete = plan(json!({"connectionId": connection, "delete": true})).go(StatusCode::CREATED).await;
+    assert_eq!(delete.body["disruption"], "OUTAGE");
+    assert_eq!(delete.body["steps"].as_array().unwrap().len(), 6);
     apply(update.body["id"].as_str().unwrap()).go(StatusCode::ACCEPTED).await;
     let moved = apply(delete.body["id"].as_str().unwrap()).go(StatusCode::PRECONDITION_FAILED).await;
     assert_eq!(moved.pointers(), ["/baseGeneration"]);
