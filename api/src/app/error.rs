@@ -37,6 +37,9 @@ pub enum AppError {
     /// The connection is being deleted.
     #[error("the connection is being deleted")]
     Deleting,
+    /// The issue ends by itself when its cause does, or has ended.
+    #[error("there is nothing about this issue that an acknowledgement would change")]
+    NothingToAcknowledge,
     /// The plan has been applied.
     #[error("the plan has been applied")]
     AlreadyApplied {

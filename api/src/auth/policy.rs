@@ -51,6 +51,7 @@ pub const POLICY: &[(&str, Access)] = &[
     ("deleteToken", ADMIN),
     ("listIssues", READ),
     ("getIssue", READ),
+    ("acknowledgeIssue", ADMIN),
     ("listEvents", READ),
     ("watchEvents", READ),
     ("getMetrics", READ),

@@ -354,11 +354,13 @@ fn put_operation(operation: &tieline_openapi::v1::Operation) -> EngineWrite {
 /// How a connection is observed from the end of its pass on.
 fn watch(draft: &Draft, status: &EngineStatus, ending: &Ending, operation: Option<&Operation>) -> Watch {
     let at_rest = status.verified_at.is_some() && operation.is_none_or(|operation| operation.state.is_final());
-    match ending {
-        Ending::Settled if at_rest => Watch::List,
+    if at_rest && matches!(ending, Ending::Settled) {
+        Watch::List
+    } else if at_rest && draft.watch != Watch::Each && !draft.progressed {
         // What is missing is expected until something was done about it.
-        _ if at_rest && draft.watch != Watch::Each && !draft.progressed => Watch::Doubt,
-        _ => Watch::Each,
+        Watch::Doubt
+    } else {
+        Watch::Each
     }
 }
 

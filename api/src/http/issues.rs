@@ -9,15 +9,16 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    extract::{Id, Nothing, Query},
+    extract::{Id, NoBody, Nothing, Query},
     operations::PageQuery,
     pages::Cut,
     problem::Fault,
+    with_verb,
 };
 use crate::app::Caller;
 
 pub(super) fn routes() -> OpenApiRouter<Http> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+    with_verb(OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)), routes!(acknowledge))
 }
 
 /// Lists issues, newest first.
@@ -45,4 +46,20 @@ async fn show(
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Issue>, Fault> {
     Ok(Json(http.app.issue(&caller.project, id).await?))
+}
+
+/// Says that what is missing from an account is meant to be gone: creates in it go on, and what is still wanted is made anew.
+#[utoipa::path(post, path = "/v1/issues/{id}:acknowledge", operation_id = "acknowledgeIssue", tag = "issues",
+    params(("id" = IssueId, Path, description = "An open issue with the code `creates-held` about an account.")),
+    responses(
+        (status = 200, description = "The issue, which is resolved by this.", body = Issue),
+        (status = 409, description = "It ends by itself when its cause does, or it has ended.")))]
+async fn acknowledge(
+    State(http): State<Http>,
+    caller: Caller,
+    Id(id): Id<IssueId>,
+    Query(Nothing {}): Query<Nothing>,
+    NoBody: NoBody,
+) -> Result<Json<Issue>, Fault> {
+    Ok(Json(http.app.acknowledge(&caller, id).await?))
 }

@@ -194,6 +194,8 @@ impl From<AppError> for Fault {
             AppError::Deleting => {
                 Self::new(ProblemCode::Conflict, text).remedy("Wait until it is gone and create another one.")
             }
+            AppError::NothingToAcknowledge => Self::new(ProblemCode::Conflict, text)
+                .remedy("Do what its `remediation` says; the issue ends when its cause does."),
             AppError::AlreadyApplied { holder } => Self::new(ProblemCode::Conflict, text)
                 .remedy("A plan is applied once; make a new one.")
                 .holder(Some(holder)),

@@ -66,6 +66,14 @@ impl Client {
         self.write::<()>(Method::DELETE, &format!("/v1/tokens/{id}"), None).await.map(drop)
     }
 
+    /// Says that what an account lacks is meant to be gone: ends the issue that holds creates in it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `conflict` if the issue ends by itself or has ended.
+    pub async fn acknowledge_issue(&self, id: IssueId) -> Result<Issue, ClientError> {
+        self.write::<()>(Method::POST, &format!("/v1/issues/{id}:acknowledge"), None).await?.json()
+    }
+
     /// Events after a cursor, oldest first, at most `size`; from the oldest that is kept if there is no cursor.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod bad_input;
 mod document;
 mod fixture;
 mod gateways;
+mod issues;
 mod lifecycle;
 mod mutations;
 mod reads;
