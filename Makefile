@@ -59,9 +59,9 @@ machete:
 nextest:
 	TIELINE_BIN=$(abspath $(TARGET))/debug/tieline cargo nextest run --workspace --all-targets
 
-# Writes the committed document anew from the code.
+# Writes the committed documents anew from the code.
 openapi:
-	TIELINE_UPDATE=1 cargo nextest run -p tieline-api document
+	TIELINE_UPDATE=1 cargo nextest run -p tieline-openapi -p tieline-api committed_document
 
 # The engine under 20,000 random schedules: for a nightly run.
 faults: tools-test

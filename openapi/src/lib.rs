@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod config;
+pub mod coordinator;
 pub mod ids;
 pub mod problem;
 pub mod units;
