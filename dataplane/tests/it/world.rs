@@ -240,6 +240,8 @@ pub(crate) fn start(world: &World, n: usize) -> (Dataplane, mpsc::Receiver<Repor
         wan_endpoint: endpoint(n),
         listen_port: 51_820,
         private_key: key(n),
+        further_keys: Vec::new(),
+        switched_off: Vec::new(),
         session: 1,
         holds: std::collections::BTreeMap::new(),
     };
