@@ -19,7 +19,7 @@ impl Sum {
         let (blocks, rest) = bytes.as_chunks::<32>();
         for block in blocks {
             for (n, sum) in sums.iter_mut().enumerate() {
-                *sum += word(block, n * 8) + word(block, n * 8 + 4);
+                *sum = sum.wrapping_add(word(block, n * 8)).wrapping_add(word(block, n * 8 + 4));
             }
         }
         let mut sum = self.0 + sums.iter().sum::<u64>();
