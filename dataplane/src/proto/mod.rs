@@ -1,6 +1,7 @@
 //! State machines without input, output, clock or randomness: what happens is passed in, what to do comes out.
 
 pub mod clamp;
+pub mod offload;
 pub mod path;
 pub mod probe;
 pub mod table;

@@ -6,13 +6,15 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use boringtun::{
-    noise::{Tunn, TunnResult, errors::WireGuardError},
+    noise::{Tunn, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter},
     x25519::{PublicKey, StaticSecret},
 };
+use zeroize::Zeroizing;
 
 /// How often [`Lane::tick`] wants to be called.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -24,6 +26,14 @@ const KNOCK: Duration = Duration::from_secs(1);
 const RENEW: Duration = Duration::from_secs(60);
 /// Seconds between two keepalives: NATs forget a UDP mapping after 30 s at the earliest (RFC 4787, REQ-5, and practice).
 const KEEPALIVE_S: u16 = 15;
+/// Without anything authentic for this long, two keepalives of the peer are lost and a lane is no way to it.
+const SILENT: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64 + 5);
+/// The longest message that is no data message: an initiation.
+pub const MAX_HANDSHAKE: usize = 148;
+
+// boringtun does not refuse to send message 2^64 - 2^13 of a session (whitepaper, section 6.1: REJECT_AFTER_MESSAGES), nor
+// does it rekey after 2^60. It ends every session after 180 s, in which even 10^9 packets a second reach neither.
+const _: () = assert!(180 * 1_000_000_000_u64 < 1 << 60);
 
 /// Why packets were dropped, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +51,20 @@ pub struct Drops {
     pub foreign_source: u64,
     /// Too many handshakes; answered by a cookie.
     pub under_load: u64,
+    /// Congestion in the outer header of a packet whose sender cannot be told (RFC 6040, section 4.2).
+    pub congested: u64,
+}
+
+impl std::ops::AddAssign for Drops {
+    fn add_assign(&mut self, other: Self) {
+        self.no_session += other.no_session;
+        self.not_authentic += other.not_authentic;
+        self.replayed += other.replayed;
+        self.malformed += other.malformed;
+        self.foreign_source += other.foreign_source;
+        self.under_load += other.under_load;
+        self.congested += other.congested;
+    }
 }
 
 /// What has passed, counted in inner bytes.
@@ -59,6 +83,16 @@ pub struct LaneCounters {
     pub drops: Drops,
 }
 
+impl std::ops::AddAssign for LaneCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.drops += other.drops;
+    }
+}
+
 /// What to do with a datagram's result.
 #[derive(Debug)]
 pub enum Output<'a> {
@@ -70,16 +104,36 @@ pub enum Output<'a> {
     Packet(&'a mut [u8]),
 }
 
+/// The keys of a lane.
+#[derive(Clone)]
+pub struct LaneKeys {
+    /// Ours.
+    pub private: StaticSecret,
+    /// The peer's.
+    pub peer: PublicKey,
+    /// Known to both, against a later break of X25519 (whitepaper, section 5.2).
+    pub preshared: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl std::fmt::Debug for LaneKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneKeys").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
 /// One lane.
 pub struct Lane {
-    private: StaticSecret,
-    peer: PublicKey,
+    keys: LaneKeys,
     index: u32,
+    limiter: Arc<RateLimiter>,
     tunn: Tunn,
     endpoint: SocketAddr,
     configured: SocketAddr,
     knock_at: Instant,
     without_session_since: Option<Instant>,
+    /// Whether something authentic has come since the last tick, and when that was last so.
+    heard: bool,
+    heard_at: Instant,
     /// What has passed.
     pub counters: LaneCounters,
 }
@@ -92,19 +146,22 @@ impl std::fmt::Debug for Lane {
 
 impl Lane {
     /// A lane that knocks at its first [`tick`](Self::tick). `index` is below 2^24 and unique in this gateway: datagrams
-    /// name it.
+    /// name it. `limiter` is what the lane asks whether it is under load; one for all lanes of a key, so that they share
+    /// the limit.
     #[must_use]
-    pub fn new(private: StaticSecret, peer: PublicKey, index: u32, endpoint: SocketAddr, now: Instant) -> Self {
-        let tunn = Tunn::new(private.clone(), peer, None, Some(KEEPALIVE_S), index, None);
+    pub fn new(keys: LaneKeys, index: u32, endpoint: SocketAddr, limiter: Arc<RateLimiter>, now: Instant) -> Self {
+        let tunn = machine(&keys, index, &limiter);
         Self {
-            private,
-            peer,
+            keys,
             index,
+            limiter,
             tunn,
             endpoint,
             configured: endpoint,
             knock_at: now,
             without_session_since: Some(now),
+            heard: false,
+            heard_at: now,
             counters: LaneCounters::default(),
         }
     }
@@ -129,19 +186,25 @@ impl Lane {
         self.tunn.time_since_last_handshake()
     }
 
-    /// Encrypts an inner packet into `out`, which holds at least the packet and [`OVERHEAD`], and 148 bytes. Without a
-    /// session the packet is staged (up to 256 packets) and the output is an initiation.
-    pub fn encapsulate<'a>(&mut self, packet: &[u8], out: &'a mut [u8]) -> Output<'a> {
-        if out.len() < (packet.len() + OVERHEAD).max(148) {
+    /// Whether what is sent by this lane is likely to arrive: there is a session, and the peer has been heard lately.
+    #[must_use]
+    pub fn is_alive(&self, now: Instant) -> bool {
+        self.handshake_age().is_some() && now.saturating_duration_since(self.heard_at) < SILENT
+    }
+
+    /// Encrypts an inner packet, of which the last bytes may be padding, into `out`, which holds at least the packet and
+    /// [`OVERHEAD`], and [`MAX_HANDSHAKE`] bytes. Without a session the packet is staged (up to 256 packets) and the output
+    /// is an initiation.
+    pub fn encapsulate<'a>(&mut self, padded: &[u8], length: usize, out: &'a mut [u8]) -> Output<'a> {
+        if out.len() < (padded.len() + OVERHEAD).max(MAX_HANDSHAKE) {
             self.counters.drops.malformed += 1;
             return Output::Nothing;
         }
-        match self.tunn.encapsulate(packet, out) {
+        match self.tunn.encapsulate(padded, out) {
             TunnResult::WriteToNetwork(datagram) => {
-                // An initiation is 148 bytes; a data message to which this packet led has its own length.
-                if datagram.len() == packet.len() + OVERHEAD {
+                if is_data(datagram) {
                     self.counters.packets_out += 1;
-                    self.counters.bytes_out += packet.len() as u64;
+                    self.counters.bytes_out += length as u64;
                 }
                 Output::Send(datagram)
             }
@@ -154,10 +217,10 @@ impl Lane {
         }
     }
 
-    /// Takes a datagram; `out` holds at least the datagram, and 148 bytes. After [`Output::Send`] call [`Self::staged`]
+    /// Takes a datagram; `out` holds at least the datagram, and [`MAX_HANDSHAKE`] bytes. After [`Output::Send`] call [`Self::staged`]
     /// until it has nothing more. An authentic datagram makes `from` the peer's endpoint (whitepaper, section 6.2: roaming).
     pub fn decapsulate<'a>(&mut self, from: SocketAddr, datagram: &[u8], out: &'a mut [u8]) -> Output<'a> {
-        if datagram.is_empty() || out.len() < datagram.len().max(148) {
+        if datagram.is_empty() || out.len() < datagram.len().max(MAX_HANDSHAKE) {
             self.counters.drops.malformed += 1;
             return Output::Nothing;
         }
@@ -167,16 +230,16 @@ impl Lane {
                 if cookie(answer) {
                     self.counters.drops.under_load += 1;
                 } else {
-                    self.endpoint = from;
+                    self.hear(from);
                 }
                 Output::Send(answer)
             }
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                self.endpoint = from;
+                self.hear(from);
                 Output::Packet(packet)
             }
             TunnResult::Done => {
-                self.endpoint = from;
+                self.hear(from);
                 Output::Nothing
             }
             TunnResult::Err(error) => {
@@ -186,19 +249,19 @@ impl Lane {
         }
     }
 
+    fn hear(&mut self, from: SocketAddr) {
+        self.endpoint = from;
+        self.heard = true;
+    }
+
     /// The next packet that was staged before there was a session.
     pub fn staged<'a>(&mut self, out: &'a mut [u8]) -> Output<'a> {
-        match self.tunn.decapsulate(None, &[], out) {
-            TunnResult::WriteToNetwork(datagram) => {
-                self.counters.packets_out += 1;
-                self.counters.bytes_out += datagram.len().saturating_sub(OVERHEAD) as u64;
-                Output::Send(datagram)
-            }
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
+        let output = sent(self.tunn.decapsulate(None, &[], out));
+        if let Output::Send(datagram) = &output {
+            self.counters.packets_out += 1;
+            self.counters.bytes_out += datagram.len().saturating_sub(OVERHEAD) as u64;
         }
+        output
     }
 
     /// Counts an inner packet that was let in, or not.
@@ -211,8 +274,11 @@ impl Lane {
         }
     }
 
-    /// Drives the timers; call it every [`TICK`] with at least 148 bytes.
+    /// Drives the timers; call it every [`TICK`] with at least [`MAX_HANDSHAKE`] bytes.
     pub fn tick<'a>(&mut self, now: Instant, out: &'a mut [u8]) -> Output<'a> {
+        if std::mem::take(&mut self.heard) {
+            self.heard_at = now;
+        }
         if self.handshake_age().is_some() {
             self.without_session_since = None;
         } else {
@@ -220,26 +286,19 @@ impl Lane {
             if now.saturating_duration_since(since) >= RENEW {
                 self.without_session_since = Some(now);
                 self.endpoint = self.configured;
-                self.tunn = Tunn::new(self.private.clone(), self.peer, None, Some(KEEPALIVE_S), self.index, None);
+                self.tunn = machine(&self.keys, self.index, &self.limiter);
             }
             if now >= self.knock_at {
                 self.knock_at = now + KNOCK;
-                return match self.tunn.format_handshake_initiation(out, true) {
-                    TunnResult::WriteToNetwork(datagram) => Output::Send(datagram),
-                    TunnResult::Done
-                    | TunnResult::Err(_)
-                    | TunnResult::WriteToTunnelV4(..)
-                    | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
-                };
+                return self.initiate(out);
             }
         }
-        match self.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(datagram) => Output::Send(datagram),
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Output::Nothing,
-        }
+        sent(self.tunn.update_timers(out))
+    }
+
+    /// Begins a handshake now, whether or not there is a session: traffic goes on by the old one until the new one is up.
+    pub fn initiate<'a>(&mut self, out: &'a mut [u8]) -> Output<'a> {
+        sent(self.tunn.format_handshake_initiation(out, true))
     }
 
     fn count(&mut self, error: &WireGuardError) {
@@ -263,11 +322,33 @@ impl Lane {
     }
 }
 
+fn machine(keys: &LaneKeys, index: u32, limiter: &Arc<RateLimiter>) -> Tunn {
+    let preshared = keys.preshared.as_deref().copied();
+    Tunn::new(keys.private.clone(), keys.peer, preshared, Some(KEEPALIVE_S), index, Some(Arc::clone(limiter)))
+}
+
+fn sent(result: TunnResult<'_>) -> Output<'_> {
+    match result {
+        TunnResult::WriteToNetwork(datagram) => Output::Send(datagram),
+        TunnResult::Done | TunnResult::Err(_) | TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
+            Output::Nothing
+        }
+    }
+}
+
+/// Whether a datagram that [`Lane::encapsulate`] made is a data message, and no initiation.
+#[must_use]
+pub fn is_data(datagram: &[u8]) -> bool {
+    datagram.first() == Some(&4)
+}
+
 /// Which lane a datagram is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressed {
-    /// It names the lane's index.
-    Index(u32),
+    /// Data, for the lane of this index.
+    Data(u32),
+    /// A response or a cookie, for the lane of this index.
+    Handshake(u32),
     /// An initiation: its sender's key must be read out of it.
     Initiation,
 }
@@ -279,9 +360,9 @@ pub fn addressed(datagram: &[u8]) -> Option<Addressed> {
     // boringtun numbers a lane's sessions in the low eight bits.
     match Tunn::parse_incoming_packet(datagram).ok()? {
         Packet::HandshakeInit(_) => Some(Addressed::Initiation),
-        Packet::HandshakeResponse(packet) => Some(Addressed::Index(packet.receiver_idx >> 8)),
-        Packet::PacketCookieReply(packet) => Some(Addressed::Index(packet.receiver_idx >> 8)),
-        Packet::PacketData(packet) => Some(Addressed::Index(packet.receiver_idx >> 8)),
+        Packet::HandshakeResponse(packet) => Some(Addressed::Handshake(packet.receiver_idx >> 8)),
+        Packet::PacketCookieReply(packet) => Some(Addressed::Handshake(packet.receiver_idx >> 8)),
+        Packet::PacketData(packet) => Some(Addressed::Data(packet.receiver_idx >> 8)),
     }
 }
 
@@ -312,10 +393,14 @@ mod tests {
         let (a, b) = (StaticSecret::from([1; 32]), StaticSecret::from([2; 32]));
         let (pa, pb) = (PublicKey::from(&a), PublicKey::from(&b));
         let at = |n: u8| SocketAddr::from(([192, 0, 2, n], 51_820));
-        (Lane::new(a, pb, 7, at(2), now), Lane::new(b, pa, 9, at(1), now))
+        let preshared = Some(Zeroizing::new([9; 32]));
+        let limiter = |key: &PublicKey| Arc::new(RateLimiter::new(key, 100));
+        let keys = LaneKeys { private: a, peer: pb, preshared: preshared.clone() };
+        let a = Lane::new(keys, 7, at(2), limiter(&pa), now);
+        (a, Lane::new(LaneKeys { private: b, peer: pa, preshared }, 9, at(1), limiter(&pb), now))
     }
 
-    fn sent(output: Output<'_>) -> Vec<u8> {
+    fn datagram(output: Output<'_>) -> Vec<u8> {
         match output {
             Output::Send(datagram) => datagram.to_vec(),
             other @ (Output::Nothing | Output::Packet(_)) => panic!("nothing to send: {other:?}"),
@@ -336,21 +421,21 @@ mod tests {
         let (mut a, mut b) = pair(now);
         let (mut x, mut y) = ([0; 2_048], [0; 2_048]);
         let from = |n: u8| SocketAddr::from(([198, 51, 100, n], 1));
-        let initiation = sent(a.tick(now, &mut x));
+        let initiation = datagram(a.tick(now, &mut x));
         assert_eq!(addressed(&initiation), Some(Addressed::Initiation));
         let (private, public) = (StaticSecret::from([2; 32]), PublicKey::from(&StaticSecret::from([2; 32])));
         assert_eq!(
             initiator(&private, &public, &initiation),
             Some(*PublicKey::from(&StaticSecret::from([1; 32])).as_bytes())
         );
-        let response = sent(b.decapsulate(from(1), &initiation, &mut y));
-        assert_eq!(addressed(&response), Some(Addressed::Index(7)));
+        let response = datagram(b.decapsulate(from(1), &initiation, &mut y));
+        assert_eq!(addressed(&response), Some(Addressed::Handshake(7)));
         assert_eq!(b.endpoint(), from(1), "the responder follows the address that it was authentically called from");
-        let keepalive = sent(a.decapsulate(from(2), &response, &mut x));
+        let keepalive = datagram(a.decapsulate(from(2), &response, &mut x));
         assert!(a.handshake_age().is_some());
         assert!(matches!(b.decapsulate(from(1), &keepalive, &mut y), Output::Nothing));
         let packet = ipv4([10, 0, 0, 1], 1_000);
-        let datagram = sent(a.encapsulate(&packet, &mut x));
+        let datagram = datagram(a.encapsulate(&packet, packet.len(), &mut x));
         assert_eq!(datagram.len(), packet.len() + OVERHEAD);
         match b.decapsulate(from(1), &datagram, &mut y) {
             Output::Packet(inner) => assert_eq!(inner, &packet[..]),

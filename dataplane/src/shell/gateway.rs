@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use super::{
     firewall::{self, Forwarded, Guard},
     heartbeat::Heartbeat,
-    lanes::Lanes,
+    lanes::{Lanes, NAP, OwnLane},
     netns::{NetNs, NetNsError},
+    offloads::{Offload, Offloads},
     routes::{self, Interface, RouteError, Routes},
     sockets,
     status::{Report, Status},
@@ -44,10 +45,14 @@ pub struct DataplaneOptions {
     pub private_next_hop: Option<IpAddr>,
     /// Where peers reach its WireGuard.
     pub wan_endpoint: SocketAddr,
-    /// The UDP port of its WireGuard.
+    /// The UDP port of lane 0 of its WireGuard; lane `n` listens `n` above it.
     pub listen_port: u16,
-    /// Its WireGuard key.
+    /// The WireGuard key of lane 0, which probes are authenticated by too.
     pub private_key: StaticSecret,
+    /// The keys of the lanes after it.
+    pub further_keys: Vec<StaticSecret>,
+    /// What not to use of the kernel's offloads.
+    pub switched_off: Vec<Offload>,
     /// Counts its starts; never falls.
     pub session: u64,
     /// Pins and freezes in force.
@@ -138,13 +143,17 @@ impl Dataplane {
             name: "heartbeat",
             source: io::Error::other("it ended before it was ready"),
         })??;
-        let (out, back) = (Arc::clone(&lanes), Arc::clone(&lanes));
-        let threads = vec![
+        let mut threads = vec![
             heartbeat,
-            netns.spawn("tl-outbound", move || out.outbound()).map_err(thread("outbound"))?,
-            netns.spawn("tl-inbound", move || back.inbound()).map_err(thread("inbound"))?,
             netns.spawn("tl-filter", move || filter(&private, &guarded, &counted)).map_err(thread("filter"))?,
         ];
+        let timers = Arc::clone(&lanes);
+        threads.push(netns.spawn("tl-timers", move || timers.timers()).map_err(thread("timers"))?);
+        for n in 0..lanes.own.len() {
+            let (out, back) = (Arc::clone(&lanes), Arc::clone(&lanes));
+            threads.push(netns.spawn(&format!("tl-out-{n}"), move || out.outbound(n)).map_err(thread("outbound"))?);
+            threads.push(netns.spawn(&format!("tl-in-{n}"), move || back.inbound(n)).map_err(thread("inbound"))?);
+        }
         Ok(Self { commands, lanes, threads })
     }
 
@@ -226,7 +235,9 @@ fn stand_on(options: &DataplaneOptions, routes: &mut Routes) -> Result<Standing,
     let private =
         routes.interface_of(options.private_address)?.ok_or(RouteError::NoInterface(options.private_address))?;
     let wan = routes.interface_of(options.wan_endpoint.ip())?;
-    let tun = Tun::make(&options.tun_name)?;
+    let keys: Vec<&StaticSecret> = std::iter::once(&options.private_key).chain(&options.further_keys).collect();
+    let offloads = Arc::new(Offloads::without(&options.switched_off));
+    let queues = Tun::make(&options.tun_name, keys.len(), &offloads)?;
     let index = routes::index_of(&options.tun_name)
         .ok_or_else(|| TunError::Make { name: options.tun_name.clone(), source: io::ErrorKind::NotFound.into() })?;
     let device = Interface { index, name: options.tun_name.clone() };
@@ -237,11 +248,16 @@ fn stand_on(options: &DataplaneOptions, routes: &mut Routes) -> Result<Standing,
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     let listen = if wan.is_some() { options.wan_endpoint.ip() } else { any };
-    let address = SocketAddr::new(listen, options.listen_port);
-    let socket = sockets::tunnel(address).map_err(|source| DataplaneError::Socket { address, source })?;
+    let mut own = Vec::new();
+    for ((key, tun), n) in keys.into_iter().zip(queues).zip(0..) {
+        let address = SocketAddr::new(listen, options.listen_port.saturating_add(n));
+        let socket =
+            sockets::tunnel(address, NAP, &offloads).map_err(|source| DataplaneError::Socket { address, source })?;
+        own.push(OwnLane::new(socket, tun, key.clone()));
+    }
     let address = SocketAddr::new(options.private_address, PROBE_PORT);
     let reflector = sockets::reflector(address.ip()).map_err(|source| DataplaneError::Socket { address, source })?;
-    let lanes = Arc::new(Lanes::new(socket, tun, options.private_key.clone()));
+    let lanes = Arc::new(Lanes::new(own, offloads));
     Ok((lanes, private, wan, device, reflector))
 }
 

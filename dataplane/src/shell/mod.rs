@@ -3,12 +3,14 @@
 mod clock;
 pub mod config;
 pub mod control;
+mod datagrams;
 pub mod firewall;
 pub mod gateway;
 mod heartbeat;
 mod lanes;
 pub mod local;
 pub mod netns;
+pub mod offloads;
 mod random;
 pub mod routes;
 pub mod run;

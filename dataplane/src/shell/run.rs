@@ -72,6 +72,8 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
         wan_endpoint: options.wan_endpoint,
         listen_port: options.listen_port.unwrap_or_else(|| options.wan_endpoint.port()),
         private_key: key.clone(),
+        further_keys: Vec::new(),
+        switched_off: Vec::new(),
         session,
         holds: state.holds()?,
     };

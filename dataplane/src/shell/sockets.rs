@@ -3,11 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::offloads::{Offload, Offloads};
 use crate::proto::probe::PROBE_PORT;
 
 /// Buffer of a probe socket: some hundred probes, so that a short stall of this host loses none.
@@ -30,9 +32,21 @@ fn udp(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The socket that WireGuard's datagrams come and go by.
-pub(crate) fn tunnel(address: SocketAddr) -> io::Result<UdpSocket> {
-    udp(address, TUNNEL_BUFFER)
+/// The socket that a lane's datagrams come and go by. It blocks, for at most `nap` when it receives; it tells the traffic
+/// class of what it receives, and joins datagrams where that is on.
+pub(crate) fn tunnel(address: SocketAddr, nap: Duration, offloads: &Offloads) -> io::Result<UdpSocket> {
+    let socket = udp(address, TUNNEL_BUFFER)?;
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(nap))?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::IpRecvTos, &true)?;
+    }
+    if offloads.is_on(Offload::UdpGro) && setsockopt(&socket, sockopt::UdpGroSegment, &true).is_err() {
+        offloads.switch_off(Offload::UdpGro);
+    }
+    Ok(socket)
 }
 
 /// The socket that answers probes, and sends those of the tunnel, on one address.

@@ -6,6 +6,7 @@ use tieline_openapi::{
     v1::{PathChange, PathKind, PathSample, Timestamp},
 };
 
+use super::offloads::OffloadStatus;
 use crate::proto::{path::Hold, tunnel::LaneCounters};
 
 /// What goes into one report to the API, before it has its sequence number.
@@ -31,6 +32,25 @@ pub struct Status {
     pub at: Timestamp,
     /// Each connection.
     pub connections: Vec<ConnectionStatus>,
+    /// What carries the tunnel.
+    #[serde(default)]
+    pub packet_path: PacketPathStatus,
+}
+
+/// The packet path as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PacketPathStatus {
+    /// Lanes of this gateway.
+    pub lanes: usize,
+    /// How each of the kernel's offloads fares.
+    pub offloads: Vec<OffloadStatus>,
+    /// Inner packets that no peer is there for.
+    pub no_peer: u64,
+    /// Datagrams that are for no lane, and handshakes that were not let in.
+    pub not_ours: u64,
+    /// Packets that the TUN device gave in a form that cannot be read, or did not take.
+    pub tun_refused: u64,
 }
 
 /// One connection.

@@ -11,4 +11,5 @@
 mod api;
 mod failover;
 mod lifecycle;
+mod ns;
 mod world;

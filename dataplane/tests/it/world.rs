@@ -6,11 +6,9 @@
 //! ```
 
 use std::{
-    fs::File,
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Arc, Mutex,
@@ -22,13 +20,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use nix::sched::{CloneFlags, unshare};
 use tieline_dataplane::{
     Dataplane, DataplaneOptions,
-    shell::{
-        netns::NetNs,
-        status::{Report, Status},
-    },
+    shell::status::{Report, Status},
 };
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
@@ -36,6 +30,8 @@ use tieline_openapi::{
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+use super::ns::Ns;
 
 /// Bound of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -54,63 +50,6 @@ pub(crate) fn cannot_run() -> bool {
     };
     println!("skipped: {missing}");
     true
-}
-
-/// A network namespace without a name: gone with this process, however that ends.
-pub(crate) struct Ns {
-    file: File,
-}
-
-impl Ns {
-    fn new() -> Self {
-        let made = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            File::open("/proc/thread-self/ns/net")
-        });
-        let ns = Self { file: made.join().unwrap().unwrap() };
-        ns.sh("ip link set lo up");
-        ns
-    }
-
-    /// A path that other processes can open too.
-    pub(crate) fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
-    }
-
-    pub(crate) fn netns(&self) -> NetNs {
-        NetNs::open(Some(&self.path())).unwrap()
-    }
-
-    pub(crate) fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<io::Result<T>> {
-        self.netns().spawn("test", work).unwrap()
-    }
-
-    /// What a command line, split at spaces, prints.
-    pub(crate) fn try_sh(&self, line: &str) -> Result<String, String> {
-        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let output =
-            self.run(move || Command::new(&words[0]).args(&words[1..]).output()).join().unwrap().unwrap().unwrap();
-        if output.status.success() {
-            Ok(String::from_utf8(output.stdout).unwrap())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
-    }
-
-    pub(crate) fn sh(&self, line: &str) -> String {
-        self.try_sh(line).unwrap_or_else(|error| panic!("`{line}`: {error}"))
-    }
-
-    fn link(&self, name: &str, address: &str, other: &Self, other_name: &str, other_address: &str) {
-        self.sh(&format!("ip link add {name} type veth peer name {other_name} netns {}", other.path().display()));
-        for (ns, name, address) in [(self, name, address), (other, other_name, other_address)] {
-            ns.sh(&format!("ip address add {address} dev {name}"));
-            ns.sh(&format!("ip link set {name} up"));
-        }
-    }
 }
 
 pub(crate) struct World {
@@ -240,6 +179,8 @@ pub(crate) fn start(world: &World, n: usize) -> (Dataplane, mpsc::Receiver<Repor
         wan_endpoint: endpoint(n),
         listen_port: 51_820,
         private_key: key(n),
+        further_keys: Vec::new(),
+        switched_off: Vec::new(),
         session: 1,
         holds: std::collections::BTreeMap::new(),
     };

@@ -16,7 +16,7 @@ use crate::{
     },
     shell::{
         clock,
-        lanes::{Flow, PeerLane},
+        lanes::{Flow, Peer},
         routes::Target,
         status::{ConnectionStatus, PeerStatus},
     },
@@ -28,7 +28,7 @@ pub(super) struct Link {
     pub(super) key: [u8; 32],
     pub(super) session: ProbeSession,
     pub(super) chooser: PathChooser,
-    pub(super) lane: Option<Arc<PeerLane>>,
+    pub(super) tunnel: Option<Arc<Peer>>,
     pub(super) flow: Arc<Flow>,
     /// Where its private address and its tunnel endpoint are reached; found in the main table.
     pub(super) private_hop: Option<Target>,
@@ -44,14 +44,14 @@ impl Link {
         key: [u8; 32],
         session: ProbeSession,
         chooser: PathChooser,
-        lane: Option<Arc<PeerLane>>,
+        tunnel: Option<Arc<Peer>>,
     ) -> Self {
         Self {
             peer,
             key,
             session,
             chooser,
-            lane,
+            tunnel,
             flow: Arc::default(),
             private_hop: None,
             wan_hop: None,
@@ -207,7 +207,7 @@ impl Connection {
 
     pub(super) fn status(&self) -> ConnectionStatus {
         let peers = self.links.iter().enumerate().map(|(index, link)| {
-            let lane = link.lane.as_ref().map(|peer| peer.lane());
+            let tunnel = link.tunnel.as_ref();
             PeerStatus {
                 peer_id: link.peer.gateway_id,
                 active: index == self.active,
@@ -215,8 +215,8 @@ impl Connection {
                 since: link.since,
                 reason: link.chooser.since().map(|(_, reason)| reason.as_str().to_owned()),
                 peer_chosen: link.session.peer_carries(),
-                handshake_age_s: lane.as_ref().and_then(|lane| lane.handshake_age()).map(|age| age.as_secs()),
-                tunnel: lane.map(|lane| lane.counters).unwrap_or_default(),
+                handshake_age_s: tunnel.and_then(|peer| peer.handshake_age()).map(|age| age.as_secs()),
+                tunnel: tunnel.map(|peer| peer.counters()).unwrap_or_default(),
                 paths: link.samples.clone(),
             }
         });

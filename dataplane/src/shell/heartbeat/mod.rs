@@ -1,4 +1,4 @@
-//! The heartbeat: one thread that probes, chooses, moves routes and drives the tunnel's timers.
+//! The heartbeat: one thread that probes, chooses and moves routes.
 
 mod links;
 mod wiring;
@@ -26,13 +26,12 @@ use super::{
     clock,
     firewall::Guard,
     gateway::{Command, Counted, DataplaneOptions, Ground},
-    lanes::PeerLane,
+    lanes::Peer,
     status::{Report, Status},
 };
 use crate::proto::{
     path::Hold,
     probe::{PROBE_LEN, PROBE_PORT, Probe, Received},
-    tunnel,
 };
 
 /// How often ways are looked at when nothing arrives.
@@ -50,7 +49,7 @@ pub(super) struct Heartbeat {
     holds: BTreeMap<ConnectionId, Hold>,
     configuration: Option<GatewayConfiguration>,
     connections: BTreeMap<ConnectionId, Connection>,
-    peers: HashMap<GatewayId, Arc<PeerLane>>,
+    peers: HashMap<GatewayId, Arc<Peer>>,
     next_lane: u32,
     guards: Vec<Guard>,
     filter: mpsc::Sender<Vec<Guard>>,
@@ -100,7 +99,7 @@ impl Heartbeat {
     pub(super) fn run(mut self, orders: &mpsc::Receiver<Command>) {
         be_punctual();
         let mut next_tick = clock::now();
-        let (mut next_timers, mut next_assert) = (next_tick, next_tick + REASSERT);
+        let mut next_assert = next_tick + REASSERT;
         loop {
             let wake = self.next_round().map_or(next_tick, |round| round.min(next_tick));
             self.wait(wake.saturating_duration_since(clock::now()));
@@ -112,10 +111,6 @@ impl Heartbeat {
                 continue;
             }
             next_tick = now + TICK;
-            if now >= next_timers {
-                next_timers = now + tunnel::TICK;
-                self.ground.lanes.tick(now);
-            }
             if now >= next_assert {
                 next_assert = now + REASSERT;
                 self.resolve();
@@ -279,6 +274,7 @@ impl Heartbeat {
             configuration_version: self.configuration.as_ref().map(|configuration| configuration.version),
             at: clock::timestamp(),
             connections: self.connections.values().map(Connection::status).collect(),
+            packet_path: self.ground.lanes.status(),
         }
     }
 }

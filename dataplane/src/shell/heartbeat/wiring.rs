@@ -2,28 +2,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::PublicKey;
 use ipnet::IpNet;
-use tieline_openapi::v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings};
+use tieline_openapi::{
+    ids::GatewayId,
+    v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings},
+};
 
 use super::{Connection, Heartbeat, links::Link};
 use crate::{
     proto::{
         path::PathChooser,
         probe::{ProbeKeys, ProbeSession, SessionSettings},
-        tunnel::Lane,
+        tunnel::{Lane, LaneKeys},
     },
     shell::{
         clock,
         firewall::Guard,
         gateway::{FIRST_MTU, TUN_QUEUE},
-        lanes::{Allowed, Entry, PeerLane, Table},
+        lanes::{Allowed, Entry, Peer, PeerLane, Table},
         routes::{Route, Target},
         sockets,
     },
@@ -83,7 +86,7 @@ impl Heartbeat {
         had: Option<Link>,
     ) -> Option<Link> {
         let name = &config.name;
-        let Some((lane, key)) = peer.lanes.first().and_then(|lane| Some((lane, public_key(&lane.public_key)?))) else {
+        let Some(key) = peer.lanes.first().and_then(|lane| public_key(&lane.public_key)) else {
             tracing::warn!(connection = %name, peer = %peer.gateway_id, "the peer has no lane with a valid key: not served");
             return None;
         };
@@ -100,11 +103,11 @@ impl Heartbeat {
             tunnel: config.tunnel,
         };
         let hold_down = Duration::from_millis(u64::from(probe.hold_down_ms));
-        let carrier = config.tunnel.then(|| self.lane(peer, key, lane.endpoint));
+        let tunnel = config.tunnel.then(|| self.tunnel(peer));
         if let Some(mut link) = had.filter(|link| link.key == key) {
             link.session.configure(settings);
             link.chooser.set_hold_down(hold_down);
-            link.lane = carrier;
+            link.tunnel = tunnel;
             if link.peer != *peer {
                 (link.private_hop, link.wan_hop) = (None, None);
                 link.peer = peer.clone();
@@ -113,19 +116,33 @@ impl Heartbeat {
         }
         let now = clock::now();
         let session = ProbeSession::new(settings, keys, self.options.session, self.epoch, now);
-        Some(Link::new(peer.clone(), key, session, PathChooser::new(hold_down), carrier))
+        Some(Link::new(peer.clone(), key, session, PathChooser::new(hold_down), tunnel))
     }
 
-    fn lane(&mut self, peer: &GatewayPeer, key: [u8; 32], endpoint: SocketAddr) -> Arc<PeerLane> {
-        if let Some(had) = self.peers.get(&peer.gateway_id).filter(|had| had.key == key) {
-            had.lane().configure(endpoint);
-            return Arc::clone(had);
+    /// A lane to each lane of the peer for which we have one of the same number; what is unchanged goes on undisturbed.
+    fn tunnel(&mut self, peer: &GatewayPeer) -> Arc<Peer> {
+        let own = Arc::clone(&self.ground.lanes);
+        let wanted: Vec<_> = (0..own.own.len())
+            .zip(&peer.lanes)
+            .map_while(|(n, lane)| Some((n, public_key(&lane.public_key)?, lane.endpoint)))
+            .collect();
+        let had = self.peers.get(&peer.gateway_id).map(Arc::clone);
+        let had = had.as_deref().map_or(&[][..], |had| &had.lanes);
+        let mut lanes = Vec::with_capacity(wanted.len());
+        for (n, key, endpoint) in wanted {
+            if let Some(same) = had.get(n).filter(|had| had.key == key) {
+                same.lane().configure(endpoint);
+                lanes.push(Arc::clone(same));
+                continue;
+            }
+            let index = self.next_lane;
+            // boringtun leaves 24 bits for it.
+            self.next_lane = if index == 0x00ff_ffff { 1 } else { index + 1 };
+            let keys = LaneKeys { private: own.own[n].private().clone(), peer: PublicKey::from(key), preshared: None };
+            let lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
+            lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));
         }
-        let index = self.next_lane;
-        // boringtun leaves 24 bits for it.
-        self.next_lane = if index == 0x00ff_ffff { 1 } else { index + 1 };
-        let lane = Lane::new(self.options.private_key.clone(), PublicKey::from(key), index, endpoint, clock::now());
-        let new = Arc::new(PeerLane { key, index, lane: Mutex::new(lane) });
+        let new = Arc::new(Peer { lanes });
         self.peers.insert(peer.gateway_id, Arc::clone(&new));
         new
     }
@@ -149,6 +166,7 @@ impl Heartbeat {
     fn set_device(&mut self, configuration: &GatewayConfiguration) {
         let connections = &configuration.connections;
         let mtu = connections.iter().map(|c| c.mtu_bytes.get()).max().unwrap_or(FIRST_MTU);
+        self.ground.lanes.mtu.store(usize::from(mtu), Ordering::Relaxed);
         let inner: BTreeSet<IpAddr> = connections.iter().filter(|c| c.tunnel).map(|c| c.inner_address).collect();
         let done = self
             .ground
@@ -225,14 +243,14 @@ impl Heartbeat {
         }
         // Pins come last: a remote prefix may be no longer than the address that is pinned, and the pin must hold.
         for link in self.connections.values().flat_map(|connection| &connection.links) {
-            let endpoint = link.peer.lanes.first().map(|lane| lane.endpoint.ip());
-            let pins = [
-                (endpoint, link.wan_hop),
-                (Some(link.peer.private_address), link.private_hop),
-                (link.lane.as_ref().map(|_| link.peer.inner_address), Some(tun)),
+            let endpoints = link.peer.lanes.iter().map(|lane| (lane.endpoint.ip(), link.wan_hop));
+            let others = [
+                (link.peer.private_address, link.private_hop),
+                (link.peer.inner_address, link.tunnel.as_ref().map(|_| tun)),
             ];
+            let pins = endpoints.chain(others);
             for (address, target) in pins {
-                if let (Some(address), Some(target)) = (address, target) {
+                if let Some(target) = target {
                     carry.insert(IpNet::from(address), Route { target, mtu_bytes: None });
                 }
             }
@@ -246,27 +264,34 @@ impl Heartbeat {
     /// The packet path's table.
     pub(super) fn set_table(&self) {
         let mut table = Table::default();
+        let mut allowed: BTreeMap<GatewayId, (Arc<Peer>, Allowed)> = BTreeMap::new();
         for connection in self.connections.values() {
             let config = &connection.config;
             for (index, link) in connection.links.iter().enumerate() {
-                let Some(lane) = &link.lane else { continue };
+                let Some(peer) = &link.tunnel else { continue };
                 let probes = Entry { flow: None, mss_bytes: config.mss_bytes };
                 let traffic = Entry { flow: Some(Arc::clone(&link.flow)), mss_bytes: config.mss_bytes };
-                table.by_key.insert(lane.key, lane.index);
                 let (_, allowed) =
-                    table.by_index.entry(lane.index).or_insert_with(|| (Arc::clone(lane), Allowed::default()));
+                    allowed.entry(link.peer.gateway_id).or_insert_with(|| (Arc::clone(peer), Allowed::default()));
                 for net in &config.remote_prefixes {
                     allowed.sources.insert(*net, traffic.clone());
                     if index == connection.active {
-                        table.out.insert(*net, (Arc::clone(lane), traffic.clone()));
+                        table.out.insert(*net, (Arc::clone(peer), traffic.clone()));
                     }
                 }
                 let inner = IpNet::from(link.peer.inner_address);
                 allowed.sources.insert(inner, probes.clone());
-                table.out.insert(inner, (Arc::clone(lane), probes));
+                table.out.insert(inner, (Arc::clone(peer), probes));
                 for net in config.local_prefixes.iter().copied().chain([IpNet::from(config.inner_address)]) {
                     allowed.destinations.insert(net, ());
                 }
+            }
+        }
+        for (peer, allowed) in allowed.into_values() {
+            let allowed = Arc::new(allowed);
+            for lane in &peer.lanes {
+                table.by_key.insert(lane.key, lane.index);
+                table.by_index.insert(lane.index, (Arc::clone(lane), Arc::clone(&allowed)));
             }
         }
         self.ground.lanes.set_table(table);

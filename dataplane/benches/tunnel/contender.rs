@@ -1,0 +1,196 @@
+//! Who is measured, and the two namespaces that they stand in.
+
+use std::{
+    env,
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::{node, ns::Ns};
+
+/// MTU inside, for all alike: 1,500 less IPv6, UDP and WireGuard's headers, as `wg-quick` has it.
+pub(crate) const MTU: u16 = 1_420;
+pub(crate) const PORT: u16 = 51_820;
+/// Longest wait for a tunnel.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn outer(n: usize) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, u8::try_from(n).unwrap() + 1).into()
+}
+
+pub(crate) fn inner(n: usize) -> IpAddr {
+    Ipv4Addr::new(169, 254, 200, u8::try_from(n).unwrap() + 1).into()
+}
+
+/// Two namespaces and a wire between them.
+pub(crate) struct Pair(pub(crate) [Ns; 2]);
+
+impl Pair {
+    pub(crate) fn new() -> Self {
+        let pair = [Ns::new(), Ns::new()];
+        pair[0].link("wan0", &format!("{}/24", outer(0)), &pair[1], "wan0", &format!("{}/24", outer(1)));
+        for (n, ns) in pair.iter().enumerate() {
+            // The site's side of a gateway, which is not used.
+            ns.sh("ip link add prv0 type veth peer name prv1");
+            ns.sh(&format!("ip address add 10.{n}.2.10/24 dev prv0"));
+            ns.sh("ip link set prv0 up");
+            ns.sh(&format!("ip route add 10.0.0.0/8 dev prv0 src 10.{n}.2.10"));
+        }
+        Self(pair)
+    }
+}
+
+/// Running daemons; gone when dropped.
+pub(crate) struct Daemons {
+    children: Vec<Child>,
+    files: Vec<PathBuf>,
+}
+
+impl Daemons {
+    /// CPU time of all, in seconds (`man 5 proc_pid_stat`, utime and stime).
+    pub(crate) fn cpu(&self) -> f64 {
+        let ticks = self.children.iter().map(|child| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+            // utime and stime are fields 14 and 15; what follows the name in brackets is field 3.
+            let after = stat.rsplit(") ").next().unwrap_or_default();
+            after.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+        });
+        ticks.sum::<u64>() as f64 / 100.0
+    }
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            drop(child.stdin.take());
+            if child.stderr.is_none() {
+                let _ = child.kill();
+            }
+            let _ = child.wait();
+        }
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// One implementation.
+pub(crate) enum Contender {
+    /// No tunnel: what the wire gives.
+    Raw,
+    /// This gateway, with so many lanes.
+    Tieline(usize),
+    /// A daemon that is configured by `wg`.
+    Daemon { name: &'static str, path: PathBuf, arguments: &'static [&'static str] },
+}
+
+impl Contender {
+    /// Ours, and what is installed.
+    pub(crate) fn found(lanes: usize) -> Vec<Self> {
+        let mut found = vec![Self::Raw, Self::Tieline(lanes)];
+        let daemons: [(&str, &[&str]); 3] = [
+            ("wireguard-go", &["-f"]),
+            ("boringtun-cli", &["-f", "--disable-drop-privileges"]),
+            ("gotatun", &["-f", "--disable-drop-privileges"]),
+        ];
+        for (name, arguments) in daemons {
+            let variable = format!("TIELINE_BENCH_{}", name.to_uppercase().replace('-', "_"));
+            let path = env::var_os(variable).map(PathBuf::from).or_else(|| on_path(name));
+            match path.filter(|_| on_path("wg").is_some()) {
+                Some(path) => found.push(Self::Daemon { name, path, arguments }),
+                None => eprintln!("{name} (or `wg`) is not installed, so not measured"),
+            }
+        }
+        found
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Tieline(_) => "tieline",
+            Self::Daemon { name, .. } => name,
+        }
+    }
+
+    /// Starts one at each end, and waits until packets pass; `None`: none pass.
+    pub(crate) fn start(&self, pair: &Pair) -> Option<Daemons> {
+        let mut daemons = Daemons { children: Vec::new(), files: Vec::new() };
+        for (n, ns) in pair.0.iter().enumerate() {
+            match self {
+                Self::Raw => ns.sh(&format!("ip address add {}/30 dev wan0", inner(n))),
+                Self::Tieline(lanes) => {
+                    let mut command = Command::new(env::current_exe().unwrap());
+                    command.args(["node", &n.to_string(), &lanes.to_string()]);
+                    command.stdin(Stdio::piped()).stderr(File::create("/dev/stderr").unwrap());
+                    daemons.children.push(spawn(ns, command));
+                    continue;
+                }
+                Self::Daemon { path, arguments, .. } => {
+                    daemons.add(n, ns, path, arguments)?;
+                    String::new()
+                }
+            };
+        }
+        let started = Instant::now();
+        // Nobody listens there, and its refusal has come through the tunnel.
+        let discard = SocketAddr::new(inner(1), 9);
+        let passes = || {
+            let tried = pair.0[0].run(move || TcpStream::connect_timeout(&discard, Duration::from_millis(200)));
+            let error = tried.join().unwrap().unwrap().err();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        while !passes() {
+            if started.elapsed() > PATIENCE {
+                return None;
+            }
+        }
+        Some(daemons)
+    }
+}
+
+impl Daemons {
+    fn add(&mut self, n: usize, ns: &Ns, path: &Path, arguments: &[&str]) -> Option<()> {
+        let name = format!("tlb{n}");
+        let mut command = Command::new(path);
+        command.args(arguments).arg(&name).env("WG_PROCESS_FOREGROUND", "1").env("LOG_LEVEL", "error");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.children.push(spawn(ns, command));
+        let control = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));
+        self.files.push(control.clone());
+        let started = Instant::now();
+        while !control.exists() {
+            if started.elapsed() > PATIENCE {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let keys = tempfile::tempdir().unwrap();
+        let key = keys.path().join("key");
+        std::fs::write(&key, STANDARD.encode(node::key(n, 0).as_bytes())).unwrap();
+        ns.try_sh(&format!(
+            "wg set {name} listen-port {PORT} private-key {} peer {} endpoint {}:{PORT} allowed-ips 0.0.0.0/0",
+            key.display(),
+            node::public(1 - n, 0),
+            outer(1 - n),
+        ))
+        .ok()?;
+        ns.sh(&format!("ip address add {}/30 dev {name}", inner(n)));
+        ns.sh(&format!("ip link set {name} mtu {MTU} up"));
+        Some(())
+    }
+}
+
+/// Starts a process in a namespace.
+pub(crate) fn spawn(ns: &Ns, mut command: Command) -> Child {
+    ns.run(move || command.spawn()).join().unwrap().unwrap().unwrap()
+}
+
+pub(crate) fn on_path(tool: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(tool)).find(|path| path.is_file())
+}

@@ -1,0 +1,272 @@
+//! The packet path: TUN to WireGuard and back. Each lane has a key, a UDP port, a queue of the TUN device and two blocking
+//! threads; lanes share the table, and nothing that is written per packet.
+
+mod inbound;
+mod outbound;
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use boringtun::{
+    noise::rate_limiter::RateLimiter,
+    x25519::{PublicKey, StaticSecret},
+};
+
+use super::{
+    clock,
+    datagrams::{self, Batch},
+    offloads::Offloads,
+    status::PacketPathStatus,
+    tun::Tun,
+};
+use crate::proto::{
+    clamp::clamp_mss,
+    table::PrefixTable,
+    tunnel::{Lane, LaneCounters, MAX_HANDSHAKE, Output, TICK},
+};
+
+/// How long a thread sleeps at most before it looks at the shutdown flag.
+pub(super) const NAP: Duration = Duration::from_millis(200);
+/// Handshakes a second, over all peers of a lane, from which they must prove their address by a cookie.
+const HANDSHAKES_PER_SECOND: u64 = 100;
+/// Initiations that one tick makes at most: a restart with a thousand peers is spread over some seconds.
+const INITIATIONS_A_TICK: usize = 32;
+/// How often long datagrams are tried in batches again.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Bytes of a connection's traffic that the tunnel carried to and from one peer; probes are not in it.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+}
+
+/// What a prefix behind a peer means to the packet path.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Counted here; `None`: the peer's inner address, probes only.
+    pub(crate) flow: Option<Arc<Flow>>,
+    /// MSS over IPv4 in bytes.
+    pub(crate) mss_bytes: u16,
+}
+
+impl Entry {
+    /// Lowers the MSS of a SYN. IPv6's header is 20 bytes longer than IPv4's.
+    fn clamp(&self, packet: &mut [u8]) {
+        let v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        clamp_mss(packet, if v6 { self.mss_bytes.saturating_sub(20) } else { self.mss_bytes });
+    }
+}
+
+/// One lane to one peer.
+#[derive(Debug)]
+pub(crate) struct PeerLane {
+    /// Which of our lanes it is.
+    pub(crate) n: usize,
+    /// The peer's public key on it.
+    pub(crate) key: [u8; 32],
+    pub(crate) index: u32,
+    lane: Mutex<Lane>,
+    alive: AtomicBool,
+}
+
+impl PeerLane {
+    pub(crate) fn new(n: usize, key: [u8; 32], index: u32, lane: Lane) -> Self {
+        Self { n, key, index, lane: Mutex::new(lane), alive: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A peer gateway: lane `n` of it is reached by our lane `n`.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// At least one.
+    pub(crate) lanes: Vec<Arc<PeerLane>>,
+}
+
+impl Peer {
+    /// The lane for what comes from a queue of the TUN device: the one of the same number where the peer has it and it is
+    /// alive, else the first that is.
+    fn lane_for(&self, queue: usize) -> Option<&Arc<PeerLane>> {
+        let alive = |lane: &&Arc<PeerLane>| lane.alive.load(Ordering::Relaxed);
+        let own = self.lanes.get(queue % self.lanes.len().max(1));
+        own.filter(alive).or_else(|| self.lanes.iter().find(alive)).or(own)
+    }
+
+    /// Age of the youngest session's handshake; `None`: no lane has a session.
+    pub(crate) fn handshake_age(&self) -> Option<Duration> {
+        self.lanes.iter().filter_map(|lane| lane.lane().handshake_age()).min()
+    }
+
+    /// Over all lanes.
+    pub(crate) fn counters(&self) -> LaneCounters {
+        let mut all = LaneCounters::default();
+        for lane in &self.lanes {
+            all += lane.lane().counters;
+        }
+        all
+    }
+}
+
+/// What a peer may send.
+#[derive(Debug, Default)]
+pub(crate) struct Allowed {
+    /// From where.
+    pub(crate) sources: PrefixTable<Entry>,
+    /// To where.
+    pub(crate) destinations: PrefixTable<()>,
+}
+
+/// All that the packet path knows; replaced as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) by_index: HashMap<u32, (Arc<PeerLane>, Arc<Allowed>)>,
+    pub(crate) by_key: HashMap<[u8; 32], u32>,
+    pub(crate) out: PrefixTable<(Arc<Peer>, Entry)>,
+}
+
+/// What a gateway's lane stands on.
+pub(crate) struct OwnLane {
+    socket: UdpSocket,
+    tun: Tun,
+    private: StaticSecret,
+    public: PublicKey,
+    /// Counts handshakes, and asks for a cookie when there are too many.
+    gate: RateLimiter,
+    /// For the state machines behind the gate: never under load, or every handshake would count twice.
+    open: Arc<RateLimiter>,
+}
+
+impl OwnLane {
+    pub(crate) fn new(socket: UdpSocket, tun: Tun, private: StaticSecret) -> Self {
+        let public = PublicKey::from(&private);
+        let gate = RateLimiter::new(&public, HANDSHAKES_PER_SECOND);
+        let open = Arc::new(RateLimiter::new(&public, u64::MAX));
+        Self { socket, tun, private, public, gate, open }
+    }
+
+    pub(crate) fn limiter(&self) -> Arc<RateLimiter> {
+        Arc::clone(&self.open)
+    }
+
+    pub(crate) fn private(&self) -> &StaticSecret {
+        &self.private
+    }
+}
+
+/// Packets that no lane counts.
+#[derive(Debug, Default)]
+pub(crate) struct Unclaimed {
+    /// Inner packets for which the table knows no peer.
+    pub(crate) no_peer: AtomicU64,
+    /// Datagrams for no lane, and handshakes that were not let in.
+    pub(crate) not_ours: AtomicU64,
+    /// What the TUN device gave and nobody can read, and what it did not take.
+    pub(crate) tun_refused: AtomicU64,
+}
+
+/// Shared by the threads of a gateway.
+pub(crate) struct Lanes {
+    table: RwLock<Arc<Table>>,
+    pub(crate) own: Vec<OwnLane>,
+    pub(crate) offloads: Arc<Offloads>,
+    pub(crate) unclaimed: Unclaimed,
+    /// Of the TUN device, in bytes: packets are not padded above it.
+    pub(crate) mtu: AtomicUsize,
+    pub(crate) stop: AtomicBool,
+}
+
+impl Lanes {
+    pub(crate) fn new(own: Vec<OwnLane>, offloads: Arc<Offloads>) -> Self {
+        Self {
+            table: RwLock::default(),
+            own,
+            offloads,
+            unclaimed: Unclaimed::default(),
+            mtu: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_table(&self, table: Table) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    pub(crate) fn status(&self) -> PacketPathStatus {
+        let number = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        PacketPathStatus {
+            lanes: self.own.len(),
+            offloads: self.offloads.status(),
+            no_peer: number(&self.unclaimed.no_peer),
+            not_ours: number(&self.unclaimed.not_ours),
+            tun_refused: number(&self.unclaimed.tun_refused),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, n: usize, bytes: &[u8], to: SocketAddr) {
+        let batch = Batch { bytes, each: bytes.len(), class: 0, to };
+        datagrams::send(&self.own[n].socket, &self.offloads, batch);
+    }
+
+    /// Drives the timers of every lane until stopped. Not the heartbeat's work: a handshake takes half a millisecond.
+    pub(crate) fn timers(&self) {
+        let mut try_again = clock::now() + TRY_AGAIN;
+        let mut from = 0;
+        while !self.stopped() {
+            let now = clock::now();
+            from = self.tick(now, from);
+            if now >= try_again {
+                try_again = now + TRY_AGAIN;
+                self.offloads.try_long_again();
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// One tick, which starts with the lane of index `from`; the next one starts where this one stopped making initiations.
+    fn tick(&self, now: Instant, from: u32) -> u32 {
+        for lane in &self.own {
+            lane.gate.reset_count();
+        }
+        let table = self.table();
+        let mut order: Vec<u32> = table.by_index.keys().copied().collect();
+        order.sort_unstable_by_key(|index| index.wrapping_sub(from));
+        let mut out = [0; 2_048];
+        let mut initiations = 0;
+        for index in order {
+            if initiations == INITIATIONS_A_TICK {
+                return index;
+            }
+            let Some((peer, _)) = table.by_index.get(&index) else { continue };
+            let mut lane = peer.lane();
+            if let Output::Send(datagram) = lane.tick(now, &mut out) {
+                initiations += usize::from(datagram.len() == MAX_HANDSHAKE);
+                let to = lane.endpoint();
+                peer.alive.store(lane.is_alive(now), Ordering::Relaxed);
+                drop(lane);
+                self.send(peer.n, datagram, to);
+            } else {
+                peer.alive.store(lane.is_alive(now), Ordering::Relaxed);
+            }
+        }
+        from
+    }
+}

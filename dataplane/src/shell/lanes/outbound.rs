@@ -1,0 +1,256 @@
+//! TUN to WireGuard.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::{MutexGuard, atomic::Ordering},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Entry, Lanes, NAP, PeerLane, Table};
+use crate::{
+    proto::{
+        offload::{
+            MAX_SEGMENTS, ecn,
+            split::{SLACK, Segment, Split},
+            vnet::{self, Kind, VnetHeader},
+        },
+        table::addresses,
+        tunnel::{Lane, MAX_HANDSHAKE, OVERHEAD, Output, is_data},
+    },
+    shell::{
+        datagrams::{self, Batch},
+        offloads::Offload,
+    },
+};
+
+/// The longest read of a TUN device: header, packet, and room to pad.
+const MAX_READ: usize = vnet::LENGTH + 65_575 + SLACK;
+/// Bytes gathered before they are encrypted: what one sending takes. More would only leave the cache before its turn.
+const GATHER: usize = 32 << 10;
+/// Packets gathered at most.
+const MAX_READS: usize = 64;
+/// Bytes that one UDP sending takes at most; IPv4 allows 65,507.
+const MAX_SEND: usize = 65_000;
+
+/// The datagrams that go out next: encrypted one behind the other, to be sent in one call.
+struct Out {
+    buffer: Box<[u8]>,
+    used: usize,
+    count: usize,
+    /// Bytes of each datagram but the last.
+    each: usize,
+    /// A shorter one is in: it is the last.
+    closed: bool,
+    class: u8,
+    to: Option<SocketAddr>,
+}
+
+/// The lane in use, locked for as long as packets go to it.
+type Held<'t> = Option<(&'t PeerLane, MutexGuard<'t, Lane>)>;
+
+/// One lane's thread.
+pub(super) struct Outbound<'a> {
+    lanes: &'a Lanes,
+    /// The queue of the TUN device.
+    queue: usize,
+    out: Out,
+}
+
+impl Lanes {
+    /// Reads queue `n` of the TUN device and encrypts, until stopped.
+    pub(crate) fn outbound(&self, n: usize) {
+        let mut outbound = Outbound { lanes: self, queue: n, out: Out::new() };
+        let mut gathered = vec![0; GATHER + MAX_READ].into_boxed_slice();
+        let mut reads = [0_usize; MAX_READS];
+        while !self.stopped() {
+            let (count, more) = self.gather(n, &mut gathered, &mut reads);
+            if count > 0 {
+                let table = self.table();
+                outbound.carry(&table, &mut gathered, &reads[..count]);
+            }
+            if !more {
+                self.wait_for_tun(n);
+            }
+        }
+    }
+
+    /// Reads what is there, up to a batch. The reads stand one behind the other, each with room to pad. Returns their number,
+    /// and whether there may be more.
+    fn gather(&self, n: usize, gathered: &mut [u8], reads: &mut [usize; MAX_READS]) -> (usize, bool) {
+        let (mut at, mut count) = (0, 0);
+        while count < MAX_READS && at < GATHER {
+            match self.own[n].tun.read(&mut gathered[at..at + MAX_READ - SLACK]) {
+                Ok(length) => {
+                    reads[count] = length;
+                    count += 1;
+                    at += length + SLACK;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        // The device is down, or gone: nothing to carry until it is back.
+                        tracing::debug!(%error, "the TUN device cannot be read");
+                        std::thread::sleep(NAP);
+                    }
+                    return (count, false);
+                }
+            }
+        }
+        (count, true)
+    }
+
+    fn wait_for_tun(&self, n: usize) {
+        let mut wanted = [PollFd::new(self.own[n].tun.as_fd(), PollFlags::POLLIN)];
+        // Interrupted or not: what there is is looked at next.
+        let _ = poll(&mut wanted, PollTimeout::from(NAP.as_millis() as u16));
+    }
+}
+
+impl Outbound<'_> {
+    fn carry(&mut self, table: &Table, gathered: &mut [u8], reads: &[usize]) {
+        let mut held = None;
+        let mut at = 0;
+        for length in reads {
+            let end = at + length + SLACK;
+            self.packet(table, &mut held, &mut gathered[at..end], *length);
+            at = end;
+        }
+        self.send(held);
+    }
+
+    /// One read: a packet or super-packet after its header.
+    fn packet<'t>(&mut self, table: &'t Table, held: &mut Held<'t>, read: &mut [u8], length: usize) {
+        let unclaimed = &self.lanes.unclaimed;
+        let Some(header) = VnetHeader::decode(read).filter(|_| length > vnet::LENGTH) else {
+            unclaimed.tun_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (packet, length) = (&mut read[vnet::LENGTH..], length - vnet::LENGTH);
+        let found = addresses(&packet[..length]).and_then(|(_, to)| table.out.get(to));
+        let Some((lane, entry)) = found.and_then(|(peer, entry)| Some((peer.lane_for(self.queue)?, entry))) else {
+            unclaimed.no_peer.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.hold(held, lane);
+        let class = ecn::traffic_class(packet).map_or(0, ecn::outer);
+        self.segments(held, &header, (packet, length), class, entry);
+    }
+
+    fn segments(
+        &mut self,
+        held: &mut Held<'_>,
+        header: &VnetHeader,
+        (packet, length): (&mut [u8], usize),
+        class: u8,
+        entry: &Entry,
+    ) {
+        let mtu = self.lanes.mtu.load(Ordering::Relaxed);
+        let Ok(mut split) = Split::new(header, packet, length, mtu) else {
+            self.lanes.unclaimed.tun_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (mut bytes, mut count) = (0, 0);
+        while let Some(segment) = split.next() {
+            if header.kind == Kind::Single {
+                entry.clamp(&mut segment.padded[..segment.length]);
+            }
+            bytes += segment.length as u64;
+            count += 1;
+            self.encrypt(held, &segment, class);
+        }
+        if let Some(flow) = &entry.flow {
+            flow.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        }
+        match header.kind {
+            Kind::Single => {}
+            Kind::Tcp4 | Kind::Tcp6 => self.lanes.offloads.count(Offload::TunTso, count),
+            Kind::Udp => self.lanes.offloads.count(Offload::TunUso, count),
+        }
+    }
+
+    fn encrypt(&mut self, held: &mut Held<'_>, segment: &Segment<'_>, class: u8) {
+        if !self.out.has_room(segment.padded.len() + OVERHEAD, class) {
+            self.flush(held);
+        }
+        let Some((_, lane)) = held else { return };
+        self.out.class = class;
+        self.out.to = Some(lane.endpoint());
+        let Output::Send(datagram) =
+            lane.encapsulate(segment.padded, segment.length, &mut self.out.buffer[self.out.used..])
+        else {
+            return;
+        };
+        let (length, alone) = (datagram.len(), !is_data(datagram));
+        if alone && self.out.count > 0 {
+            // An initiation is of another length than what is before it.
+            let initiation = <[u8; MAX_HANDSHAKE]>::try_from(&*datagram).unwrap_or([0; MAX_HANDSHAKE]);
+            self.flush(held);
+            self.out.buffer[..MAX_HANDSHAKE].copy_from_slice(&initiation);
+            self.out.to = held.as_ref().map(|(_, lane)| lane.endpoint());
+        }
+        self.out.add(length);
+        if alone {
+            self.flush(held);
+        }
+    }
+
+    /// Takes another lane; what was encrypted for the one before goes out first.
+    fn hold<'t>(&mut self, held: &mut Held<'t>, lane: &'t PeerLane) {
+        if held.as_ref().is_none_or(|(had, _)| had.index != lane.index) {
+            self.send(held.take());
+            *held = Some((lane, lane.lane()));
+        }
+    }
+
+    /// Sends what is encrypted, and goes on with the same lane.
+    fn flush(&mut self, held: &mut Held<'_>) {
+        let Some((lane, guard)) = held.take() else { return };
+        self.send(Some((lane, guard)));
+        *held = Some((lane, lane.lane()));
+    }
+
+    /// Sends what is encrypted. The lane is not locked meanwhile: its other direction goes on.
+    fn send(&mut self, held: Held<'_>) {
+        let Some((lane, guard)) = held else { return };
+        drop(guard);
+        if let Some(to) = self.out.to.filter(|_| self.out.used > 0) {
+            let batch =
+                Batch { bytes: &self.out.buffer[..self.out.used], each: self.out.each, class: self.out.class, to };
+            datagrams::send(&self.lanes.own[lane.n].socket, &self.lanes.offloads, batch);
+        }
+        self.out.clear();
+    }
+}
+
+impl Out {
+    fn new() -> Self {
+        // An initiation may stand where no datagram fits any more.
+        let buffer = vec![0; MAX_SEND + MAX_READ].into_boxed_slice();
+        Self { buffer, used: 0, count: 0, each: 0, closed: false, class: 0, to: None }
+    }
+
+    fn has_room(&self, datagram: usize, class: u8) -> bool {
+        self.count == 0
+            || (!self.closed
+                && datagram <= self.each
+                && self.count < MAX_SEGMENTS
+                && self.used + datagram <= MAX_SEND
+                && self.class == class)
+    }
+
+    fn add(&mut self, datagram: usize) {
+        if self.count == 0 {
+            self.each = datagram;
+        }
+        self.closed |= datagram < self.each;
+        self.used += datagram;
+        self.count += 1;
+    }
+
+    fn clear(&mut self) {
+        (self.used, self.count, self.each, self.closed, self.to) = (0, 0, 0, false, None);
+    }
+}
