@@ -15,7 +15,12 @@ use tieline_openapi::{
 use tieline_providers::{CallError, ListScope, Lookup, Observed, OwnerTag, ResourceKind, ResourceSpec, Target};
 use uuid::Uuid;
 
-use super::{Engine, detail, draft::Draft, ledger, limits::Lane};
+use super::{
+    Engine, detail,
+    draft::{Draft, PassTime},
+    ledger,
+    limits::Lane,
+};
 use crate::plan::step::{Instance, Seen};
 
 /// Why a look has no result.
@@ -91,20 +96,21 @@ impl Engine {
     pub(super) fn target(&self, instance: &Instance, spec: ResourceSpec) -> Target {
         Target {
             spec,
-            lookup: Lookup { owner: self.owner_tag(instance.id), cloud_id: instance.cloud_id.clone() },
-            token: ledger::token(instance.id),
+            lookup: Lookup { owner: self.owner_tag(instance.named()), cloud_id: instance.cloud_id.clone() },
+            token: ledger::token(instance.named()),
             timeout: self.call_timeout(),
         }
     }
 
     /// Looks at each of these instances by itself.
     pub(super) async fn look(&self, draft: &mut Draft, ids: &[InstanceId], lane: Lane) {
+        let time = draft.time;
         let looks = ids.iter().filter_map(|id| draft.instance(*id)).map(|instance| {
             let target = self.target(instance, draft.spec(instance));
-            let account = instance.account_id.clone();
+            let (id, account) = (instance.id, instance.account_id.clone());
             async move {
-                let (asked_at, look) = self.look_at(&account, &target, lane).await;
-                (target.lookup.owner.instance, asked_at, look)
+                let (asked_at, look) = self.look_at(&account, &target, time, lane).await;
+                (id, asked_at, look)
             }
         });
         let looks: Vec<_> = futures::future::join_all(looks).await;
@@ -125,10 +131,11 @@ impl Engine {
         &self,
         account: &AccountId,
         target: &Target,
+        time: PassTime,
         lane: Lane,
     ) -> (Timestamp, Result<Option<Observed>, Blind>) {
         self.limits.take(account, lane).await;
-        let asked_at = self.clock.now();
+        let asked_at = time.now(self.clock.as_ref());
         (asked_at, self.read(account, target, lane).await)
     }
 
@@ -190,7 +197,7 @@ impl Engine {
             found.push((instance.id, observed));
         }
         let complete = found.iter().all(|(_, observed)| observed.is_some());
-        let now = self.clock.now();
+        let now = self.now(draft);
         for (id, observed) in found {
             if let Some(observed) = observed {
                 draft.fresh.insert(id);

@@ -1,5 +1,6 @@
 //! The inventory sweep: an account's lists against the ledger. A lease alone never protects a cloud (a pause may fall
-//! between the lease check and the socket), so what landed late is found and deleted here. Others' things are counted,
+//! between the lease check and the socket), so what landed late is found here. It is noted for the next pass of its
+//! connection, which deletes it: one planner, one ledger, also for connections that are gone. Others' things are counted,
 //! never touched.
 
 use std::{
@@ -9,18 +10,17 @@ use std::{
 };
 
 use serde_json::json;
-use tieline_openapi::{ids::AccountId, v1::Timestamp};
-use tieline_providers::{Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceKind, ResourceSpec, Target};
+use tieline_openapi::{
+    ids::{AccountId, InstanceId},
+    v1::Timestamp,
+};
+use tieline_providers::{Observed, OwnerTag, Presence, ResourceKind};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Engine, failpoints, ledger,
-    limits::Lane,
-    shared::{Taken, lease_name},
-};
+use super::{Engine, failpoints, limits::Lane};
 use crate::{
-    plan::step::{RuleBook, millis_between},
-    store::{EngineWrite, LedgerFacts, NewEvent, SharedLease, StoreError},
+    plan::step::{RuleBook, Twin, millis_between},
+    store::{EngineWrite, LedgerFacts, SharedLease, StoreError},
 };
 
 /// By how much a resource may look older than its ledger row and still be ours: clocks differ, and may have been stepped.
@@ -40,7 +40,6 @@ impl Engine {
 
     /// Sweeps an account if it is due and no other replica does.
     async fn sweep_in_turn(&self, account: &AccountId) -> Result<(), StoreError> {
-        let asked_at = self.clock.monotonic();
         let name = format!("sweep/{account}");
         let Some(lease) = self.store.lease_shared(&name, &self.owner, self.config.lease_ms).await? else {
             return Ok(());
@@ -50,8 +49,7 @@ impl Engine {
         if let Some(ago) = ago.filter(|ago| *ago < self.config.sweep_ms) {
             return self.end_turn(&lease, json!({ "agoMs": ago })).await;
         }
-        let end = asked_at + Duration::from_millis(lease.lease_ms);
-        match self.sweep(account, end).await {
+        match self.sweep(account).await {
             Ok(()) => self.end_turn(&lease, json!({ "agoMs": 0 })).await,
             Err(error) => {
                 // Not swept: the next round tries again at once.
@@ -69,7 +67,7 @@ impl Engine {
         }
     }
 
-    async fn sweep(&self, account: &AccountId, end: Duration) -> Result<(), StoreError> {
+    async fn sweep(&self, account: &AccountId) -> Result<(), StoreError> {
         let Some(rules) = self.topology.rules(account) else { return Ok(()) };
         let mut foreign = 0;
         for kind in rules.kinds() {
@@ -88,7 +86,7 @@ impl Engine {
                 for observed in &snapshot.items {
                     match observed.owner.filter(|owner| owner.is_of(self.installation)) {
                         None => foreign += 1,
-                        Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref(), end).await?,
+                        Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref()).await?,
                     }
                 }
             }
@@ -113,7 +111,6 @@ impl Engine {
         owner: OwnerTag,
         observed: &Observed,
         parent: Option<&str>,
-        end: Duration,
     ) -> Result<(), StoreError> {
         if matches!(observed.presence, Presence::Gone | Presence::Leaving) {
             return Ok(());
@@ -125,78 +122,16 @@ impl Engine {
         if !is_stray(&facts, observed) {
             return Ok(());
         }
-        let needed = self.call_timeout() + Duration::from_millis(self.config.lease_ms / 20);
-        if end.saturating_sub(self.clock.monotonic()) <= needed {
-            tracing::info!(%account, "the sweep goes on in the next round");
-            return Ok(());
-        }
-        let guarded = match parent {
-            None => None,
-            Some(parent) => match self.take_shared(&lease_name(account, parent)).await? {
-                Taken::Held(guarded) => Some(guarded),
-                Taken::Later => return Ok(()),
-            },
-        };
-        let target = self.stray_target(owner, &facts.key, observed, parent);
-        self.failpoints.hit(failpoints::SWEEP_BEFORE_DELETE).await;
-        let answered = self.delete_stray(account, &target, &facts, observed).await?;
-        self.failpoints.hit(failpoints::SWEEP_AFTER_DELETE).await;
-        if let Some(guarded) = guarded {
-            self.give_back(guarded, answered).await?;
-        }
+        tracing::info!(connection = %facts.connection_id, cloud_id = %observed.cloud_id, "a stray resource of ours was found");
+        self.failpoints.hit(failpoints::SWEEP_FOUND).await;
+        let id = InstanceId(self.random.uuid_v7(self.clock.now()));
+        let parent = parent.map(str::to_owned);
+        let twin = Box::new(Twin { of: owner.instance, parent, fields: observed.fields.clone() });
+        let found = EngineWrite::FoundTwin { id, twin, cloud_id: observed.cloud_id.clone() };
+        self.store.write_unclaimed(vec![found]).await?;
+        self.wake.notify_one();
+        self.failpoints.hit(failpoints::SWEEP_NOTED).await;
         Ok(())
-    }
-
-    fn stray_target(&self, owner: OwnerTag, key: &ResourceKey, observed: &Observed, parent: Option<&str>) -> Target {
-        Target {
-            spec: ResourceSpec {
-                key: key.clone(),
-                after: Vec::new(),
-                ready: false,
-                shared_parent: parent.map(str::to_owned),
-                slot: None,
-                fields: observed.fields.clone(),
-                immutable: Vec::new(),
-                secrets: Vec::new(),
-            },
-            lookup: Lookup { owner, cloud_id: Some(observed.cloud_id.clone()) },
-            token: ledger::token(owner.instance),
-            timeout: self.call_timeout(),
-        }
-    }
-
-    /// Deletes a stray. False where nobody knows whether the delete took.
-    async fn delete_stray(
-        &self,
-        account: &AccountId,
-        target: &Target,
-        facts: &LedgerFacts,
-        observed: &Observed,
-    ) -> Result<bool, StoreError> {
-        let Some(cloud) = self.clouds.get(account) else { return Ok(true) };
-        self.limits.take(account, Lane::Housekeeping).await;
-        match self.bounded(cloud.delete(target)).await {
-            Ok(accepted) => {
-                self.progress.swept.fetch_add(1, Ordering::Relaxed);
-                let request_id = accepted.request_id.unwrap_or_default();
-                tracing::warn!(connection = %facts.connection_id, cloud_id = %observed.cloud_id, request_id, "a stray resource of ours was deleted");
-                let event = NewEvent {
-                    project: facts.project.clone(),
-                    time: self.clock.now(),
-                    kind: "resource.swept".to_owned(),
-                    subject: format!("/v1/connections/{}", facts.connection_id),
-                    generation: None,
-                    cause: "engine".to_owned(),
-                    data: json!({ "type": observed.kind.as_str(), "cloudId": observed.cloud_id, "requestId": request_id }),
-                };
-                self.store.write_unclaimed(vec![EngineWrite::Event(event)]).await?;
-                Ok(true)
-            }
-            Err(error) => {
-                tracing::info!(cloud_id = %observed.cloud_id, code = %error.detail.code, message = %error.detail.message, "a stray resource could not be deleted yet");
-                Ok(error.kind.outcome() == tieline_providers::Outcome::Refused)
-            }
-        }
     }
 }
 
@@ -227,6 +162,7 @@ mod tests {
         ids::{ConnectionId, ProjectId},
         v1::End,
     };
+    use tieline_providers::ResourceKey;
     use uuid::Uuid;
 
     const KIND: ResourceKind = ResourceKind::of("fake.vif");

@@ -177,6 +177,7 @@ impl Stage {
                     account_id,
                     cloud_id: None,
                     seen,
+                    twin: None,
                 });
             }
             Step::Create { instance } => self.create(instance),

@@ -19,8 +19,10 @@ pub(crate) const NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1
 /// Connections of one replica.
 const CONNECTIONS: u32 = 16;
 
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql")),
+    (2, "twins", include_str!("../../../migrations/postgres/0002_twins.sql")),
+];
 
 /// The connections to one database.
 pub(crate) struct PostgresPool(PgPool);

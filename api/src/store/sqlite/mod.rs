@@ -28,8 +28,10 @@ const APPLICATION_ID: i64 = 0x5449_454c;
 /// Readers beside the writer.
 const READERS: u32 = 4;
 
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "foundation", include_str!("../../../migrations/sqlite/0001_foundation.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "foundation", include_str!("../../../migrations/sqlite/0001_foundation.sql")),
+    (2, "twins", include_str!("../../../migrations/sqlite/0002_twins.sql")),
+];
 
 /// The connections to one file.
 pub(crate) struct SqlitePools {

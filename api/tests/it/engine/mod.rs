@@ -3,6 +3,8 @@
 mod errors;
 mod faults;
 mod sched;
+mod schedule;
 mod sim;
 mod store;
 mod walkthrough;
+mod weather;
