@@ -12,22 +12,41 @@ use tieline_openapi::{
 };
 use tieline_providers::ResourceSpec;
 
+use super::clock::Clock;
 use crate::{
     plan::{
         negotiate::NegotiatedChannel,
         step::{
-            Instance, ProviderCall, RuleBook, Seen, Situation, Specs, Trouble,
+            Instance, ProviderCall, RuleBook, Seen, Situation, Specs, Trouble, plus,
             rehearse::{bare_spec, specs_of},
         },
     },
     store::{Claim, ConnectionRecord, EngineWrite, SealedSecret, Watch, Workpiece},
 };
 
+/// The time of one pass: the store's as it was when the connection was loaded, and on from there by the monotonic clock. All
+/// replicas go by it, so whatever their own clocks say, a wait is as long as it is meant to be.
+#[derive(Clone, Copy)]
+pub(super) struct PassTime {
+    at: Timestamp,
+    /// The monotonic clock after the load: the time is rather early than late, so that no wait is cut short.
+    since: Duration,
+}
+
+impl PassTime {
+    pub(super) fn now(self, clock: &dyn Clock) -> Timestamp {
+        let passed = clock.monotonic().saturating_sub(self.since);
+        plus(self.at, u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// A claimed connection.
 pub(super) struct Draft {
     pub claim: Claim,
     /// The monotonic clock before the claim was sent: the lease is counted from here.
     pub claimed_at: Duration,
+    /// What time it is for this pass.
+    pub time: PassTime,
     pub record: ConnectionRecord,
     /// Every channel generation that is not retired.
     pub channels: Vec<NegotiatedChannel>,
@@ -58,9 +77,25 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(claim: Claim, claimed_at: Duration, work: Workpiece, rules: &dyn RuleBook) -> Self {
-        let Workpiece { mut record, channels, calls, secrets, operation, failures, last_progress_at: _, watch, held } =
-            work;
+    pub(super) fn new(
+        claim: Claim,
+        claimed_at: Duration,
+        work: Workpiece,
+        loaded_at: Duration,
+        rules: &dyn RuleBook,
+    ) -> Self {
+        let Workpiece {
+            mut record,
+            channels,
+            calls,
+            secrets,
+            operation,
+            failures,
+            last_progress_at: _,
+            watch,
+            held,
+            now,
+        } = work;
         let instances = std::mem::take(&mut record.instances);
         let stored = instances.iter().map(|i| (i.id, i.clone())).collect();
         let walk_backs = if record.status.walk_backs_generation == record.generation {
@@ -72,6 +107,7 @@ impl Draft {
         let mut draft = Self {
             claim,
             claimed_at,
+            time: PassTime { at: now, since: loaded_at },
             record,
             channels,
             wanted: Vec::new(),
@@ -135,6 +171,10 @@ impl Draft {
 
     /// What is wanted of an instance; for what this version cannot decompose any more, enough to delete it.
     pub(super) fn spec(&self, instance: &Instance) -> ResourceSpec {
+        if let Some(twin) = &instance.twin {
+            let (shared_parent, fields) = (twin.parent.clone(), twin.fields.clone());
+            return ResourceSpec { shared_parent, fields, ..bare_spec(&instance.key) };
+        }
         self.specs
             .get(&(instance.channel_id.clone(), instance.channel_generation))
             .and_then(|ends| ends.get(instance.key.end).iter().find(|spec| spec.key == instance.key))
@@ -156,6 +196,11 @@ impl Draft {
     /// The store holds what this draft holds.
     pub(super) fn mark_stored(&mut self) {
         self.stored = self.instances.iter().map(|i| (i.id, i.clone())).collect();
+    }
+
+    /// Whether the sweep found something that is to be deleted.
+    pub(super) fn has_twins(&self) -> bool {
+        self.instances.iter().any(|i| i.twin.is_some())
     }
 
     pub(super) fn path(&self) -> String {

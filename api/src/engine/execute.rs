@@ -85,7 +85,8 @@ impl Engine {
             Some(_) => self.others_in_parent(&instance.account_id, &target).await,
         };
         self.limits.take(&instance.account_id, Lane::User).await;
-        let answered = self.call(draft, cloud.as_ref(), &target, verb, &secrets, guarded.as_ref()).await?;
+        let sending = Sending { id, verb, target: &target, guarded: guarded.as_ref() };
+        let answered = self.call(draft, cloud.as_ref(), &sending, &secrets).await?;
         if let Some(guarded) = guarded {
             let sent = matches!(answered, Answered::Yes | Answered::Perhaps);
             if sent {
@@ -106,12 +107,10 @@ impl Engine {
         &self,
         draft: &mut Draft,
         cloud: &dyn CloudApi,
-        target: &Target,
-        verb: Verb,
+        sending: &Sending<'_>,
         secrets: &Secrets,
-        guarded: Option<&Guarded>,
     ) -> Result<Answered, StoreError> {
-        let id = target.lookup.owner.instance;
+        let Sending { id, verb, target, guarded } = *sending;
         let short = |draft: &Draft| {
             let shared = guarded.is_none_or(|g| self.fits(g.remaining(self.clock.monotonic())));
             !self.lease_fits(draft) || !shared
@@ -120,7 +119,7 @@ impl Engine {
             return Ok(Answered::NotSent);
         }
         self.failpoints.hit(failpoints::BEFORE_ROW).await;
-        let call = self.open(draft, target, verb).await?;
+        let call = self.open(draft, sending).await?;
         self.failpoints.hit(failpoints::AFTER_ROW).await;
         if short(draft) {
             let why = detail("tieline", "leaseShort", "the lease was too short for the call".to_owned());
@@ -142,16 +141,17 @@ impl Engine {
     }
 
     /// The ledger row, under the fence, before the wire.
-    async fn open(&self, draft: &mut Draft, target: &Target, verb: Verb) -> Result<ProviderCallId, StoreError> {
+    async fn open(&self, draft: &mut Draft, sending: &Sending<'_>) -> Result<ProviderCallId, StoreError> {
+        let Sending { id: instance_id, verb, target, .. } = *sending;
         let owner = target.lookup.owner;
-        let now = self.clock.now();
-        let account_id = draft.instance(owner.instance).map(|i| i.account_id.clone());
+        let now = self.now(draft);
+        let account_id = draft.instance(instance_id).map(|i| i.account_id.clone());
         let Some(account_id) = account_id else { return Err(StoreError::NotFound) };
         let identity =
             self.topology.rules(&account_id).map_or(IdentityKind::Blind, |rules| rules.identity(&target.spec.key.kind));
         let call = ProviderCall {
             id: ProviderCallId(self.random.uuid_v7(now)),
-            instance_id: owner.instance,
+            instance_id,
             verb,
             identity,
             written_at: now,
@@ -160,8 +160,8 @@ impl Engine {
             decided_at: None,
         };
         // Looks from before the call say nothing about what it does.
-        draft.fresh.remove(&owner.instance);
-        if let Some(instance) = draft.instance_mut(owner.instance) {
+        draft.fresh.remove(&instance_id);
+        if let Some(instance) = draft.instance_mut(instance_id) {
             instance.seen = Seen::Never;
         }
         let mut writes = draft.sightings(self.config.visibility_lag_ms);
@@ -223,7 +223,7 @@ impl Engine {
         verdict: Verdict,
         accepted: Option<Accepted>,
     ) -> Result<(), StoreError> {
-        let at = self.clock.now();
+        let at = self.now(draft);
         let mut instance = None;
         if let Some(row) = draft.calls.iter_mut().find(|row| row.id == call) {
             row.verdict = verdict.clone();
@@ -237,8 +237,24 @@ impl Engine {
             instance.cloud_id = Some(cloud_id.clone());
         }
         let mut writes = draft.sightings(self.config.visibility_lag_ms);
+        if verdict == Verdict::Accepted
+            && let Some(swept) = instance.and_then(|(id, _)| self.swept(draft, id, request_id.as_deref()))
+        {
+            writes.push(swept);
+        }
         writes.push(EngineWrite::DecideCall { id: call, verdict, at, cloud_id, request_id });
         self.write(draft, writes).await
+    }
+
+    /// What is told of the deletion of a twin: nothing else is ever asked of one.
+    fn swept(&self, draft: &Draft, id: InstanceId, request_id: Option<&str>) -> Option<EngineWrite> {
+        let instance = draft.instance(id).filter(|i| i.twin.is_some())?;
+        self.progress.swept.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(connection = %draft.record.id, cloud_id = instance.cloud_id.as_deref(), "a stray resource of ours was deleted");
+        let data = serde_json::json!({
+            "type": instance.key.kind.as_str(), "cloudId": instance.cloud_id, "requestId": request_id,
+        });
+        Some(self.event(draft, "resource.swept", self.now(draft), data))
     }
 
     /// Opens the secrets of a call. Where one cannot be opened a person must look.
@@ -309,7 +325,7 @@ impl Engine {
         }
         let parent = target.spec.shared_parent.clone().unwrap_or_default();
         tracing::warn!(parent, ?harmed, "others' parts of a shared object changed while it was written");
-        let now = self.clock.now();
+        let now = self.now(draft);
         let issue = Issue {
             id: IssueId(self.random.uuid_v7(now)),
             severity: Severity::Warning,
@@ -342,6 +358,16 @@ impl Engine {
     pub(super) fn note_progress(&self) {
         *self.progress.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clock.now());
     }
+}
+
+/// One call on its way out.
+struct Sending<'a> {
+    /// About which instance, by its row in the ledger.
+    id: InstanceId,
+    verb: Verb,
+    target: &'a Target,
+    /// The lease of the object that it lives in.
+    guarded: Option<&'a Guarded>,
 }
 
 /// Whether a call has an answer.

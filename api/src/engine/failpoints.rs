@@ -30,8 +30,8 @@ pub const NAMES: &[&str] = &[
     BEFORE_RELEASE,
     AFTER_RELEASE,
     SWEEP_LISTED,
-    SWEEP_BEFORE_DELETE,
-    SWEEP_AFTER_DELETE,
+    SWEEP_FOUND,
+    SWEEP_NOTED,
 ];
 
 /// A claim was committed; nothing was loaded.
@@ -76,10 +76,10 @@ pub const BEFORE_RELEASE: &str = "before-release";
 pub const AFTER_RELEASE: &str = "after-release";
 /// The sweep has its list.
 pub const SWEEP_LISTED: &str = "sweep-listed";
-/// The sweep is about to delete.
-pub const SWEEP_BEFORE_DELETE: &str = "sweep-before-delete";
-/// The sweep has deleted.
-pub const SWEEP_AFTER_DELETE: &str = "sweep-after-delete";
+/// The sweep found a twin and is about to note it.
+pub const SWEEP_FOUND: &str = "sweep-found";
+/// The twin was noted.
+pub const SWEEP_NOTED: &str = "sweep-noted";
 
 /// What happens at a point.
 #[async_trait]

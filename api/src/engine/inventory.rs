@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,23 +35,6 @@ const BLIND_ROUNDS: u32 = 3;
 
 /// The code of the issue about an account that cannot be listed.
 const UNOBSERVED: &str = "account-unobserved";
-
-/// The lease of an account's rounds, and until when it holds by the monotonic clock.
-pub(super) struct Turn {
-    lease: SharedLease,
-    end: Mutex<Duration>,
-}
-
-impl Turn {
-    fn until(&self, end: Duration) {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
-    }
-
-    /// When the lease ends, if nobody makes it last longer.
-    pub(super) fn end(&self) -> Duration {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The lists of one round.
 #[derive(Default)]
@@ -108,14 +91,13 @@ impl Engine {
         let Some(lease) = self.store.lease_shared(&name, &self.owner, self.config.lease_ms).await? else {
             return Ok(self.a_quarter());
         };
-        let turn = Turn { end: Mutex::new(began + Duration::from_millis(lease.lease_ms)), lease };
         let ended = tokio::select! {
             biased;
             () = shutdown.cancelled() => Ok(()),
-            done = self.round(account, &turn) => done,
-            lost = self.keep(&turn) => Err(lost),
+            done = self.round(account, &lease) => done,
+            lost = self.keep(&lease) => Err(lost),
         };
-        match self.store.release_shared(&turn.lease, serde_json::Value::Null).await {
+        match self.store.release_shared(&lease, serde_json::Value::Null).await {
             // A turn that took longer than its lease is another's now.
             Ok(()) | Err(StoreError::Fenced) => {}
             Err(error) => return Err(error),
@@ -131,19 +113,17 @@ impl Engine {
     }
 
     /// Makes the turn last as long as its round. Ends with the error that took it away.
-    async fn keep(&self, turn: &Turn) -> StoreError {
-        let third = Duration::from_millis((turn.lease.lease_ms / 3).max(1));
+    async fn keep(&self, lease: &SharedLease) -> StoreError {
+        let third = Duration::from_millis((lease.lease_ms / 3).max(1));
         loop {
             self.clock.sleep(third).await;
-            let asked_at = self.clock.monotonic();
-            match self.store.renew_shared(&turn.lease).await {
-                Ok(()) => turn.until(asked_at + Duration::from_millis(turn.lease.lease_ms)),
-                Err(error) => return error,
+            if let Err(error) = self.store.renew_shared(lease).await {
+                return error;
             }
         }
     }
 
-    async fn round(&self, account: &AccountId, turn: &Turn) -> Result<(), StoreError> {
+    async fn round(&self, account: &AccountId, lease: &SharedLease) -> Result<(), StoreError> {
         // Under the lease: another replica may have had its turn since the first look.
         let before = self.store.account_watch(account).await?;
         if self.until_due_round(&before).is_some() {
@@ -161,15 +141,15 @@ impl Engine {
         round.swept = sweeps;
         // What is missing holds creates before anything is done about it.
         let writes = self.consequences(&before, &round, &lists, &found.projects);
-        self.store.end_round(&turn.lease, round, writes).await?;
+        self.store.end_round(lease, round, writes).await?;
         let mut sightings: Vec<_> = std::mem::take(&mut found.sightings).into_values().collect();
         while !sightings.is_empty() {
             let rest = sightings.split_off(sightings.len().min(AT_ONCE));
-            self.store.write_sightings(&turn.lease, sightings).await?;
+            self.store.write_sightings(lease, sightings).await?;
             sightings = rest;
         }
         if sweeps {
-            self.sweep(account, &lists, &found.known, turn).await?;
+            self.sweep(account, &lists, &found.known).await?;
         }
         Ok(())
     }

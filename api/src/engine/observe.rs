@@ -10,7 +10,12 @@ use tieline_openapi::{
 use tieline_providers::{CallError, ListScope, Lookup, Observed, OwnerTag, ResourceKind, ResourceSpec, Target};
 use uuid::Uuid;
 
-use super::{Engine, detail, draft::Draft, ledger, limits::Lane};
+use super::{
+    Engine, detail,
+    draft::{Draft, PassTime},
+    ledger,
+    limits::Lane,
+};
 use crate::plan::step::{Instance, Seen};
 
 /// Why a look has no result.
@@ -45,20 +50,21 @@ impl Engine {
     pub(super) fn target(&self, instance: &Instance, spec: ResourceSpec) -> Target {
         Target {
             spec,
-            lookup: Lookup { owner: self.owner_tag(instance.id), cloud_id: instance.cloud_id.clone() },
-            token: ledger::token(instance.id),
+            lookup: Lookup { owner: self.owner_tag(instance.named()), cloud_id: instance.cloud_id.clone() },
+            token: ledger::token(instance.named()),
             timeout: self.call_timeout(),
         }
     }
 
     /// Looks at each of these instances by itself.
     pub(super) async fn look(&self, draft: &mut Draft, ids: &[InstanceId], lane: Lane) {
+        let time = draft.time;
         let looks = ids.iter().filter_map(|id| draft.instance(*id)).map(|instance| {
             let target = self.target(instance, draft.spec(instance));
-            let account = instance.account_id.clone();
+            let (id, account) = (instance.id, instance.account_id.clone());
             async move {
-                let (asked_at, look) = self.look_at(&account, &target, lane).await;
-                (target.lookup.owner.instance, asked_at, look)
+                let (asked_at, look) = self.look_at(&account, &target, time, lane).await;
+                (id, asked_at, look)
             }
         });
         let looks: Vec<_> = futures::future::join_all(looks).await;
@@ -79,10 +85,11 @@ impl Engine {
         &self,
         account: &AccountId,
         target: &Target,
+        time: PassTime,
         lane: Lane,
     ) -> (Timestamp, Result<Option<Observed>, Blind>) {
         self.limits.take(account, lane).await;
-        let asked_at = self.clock.now();
+        let asked_at = time.now(self.clock.as_ref());
         (asked_at, self.read(account, target, lane).await)
     }
 

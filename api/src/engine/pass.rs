@@ -53,10 +53,16 @@ impl Engine {
         }
     }
 
+    /// What time it is for a pass.
+    pub(super) fn now(&self, draft: &Draft) -> Timestamp {
+        draft.time.now(self.clock.as_ref())
+    }
+
     async fn pass(&self, claim: Claim, claimed_at: Duration) -> Result<bool, StoreError> {
         let work = self.store.load(&claim).await?;
+        let loaded_at = self.clock.monotonic();
         self.failpoints.hit(failpoints::LOADED).await;
-        let mut draft = Draft::new(claim, claimed_at, work, self.topology.as_ref());
+        let mut draft = Draft::new(claim, claimed_at, work, loaded_at, self.topology.as_ref());
         self.first_look(&mut draft).await;
         self.failpoints.hit(failpoints::OBSERVED).await;
         let mut steps = 0;
@@ -65,7 +71,8 @@ impl Engine {
             if steps > STEPS || !self.lease_fits(&draft) {
                 break Ending::Again;
             }
-            let step = next(&draft.situation(self.topology.as_ref(), self.clock.now()), &self.config);
+            let now = self.now(&draft);
+            let step = next(&draft.situation(self.topology.as_ref(), now), &self.config);
             match self.take(&mut draft, step).await? {
                 Taken::Further => {}
                 Taken::End(ending) => break ending,
@@ -78,21 +85,17 @@ impl Engine {
     /// What lists showed last of a settled connection is good enough to see that there is nothing to do. Otherwise each
     /// resource is read by itself.
     async fn first_look(&self, draft: &mut Draft) {
-        let settled = draft.operation.is_none() && draft.record.status.verified_at.is_some();
+        let settled = draft.operation.is_none() && draft.record.status.verified_at.is_some() && !draft.has_twins();
         if settled && draft.watch == Watch::List {
             draft.fresh = draft.instances.iter().filter(|i| i.present().is_some()).map(|i| i.id).collect();
-            let step = next(&draft.situation(self.topology.as_ref(), self.clock.now()), &self.config);
+            let step = next(&draft.situation(self.topology.as_ref(), self.now(draft)), &self.config);
             if step == Step::Settled {
                 return;
             }
             draft.fresh.clear();
         }
-        let asked: Vec<_> = draft
-            .instances
-            .iter()
-            .map(|i| i.id)
-            .filter(|id| draft.calls.iter().any(|call| call.instance_id == *id))
-            .collect();
+        let is_asked = |i: &&Instance| i.twin.is_some() || draft.calls.iter().any(|call| call.instance_id == i.id);
+        let asked: Vec<_> = draft.instances.iter().filter(is_asked).map(|i| i.id).collect();
         self.look(draft, &asked, if settled { Lane::Housekeeping } else { Lane::User }).await;
     }
 
@@ -101,7 +104,7 @@ impl Engine {
         match step {
             Step::Observe { instances } => self.look(draft, &instances, Lane::User).await,
             Step::NewInstance { channel_id, generation, key, account_id } => {
-                let id = InstanceId(self.random.uuid_v7(self.clock.now()));
+                let id = InstanceId(self.random.uuid_v7(self.now(draft)));
                 let instance = Instance {
                     id,
                     channel_id,
@@ -110,6 +113,7 @@ impl Engine {
                     account_id,
                     cloud_id: None,
                     seen: Seen::Never,
+                    twin: None,
                 };
                 let mut writes = draft.sightings(self.config.visibility_lag_ms);
                 writes.push(EngineWrite::PutInstance(Box::new(instance.clone())));
@@ -161,7 +165,7 @@ impl Engine {
             }
             Did::LeaseShort => Taken::End(Ending::Again),
             Did::NotNow => {
-                let until = crate::plan::step::plus(self.clock.now(), self.config.poll_ms);
+                let until = crate::plan::step::plus(self.now(draft), self.config.poll_ms);
                 Taken::End(Ending::Wait { until })
             }
         })
@@ -198,7 +202,7 @@ impl Engine {
             Ok(()) => {}
             Err(StoreError::AllocationTaken { what }) => {
                 draft.stuck.insert(channel_id.clone(), super::walk_back::no_room(channel_id, &what));
-                let until = crate::plan::step::plus(self.clock.now(), self.config.settled_poll_ms);
+                let until = crate::plan::step::plus(self.now(draft), self.config.settled_poll_ms);
                 return Ok(Taken::End(Ending::Wait { until }));
             }
             Err(error) => return Err(error),
@@ -223,7 +227,7 @@ impl Engine {
 
     /// Lets users see how far it is, while the pass goes on.
     async fn show_progress(&self, draft: &mut Draft) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        let now = self.now(draft);
         let operation = Report::new(draft, self.topology.as_ref(), &Ending::Again, now).operation();
         if let Some(operation) = operation.filter(|new| draft.operation.as_ref() != Some(new)) {
             let write = put_operation(&operation);
@@ -235,7 +239,7 @@ impl Engine {
 
     /// Nothing is left in any cloud: the record goes, and with it the tunnel.
     async fn remove(&self, draft: &mut Draft) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        let now = self.now(draft);
         let mut writes = Vec::new();
         for code in draft.record.status.issues.keys() {
             writes.push(EngineWrite::ResolveIssue { code: code.clone(), subject: draft.path(), at: now });
@@ -243,12 +247,10 @@ impl Engine {
         if let Some(operation) = Report::new(draft, self.topology.as_ref(), &Ending::Gone, now).operation() {
             writes.push(put_operation(&operation));
         }
-        writes.push(self.event(
-            draft,
-            "connection.deleted",
-            now,
-            serde_json::json!({ "name": draft.record.intent.name }),
-        ));
+        if !draft.claim.gone {
+            let data = serde_json::json!({ "name": draft.record.intent.name });
+            writes.push(self.event(draft, "connection.deleted", now, data));
+        }
         writes.push(EngineWrite::Remove { quarantine_ms: self.config.quarantine_ms });
         self.failpoints.hit(failpoints::BEFORE_REMOVE).await;
         self.write(draft, writes).await?;
@@ -271,7 +273,7 @@ impl Engine {
 
     /// Writes what the pass found, if anything is new, and gives the claim back.
     async fn finish(&self, mut draft: Draft, mut ending: Ending) -> Result<bool, StoreError> {
-        let now = self.clock.now();
+        let now = self.now(&draft);
         ending.add_stuck(draft.stuck.values(), crate::plan::step::plus(now, self.config.settled_poll_ms));
         let report = Report::new(&draft, self.topology.as_ref(), &ending, now);
         let (status, verified, operation) = (report.status(), report.verified(), report.operation());

@@ -71,8 +71,9 @@ impl Engine {
         }
     }
 
-    /// How long a write without answer may still land and then not show.
+    /// How long a write without answer may still land and then not show: as long as for a create without one.
     fn unanswered_ms(&self) -> u64 {
-        self.config.call_timeout_ms.saturating_add(self.config.visibility_lag_ms)
+        let config = &self.config;
+        config.call_timeout_ms.saturating_add(config.lease_ms).saturating_add(config.visibility_lag_ms)
     }
 }

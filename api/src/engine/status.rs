@@ -63,7 +63,10 @@ pub fn channel_established(channel: &NegotiatedChannel, instances: &[Instance]) 
         let mut sessions = instances
             .iter()
             .filter(|i| {
-                i.channel_id == channel.channel_id && i.channel_generation == channel.generation && i.key.end == end
+                i.channel_id == channel.channel_id
+                    && i.channel_generation == channel.generation
+                    && i.key.end == end
+                    && i.twin.is_none()
             })
             .filter_map(|i| i.present()?.bgp)
             .peekable();
@@ -225,6 +228,7 @@ impl<'a> Report<'a> {
                     i.channel_id == channel.channel_id
                         && i.channel_generation == channel.generation
                         && i.key == spec.key
+                        && i.twin.is_none()
                 });
                 let name = stage_name(channel.channel_id.as_str(), spec.key.end, spec.key.kind.as_str());
                 stages.push(self.stage_of_build(operation, name, spec, instance));

@@ -1,23 +1,20 @@
 //! The inventory sweep: an account's lists against the ledger. A lease alone never protects a cloud (a pause may fall
-//! between the lease check and the socket), so what landed late is found and deleted here. Others' things are counted,
+//! between the lease check and the socket), so what landed late is found here. It is noted for the next pass of its
+//! connection, which deletes it: one planner, one ledger, also for connections that are gone. Others' things are counted,
 //! never touched.
 
-use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
+use std::{collections::HashSet, sync::atomic::Ordering};
 
-use serde_json::json;
-use tieline_openapi::{ids::AccountId, v1::Timestamp};
-use tieline_providers::{Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceSpec, Target};
-
-use super::{
-    Engine, failpoints,
-    inventory::{Lists, Turn},
-    ledger,
-    limits::Lane,
-    shared::{Taken, lease_name},
+use tieline_openapi::{
+    ids::{AccountId, InstanceId},
+    v1::Timestamp,
 };
+use tieline_providers::{Observed, OwnerTag, Presence};
+
+use super::{Engine, failpoints, inventory::Lists};
 use crate::{
-    plan::step::millis_between,
-    store::{EngineWrite, LedgerFacts, NewEvent, StoreError},
+    plan::step::{Twin, millis_between},
+    store::{EngineWrite, LedgerFacts, StoreError},
 };
 
 /// By how much a resource may look older than its ledger row and still be ours: clocks differ, and may have been stepped.
@@ -31,7 +28,6 @@ impl Engine {
         account: &AccountId,
         lists: &Lists,
         known: &HashSet<String>,
-        turn: &Turn,
     ) -> Result<(), StoreError> {
         let mut foreign = 0;
         for (parent, items) in &lists.shelves {
@@ -39,7 +35,7 @@ impl Engine {
                 match observed.owner.filter(|owner| owner.is_of(self.installation)) {
                     None => foreign += 1,
                     Some(_) if known.contains(&observed.cloud_id) => {}
-                    Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref(), turn.end()).await?,
+                    Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref()).await?,
                 }
             }
         }
@@ -53,7 +49,6 @@ impl Engine {
         owner: OwnerTag,
         observed: &Observed,
         parent: Option<&str>,
-        end: Duration,
     ) -> Result<(), StoreError> {
         if matches!(observed.presence, Presence::Gone | Presence::Leaving) {
             return Ok(());
@@ -65,78 +60,16 @@ impl Engine {
         if !is_stray(&facts, observed) {
             return Ok(());
         }
-        let needed = self.call_timeout() + Duration::from_millis(self.config.lease_ms / 20);
-        if end.saturating_sub(self.clock.monotonic()) <= needed {
-            tracing::info!(%account, "the sweep goes on in the next round");
-            return Ok(());
-        }
-        let guarded = match parent {
-            None => None,
-            Some(parent) => match self.take_shared(&lease_name(account, parent)).await? {
-                Taken::Held(guarded) => Some(guarded),
-                Taken::Later => return Ok(()),
-            },
-        };
-        let target = self.stray_target(owner, &facts.key, observed, parent);
-        self.failpoints.hit(failpoints::SWEEP_BEFORE_DELETE).await;
-        let answered = self.delete_stray(account, &target, &facts, observed).await?;
-        self.failpoints.hit(failpoints::SWEEP_AFTER_DELETE).await;
-        if let Some(guarded) = guarded {
-            self.give_back(guarded, answered).await?;
-        }
+        tracing::info!(connection = %facts.connection_id, cloud_id = %observed.cloud_id, "a stray resource of ours was found");
+        self.failpoints.hit(failpoints::SWEEP_FOUND).await;
+        let id = InstanceId(self.random.uuid_v7(self.clock.now()));
+        let parent = parent.map(str::to_owned);
+        let twin = Box::new(Twin { of: owner.instance, parent, fields: observed.fields.clone() });
+        let found = EngineWrite::FoundTwin { id, twin, cloud_id: observed.cloud_id.clone() };
+        self.store.write_unclaimed(vec![found]).await?;
+        self.wake.notify_one();
+        self.failpoints.hit(failpoints::SWEEP_NOTED).await;
         Ok(())
-    }
-
-    fn stray_target(&self, owner: OwnerTag, key: &ResourceKey, observed: &Observed, parent: Option<&str>) -> Target {
-        Target {
-            spec: ResourceSpec {
-                key: key.clone(),
-                after: Vec::new(),
-                ready: false,
-                shared_parent: parent.map(str::to_owned),
-                slot: None,
-                fields: observed.fields.clone(),
-                immutable: Vec::new(),
-                secrets: Vec::new(),
-            },
-            lookup: Lookup { owner, cloud_id: Some(observed.cloud_id.clone()) },
-            token: ledger::token(owner.instance),
-            timeout: self.call_timeout(),
-        }
-    }
-
-    /// Deletes a stray. False where nobody knows whether the delete took.
-    async fn delete_stray(
-        &self,
-        account: &AccountId,
-        target: &Target,
-        facts: &LedgerFacts,
-        observed: &Observed,
-    ) -> Result<bool, StoreError> {
-        let Some(cloud) = self.clouds.get(account) else { return Ok(true) };
-        self.limits.take(account, Lane::Housekeeping).await;
-        match self.bounded(cloud.delete(target)).await {
-            Ok(accepted) => {
-                self.progress.swept.fetch_add(1, Ordering::Relaxed);
-                let request_id = accepted.request_id.unwrap_or_default();
-                tracing::warn!(connection = %facts.connection_id, cloud_id = %observed.cloud_id, request_id, "a stray resource of ours was deleted");
-                let event = NewEvent {
-                    project: facts.project.clone(),
-                    time: self.clock.now(),
-                    kind: "resource.swept".to_owned(),
-                    subject: format!("/v1/connections/{}", facts.connection_id),
-                    generation: None,
-                    cause: "engine".to_owned(),
-                    data: json!({ "type": observed.kind.as_str(), "cloudId": observed.cloud_id, "requestId": request_id }),
-                };
-                self.store.write_unclaimed(vec![EngineWrite::Event(event)]).await?;
-                Ok(true)
-            }
-            Err(error) => {
-                tracing::info!(cloud_id = %observed.cloud_id, code = %error.detail.code, message = %error.detail.message, "a stray resource could not be deleted yet");
-                Ok(error.kind.outcome() == tieline_providers::Outcome::Refused)
-            }
-        }
     }
 }
 
@@ -163,11 +96,12 @@ fn younger(made: Option<Timestamp>, row: Timestamp) -> bool {
 mod tests {
     use super::*;
     use crate::plan::step::plus;
+    use serde_json::json;
     use tieline_openapi::{
         ids::{ConnectionId, ProjectId},
         v1::End,
     };
-    use tieline_providers::ResourceKind;
+    use tieline_providers::{ResourceKey, ResourceKind};
     use uuid::Uuid;
 
     const KIND: ResourceKind = ResourceKind::of("fake.vif");

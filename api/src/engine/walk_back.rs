@@ -66,7 +66,7 @@ impl Engine {
         let why = detail.as_ref().map(|d| d.message.clone()).unwrap_or_default();
         let data =
             serde_json::json!({ "channelId": channel_id.as_str(), "generation": channel.generation, "why": why });
-        let event = self.event(draft, "channel.walkedBack", self.clock.now(), data);
+        let event = self.event(draft, "channel.walkedBack", self.now(draft), data);
         match self.write(draft, vec![put, put_status, event]).await {
             Ok(()) => {}
             Err(StoreError::AllocationTaken { what }) => {

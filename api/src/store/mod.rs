@@ -300,7 +300,7 @@ pub trait Store: Send + Sync {
     /// What the ledger knows of an instance, also long after its connection is gone.
     async fn ledger_facts(&self, instance: InstanceId) -> Result<Option<LedgerFacts>, StoreError>;
 
-    /// Writes of the sweep, which belong to no claim: issues and events.
+    /// Writes of the sweep, which belong to no claim: twins, issues and events.
     async fn write_unclaimed(&self, writes: Vec<EngineWrite>) -> Result<(), StoreError>;
 
     /// Frees what has been in quarantine long enough, drops expired answers, old events and old samples; bounded work.

@@ -18,7 +18,7 @@ use tieline_providers::ResourceKey;
 
 use crate::plan::{
     negotiate::{Negotiated, NegotiatedChannel},
-    step::{Instance, ProviderCall, Verdict},
+    step::{Instance, ProviderCall, Twin, Verdict},
 };
 
 /// A page: at most `limit` rows with an id after `after`.
@@ -391,12 +391,14 @@ pub struct Claim {
     pub owner: String,
     /// How long it lasts, from before the claim was sent.
     pub lease_ms: u64,
+    /// Whether the connection was removed already, and something of it turned up in a cloud since.
+    pub gone: bool,
 }
 
 /// A claimed connection.
 #[derive(Debug, Clone)]
 pub struct Workpiece {
-    /// The connection.
+    /// The connection; among its instances are its twins.
     pub record: ConnectionRecord,
     /// All its channels' configurations that are not walked back for good, of every generation.
     pub channels: Vec<NegotiatedChannel>,
@@ -414,6 +416,8 @@ pub struct Workpiece {
     pub watch: Watch,
     /// Accounts in which nothing may be created now.
     pub held: BTreeSet<AccountId>,
+    /// The store's time.
+    pub now: Timestamp,
 }
 
 /// How a connection is observed between passes.
@@ -534,6 +538,16 @@ pub enum EngineWrite {
     UpdateInstance(Box<Instance>),
     /// An instance is gone for good; its ledger rows stay.
     RetireInstance(InstanceId),
+    /// The sweep found a second resource of an instance, or one of an instance that is gone: its connection, gone or not, is
+    /// due at once. Written once for each resource. Belongs to no claim.
+    FoundTwin {
+        /// Its own id in the ledger.
+        id: InstanceId,
+        /// Whose twin it is.
+        twin: Box<Twin>,
+        /// The cloud's id.
+        cloud_id: String,
+    },
     /// A ledger row, before the wire.
     OpenCall {
         /// The row.
@@ -629,7 +643,8 @@ pub enum EngineWrite {
         /// Subnets by attach point.
         subnets: Vec<(AttachPointId, Ipv4Net)>,
     },
-    /// Deleted for good: the row goes, allocations go into quarantine, operations and events and the ledger stay.
+    /// Deleted for good: the row goes, allocations go into quarantine, operations and events and the ledger stay. What was
+    /// gone already has nothing to do any more.
     Remove {
         /// Milliseconds of quarantine.
         quarantine_ms: u64,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use tieline_openapi::{problem::ProviderDetail, v1::Verb};
 
-use super::world::{FakeWorld, Fault, Gate, Refusal, Request, WireRecord, Write};
+use super::world::{FakeObject, FakeWorld, Fault, Gate, Refusal, Request, State, WireRecord, Write};
 use crate::{
     api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
     error::{CallError, CallErrorKind},
@@ -49,10 +49,14 @@ impl FakeApi {
     }
 
     async fn mutate(&self, target: &Target, verb: Verb) -> Result<Accepted, CallError> {
-        self.gate("socket").await;
         let kind = target.spec.key.kind.clone();
         let instance = target.lookup.owner.instance;
         let request = Request { account: self.account.clone(), verb, kind: kind.clone(), instance };
+        let basis = self.basis(target).await;
+        if let Some(gate) = &self.gate {
+            gate.at_socket(&request).await;
+        }
+        self.world.deliver();
         let fault = self.world.chaos.as_ref().map_or(Fault::None, |chaos| chaos.fault(&request));
         let now = self.world.now();
         let token = target.token.clone();
@@ -67,7 +71,7 @@ impl FakeApi {
         if self.wrong() {
             return Err(error(CallErrorKind::Unauthenticated, "this credential is another account's"));
         }
-        let write = self.write(target, verb);
+        let write = self.write(target, verb, basis);
         let apply = || self.world.state().apply(&self.account, &write, now);
         let answer = |result: Result<String, Refusal>| {
             let accepted = |cloud_id| Accepted { request_id: Some(format!("req-{cloud_id}")), cloud_id };
@@ -95,7 +99,14 @@ impl FakeApi {
         }
     }
 
-    fn write(&self, target: &Target, verb: Verb) -> Write {
+    /// A write of a part of a shared object replaces the whole object, so that is read first.
+    async fn basis(&self, target: &Target) -> Vec<FakeObject> {
+        let Some(parent) = &target.spec.shared_parent else { return Vec::new() };
+        self.gate("parent").await;
+        self.world.state().parts(&self.account, &target.spec.key.kind, parent)
+    }
+
+    fn write(&self, target: &Target, verb: Verb, basis: Vec<FakeObject>) -> Write {
         Write {
             verb,
             kind: target.spec.key.kind.clone(),
@@ -106,17 +117,19 @@ impl FakeApi {
             parent: target.spec.shared_parent.clone(),
             fields: target.spec.fields.clone(),
             identity: self.rules.identity(&target.spec.key.kind),
+            basis,
         }
     }
 
     fn find(&self, target: &Target) -> Option<Observed> {
         let now = self.world.now();
-        let state = self.world.state();
+        let mut state = self.world.state();
+        let at = state.as_of(now);
         let shown = || {
             state
                 .objects
                 .values()
-                .filter(|o| o.account == self.account && o.kind == target.spec.key.kind && state.shows(o, now))
+                .filter(|o| o.account == self.account && o.kind == target.spec.key.kind && State::shows(o, at))
         };
         let found = match &target.lookup.cloud_id {
             Some(id) => shown().find(|o| o.cloud_id == *id),
@@ -128,7 +141,7 @@ impl FakeApi {
                 }
             },
         };
-        found.map(|object| state.observed(object, now))
+        found.map(|object| state.observed(object, at))
     }
 }
 
@@ -159,15 +172,16 @@ impl CloudApi for FakeApi {
             return Ok(ListPage::default());
         }
         let now = self.world.now();
-        let state = self.world.state();
+        let mut state = self.world.state();
+        let at = state.as_of(now);
         let all = state.objects.values().filter(|o| {
             o.account == self.account
                 && o.kind == scope.kind
                 && (scope.parent.is_none() || o.parent == scope.parent)
-                && state.shows(o, now)
+                && State::shows(o, at)
         });
         let after: Vec<_> = all.filter(|o| page.is_none_or(|last| o.cloud_id.as_str() > last)).collect();
-        let items: Vec<_> = after.iter().take(PAGE).map(|o| state.observed(o, now)).collect();
+        let items: Vec<_> = after.iter().take(PAGE).map(|o| state.observed(o, at)).collect();
         let next = if after.len() > PAGE { items.last().map(|o| o.cloud_id.clone()) } else { None };
         Ok(ListPage { items, next })
     }

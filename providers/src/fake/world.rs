@@ -63,12 +63,19 @@ pub trait Chaos: Send + Sync {
 pub trait Gate: Send + Sync {
     /// Returns when the call may go on.
     async fn pass(&self, what: &str);
+
+    /// Returns when a mutating request may leave: whoever decides its fate is asked next.
+    async fn at_socket(&self, request: &Request) {
+        let _ = request;
+        self.pass("socket").await;
+    }
 }
 
 /// How slow the clouds are, in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timing {
-    /// How late reads and lists may lag behind writes.
+    /// How late reads and lists may lag behind writes: each answer is as old as the dice say, within this, so that what one
+    /// has shown the next may not.
     pub lag_ms: u64,
     /// How long a new resource takes to become usable.
     pub settle_ms: u64,
@@ -99,8 +106,19 @@ pub struct FakeObject {
     pub created_at: Timestamp,
     /// When it was deleted.
     pub deleted_at: Option<Timestamp>,
-    /// How late this one shows, in milliseconds.
-    lag_ms: u64,
+    /// What it was configured as before it was last updated, and when that was: a lagging answer shows this.
+    before: Option<(Timestamp, Value)>,
+}
+
+/// A part of a shared object that a write of another part took away, brought back or changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Harm {
+    /// When.
+    pub at: Timestamp,
+    /// Which part.
+    pub cloud_id: String,
+    /// Through the write about which instance.
+    pub by: InstanceId,
 }
 
 /// One mutating request as it stood on the wire.
@@ -140,6 +158,8 @@ pub(super) struct Write {
     pub parent: Option<String>,
     pub fields: Value,
     pub identity: IdentityKind,
+    /// The parts of the parent as they were read for this write: it replaces them all.
+    pub basis: Vec<FakeObject>,
 }
 
 /// Why the cloud did not take a write.
@@ -154,6 +174,7 @@ pub(super) struct State {
     pub objects: BTreeMap<String, FakeObject>,
     tokens: BTreeMap<(String, String), (String, Timestamp)>,
     pending: Vec<Pending>,
+    harms: Vec<Harm>,
     pub wire: Vec<WireRecord>,
     /// Accounts whose credential is another's just now.
     pub wrong: BTreeSet<String>,
@@ -175,7 +196,7 @@ pub struct FakeWorld {
 }
 
 impl FakeWorld {
-    /// An empty world. `seed` decides how late each resource shows, within the lag.
+    /// An empty world. `seed` decides how late each answer is, within the lag.
     pub fn new(seed: u64, timing: Timing, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let state = Mutex::new(State { noise: seed, timing, ..State::default() });
         Self { now: Arc::new(now), state, chaos: None }
@@ -236,7 +257,7 @@ impl FakeWorld {
             picked: None,
             created_at: now,
             deleted_at: None,
-            lag_ms: 0,
+            before: None,
         };
         state.objects.insert(cloud_id.clone(), object);
         cloud_id
@@ -293,6 +314,20 @@ impl FakeWorld {
         self.state().wire.clone()
     }
 
+    /// Whatever writes of parts of shared objects did to other parts.
+    #[must_use]
+    pub fn harms(&self) -> Vec<Harm> {
+        self.state().harms.clone()
+    }
+
+    /// Instances of which a late create has not had its effect yet.
+    #[must_use]
+    pub fn late_creates(&self) -> Vec<InstanceId> {
+        let state = self.state();
+        let creates = state.pending.iter().filter(|p| p.write.verb == Verb::Create);
+        creates.map(|p| p.write.owner.instance).collect()
+    }
+
     /// When the next late call has its effect.
     #[must_use]
     pub fn next_late(&self) -> Option<Timestamp> {
@@ -334,10 +369,48 @@ impl State {
 
     /// Has a write's effect.
     pub(super) fn apply(&mut self, account: &str, write: &Write, now: Timestamp) -> Result<String, Refusal> {
+        let done = self.apply_one(account, write, now)?;
+        self.replace_others(account, write, &done, now);
+        Ok(done)
+    }
+
+    /// The parts of an object that such writes replace as a whole.
+    pub(super) fn parts(&self, account: &str, kind: &ResourceKind, parent: &str) -> Vec<FakeObject> {
+        let of = |o: &&FakeObject| {
+            o.account == account && o.kind == *kind && o.parent.as_deref() == Some(parent) && o.deleted_at.is_none()
+        };
+        self.objects.values().filter(of).cloned().collect()
+    }
+
+    /// Every other part becomes again what it was when this write's basis was read.
+    fn replace_others(&mut self, account: &str, write: &Write, own: &str, now: Timestamp) {
+        let Some(parent) = &write.parent else { return };
+        let by = write.owner.instance;
+        let mut harmed = Vec::new();
+        for part in self.parts(account, &write.kind, parent).into_iter().filter(|part| part.cloud_id != own) {
+            let Some(object) = self.objects.get_mut(&part.cloud_id) else { continue };
+            match write.basis.iter().find(|old| old.cloud_id == part.cloud_id) {
+                None => object.deleted_at = Some(now),
+                Some(old) if old.fields != object.fields => object.fields = old.fields.clone(),
+                Some(_) => continue,
+            }
+            harmed.push(part.cloud_id);
+        }
+        for old in write.basis.iter().filter(|old| old.cloud_id != own) {
+            if let Some(object) = self.objects.get_mut(&old.cloud_id).filter(|o| o.deleted_at.is_some()) {
+                object.deleted_at = None;
+                harmed.push(old.cloud_id.clone());
+            }
+        }
+        self.harms.extend(harmed.into_iter().map(|cloud_id| Harm { at: now, cloud_id, by }));
+    }
+
+    fn apply_one(&mut self, account: &str, write: &Write, now: Timestamp) -> Result<String, Refusal> {
         match write.verb {
             Verb::Create => self.create(account, write, now),
             Verb::Update => {
                 let object = self.find_live(account, write)?;
+                object.before = Some((now, object.fields.clone()));
                 for (name, value) in write.fields.as_object().into_iter().flatten() {
                     object.fields[name] = value.clone();
                 }
@@ -426,7 +499,6 @@ impl State {
         if let IdentityKind::Token { .. } = write.identity {
             self.tokens.insert((account.to_owned(), write.token.clone()), (cloud_id.clone(), now));
         }
-        let lag_ms = self.draw(self.timing.lag_ms.saturating_add(1));
         let picked = if write.kind == ATTACHMENT { self.pick(&write.fields) } else { None };
         let object = FakeObject {
             cloud_id: cloud_id.clone(),
@@ -440,7 +512,7 @@ impl State {
             picked,
             created_at: now,
             deleted_at: None,
-            lag_ms,
+            before: None,
         };
         self.objects.insert(cloud_id.clone(), object);
         Ok(cloud_id)
@@ -455,17 +527,22 @@ impl State {
         Some(Ipv4Pair { subnet, host: hosts.next()?, peer: hosts.next()? })
     }
 
-    /// Whether reads and lists show it.
-    pub(super) fn shows(&self, object: &FakeObject, now: Timestamp) -> bool {
-        let visible = now >= plus(object.created_at, object.lag_ms);
-        let gone = object.deleted_at.is_some_and(|at| now >= plus(at, object.lag_ms));
-        visible && !gone
+    /// As of when an answer is that is given now: as a replica of the cloud's that lags behind would give it.
+    pub(super) fn as_of(&mut self, now: Timestamp) -> Timestamp {
+        let lag = i64::try_from(self.draw(self.timing.lag_ms.saturating_add(1))).unwrap_or(0);
+        Timestamp::from_millisecond(now.as_millisecond().saturating_sub(lag)).unwrap_or(now)
     }
 
-    /// A resource as the cloud shows it.
-    pub(super) fn observed(&self, object: &FakeObject, now: Timestamp) -> Observed {
-        let usable = now >= plus(object.created_at, self.timing.settle_ms);
-        let mut fields = object.fields.clone();
+    /// Whether it was there at a time.
+    pub(super) fn shows(object: &FakeObject, at: Timestamp) -> bool {
+        at >= object.created_at && object.deleted_at.is_none_or(|gone| at < gone)
+    }
+
+    /// A resource as the cloud showed it at a time.
+    pub(super) fn observed(&self, object: &FakeObject, at: Timestamp) -> Observed {
+        let usable = at >= plus(object.created_at, self.timing.settle_ms);
+        let before = object.before.as_ref().filter(|(updated, _)| at < *updated);
+        let mut fields = before.map_or(&object.fields, |(_, fields)| fields).clone();
         if let Value::Object(map) = &mut fields {
             map.remove("candidates");
             // What the cloud adds by itself is no drift.

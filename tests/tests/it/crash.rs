@@ -13,7 +13,7 @@ use tieline_openapi::{
 use crate::rig::{Rig, until};
 
 /// Points that an undisturbed life of a connection never passes; the engine's own fault schedules reach them.
-const RARE: [&str; 5] = ["resolved", "walked-back", "sweep-listed", "sweep-before-delete", "sweep-after-delete"];
+const RARE: [&str; 5] = ["resolved", "walked-back", "sweep-listed", "sweep-found", "sweep-noted"];
 
 /// What a call to a service that may just have died gives: nothing, where it has.
 fn or_dead<T>(answer: Result<T, ClientError>) -> Option<T> {

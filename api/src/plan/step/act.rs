@@ -22,7 +22,7 @@ pub fn next(situation: &Situation<'_>, config: &EngineConfig) -> Step {
     let cases = cases(situation, config);
     let stale: Vec<_> = cases
         .iter()
-        .filter(|case| !case.calls.is_empty() && !situation.fresh.contains(&case.instance.id))
+        .filter(|case| case.is_looked_at() && !situation.fresh.contains(&case.instance.id))
         .map(|case| case.instance.id)
         .collect();
     if !stale.is_empty() {
@@ -77,6 +77,9 @@ fn wanted_for<'a>(
     situation: &'a Situation<'a>,
     instance: &Instance,
 ) -> Option<(&'a NegotiatedChannel, &'a ResourceSpec)> {
+    if instance.twin.is_some() {
+        return None;
+    }
     let channel = situation
         .wanted
         .iter()
@@ -193,7 +196,9 @@ fn may_create(situation: &Situation<'_>, cases: &[Case<'_>], case: &Case<'_>) ->
 
 /// Whether a resource may be made now.
 fn gate(situation: &Situation<'_>, cases: &[Case<'_>], channel: &NegotiatedChannel, spec: &ResourceSpec) -> Gate {
-    let on_channel = || cases.iter().filter(|c| c.instance.channel_id == channel.channel_id);
+    // A twin goes by itself, and nothing waits for it.
+    let own = cases.iter().filter(|c| c.instance.twin.is_none());
+    let on_channel = || own.clone().filter(|c| c.instance.channel_id == channel.channel_id);
     // What is walked back goes first, whole: two generations of a channel never live side by side.
     if let Some(old) = on_channel().find(|c| c.doomed() && (c.instance.key == spec.key || c.wanted.is_none())) {
         return Gate::After(old.instance.key.clone());

@@ -49,8 +49,18 @@ impl<'a> Case<'a> {
 
     /// Whether the cloud may hold it, for all that is known.
     pub(super) fn may_exist(&self) -> bool {
-        let asked = self.calls.iter().any(|c| c.verb == Verb::Create && !matches!(c.verdict, Verdict::Refused { .. }));
-        asked && !self.looks_gone()
+        self.was_made() && !self.looks_gone()
+    }
+
+    /// Whether a create was sent that the cloud did not refuse. A twin was found, so somebody made it.
+    fn was_made(&self) -> bool {
+        let asked = |c: &&ProviderCall| c.verb == Verb::Create && !matches!(c.verdict, Verdict::Refused { .. });
+        self.instance.twin.is_some() || self.calls.iter().any(|c| asked(c))
+    }
+
+    /// Whether a step about it needs a look at it.
+    pub(super) fn is_looked_at(&self) -> bool {
+        self.instance.twin.is_some() || !self.calls.is_empty()
     }
 
     /// Whether it was not there at the last look, and no call about it is without answer.
@@ -305,8 +315,7 @@ impl<'a> Case<'a> {
 
     fn need_of_doomed(&self) -> Need {
         let retire = Need::Act(Step::RetireInstance { instance: self.instance.id });
-        let asked = self.calls.iter().any(|c| c.verb == Verb::Create && !matches!(c.verdict, Verdict::Refused { .. }));
-        if !asked {
+        if !self.was_made() || self.is_no_twin() {
             return retire;
         }
         let key = || self.instance.key.clone();
@@ -341,6 +350,13 @@ impl<'a> Case<'a> {
             }
             Verdict::FoundUndone | Verdict::Open => self.not_before(plus(since, self.backoff(tries)), Need::Delete),
         }
+    }
+
+    /// Whether what was taken for a twin is what its instance is recorded as.
+    fn is_no_twin(&self) -> bool {
+        let Some(twin) = &self.instance.twin else { return false };
+        let recorded = self.situation.instances.iter().find(|i| i.id == twin.of).and_then(|i| i.cloud_id.as_ref());
+        recorded.is_some() && recorded == self.instance.cloud_id.as_ref()
     }
 
     // ---- small things ---------------------------------------------------------------------------------------------

@@ -44,6 +44,22 @@ pub struct Instance {
     pub cloud_id: Option<String>,
     /// What was last seen of it.
     pub seen: Seen,
+    /// Set where this is no instance of its own but a second resource that carries another instance's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Box<Twin>>,
+}
+
+/// A resource that the sweep found under the name of an instance that is recorded as another resource, or is gone for good.
+/// It is never wanted: its connection's next pass deletes it, with a ledger row as for any other call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Twin {
+    /// The instance whose name it carries.
+    pub of: InstanceId,
+    /// The object that it lives in, where others write that too.
+    pub parent: Option<String>,
+    /// What it was configured as when it was found.
+    pub fields: serde_json::Value,
 }
 
 /// What was last seen of an instance.
@@ -410,10 +426,17 @@ impl Instance {
         }
     }
 
+    /// The instance that stands in its name or tags.
+    #[must_use]
+    pub fn named(&self) -> InstanceId {
+        self.twin.as_ref().map_or(self.id, |twin| twin.of)
+    }
+
     fn owns(&self, observed: &Observed) -> bool {
         match observed.owner {
-            Some(owner) => owner.instance == self.id,
-            None => self.cloud_id.as_deref() == Some(observed.cloud_id.as_str()),
+            Some(owner) => owner.instance == self.named(),
+            // What does not say whose it is was never found as a twin.
+            None => self.twin.is_none() && self.cloud_id.as_deref() == Some(observed.cloud_id.as_str()),
         }
     }
 }

@@ -14,6 +14,9 @@ pub(super) fn spec_of<'a>(specs: &'a Specs, instance: &Instance) -> Option<&'a R
 /// What must be gone before this may go: whatever came after it on its side; and, where its cloud picked the addresses,
 /// everything on the other side that was built on them.
 pub(super) fn blocks_delete<'a>(specs: &Specs, cases: &'a [Case<'_>], of: &Case<'_>) -> Option<&'a ResourceKey> {
+    if of.instance.twin.is_some() {
+        return None;
+    }
     let same = |other: &&Case<'_>| {
         other.instance.id != of.instance.id
             && other.instance.channel_id == of.instance.channel_id

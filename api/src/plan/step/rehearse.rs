@@ -256,6 +256,7 @@ impl<'a> Stage<'a> {
                     account_id,
                     cloud_id: None,
                     seen,
+                    twin: None,
                 });
             }
             Step::Create { instance } => self.create(instance),

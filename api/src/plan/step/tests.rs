@@ -312,6 +312,7 @@ impl Model {
                     account_id,
                     cloud_id: None,
                     seen: Seen::Never,
+                    twin: None,
                 });
             }
             Step::Create { instance } => self.call(instance, Verb::Create),

@@ -22,6 +22,7 @@ const CONNECTIONS: u32 = 16;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql")),
     (2, "account watch", include_str!("../../../migrations/postgres/0002_account_watch.sql")),
+    (3, "twins", include_str!("../../../migrations/postgres/0003_twins.sql")),
 ];
 
 /// The connections to one database.

@@ -10,27 +10,32 @@ use crate::store::{Claim, EngineWrite, SealedSecret, StoreError, Workpiece};
 
 /// Due, and without a lease that still runs. A time beyond the longest wait comes from a clock that was stepped back.
 /// `$2` is the length of the new lease: a row is due again when that runs out, whatever becomes of its holder.
-const CLAIM_SQLITE: &str = "UPDATE connections
+const CLAIM_SQLITE: &str = "UPDATE {table}
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
-    WHERE id IN (SELECT id FROM connections WHERE ready_at <= {now} OR ready_at > {now} + $4
+    WHERE id IN (SELECT id FROM {table} WHERE ready_at <= {now} OR ready_at > {now} + $4
                  ORDER BY ready_at, id LIMIT $3)
     RETURNING id, lease_epoch";
 
 /// The same, past the rows that another replica is claiming right now. The common table expression is materialized: a
 /// plan that ran it again would claim more than was picked.
 const CLAIM_POSTGRES: &str = "WITH picked AS MATERIALIZED (
-        SELECT id FROM connections WHERE ready_at <= {now} OR ready_at > {now} + $4
+        SELECT id FROM {table} WHERE ready_at <= {now} OR ready_at > {now} + $4
         ORDER BY ready_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
-    UPDATE connections
+    UPDATE {table}
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
-    FROM picked WHERE connections.id = picked.id
-    RETURNING connections.id, lease_epoch";
+    FROM picked WHERE {table}.id = picked.id
+    RETURNING {table}.id, lease_epoch";
+
+/// Where a claimed connection's row is.
+pub(super) const fn table(gone: bool) -> &'static str {
+    if gone { "gone_connections" } else { "connections" }
+}
 
 /// The fence: whoever holds the epoch gets the row's lock until its transaction ends, and nobody else can claim meanwhile.
 pub(super) async fn fence(tx: &mut Tx, claim: &Claim) -> Result<(), StoreError> {
     let held = tx
         .execute(
-            "UPDATE connections SET fenced_at = {now} WHERE id = $1 AND lease_epoch = $2",
+            &format!("UPDATE {} SET fenced_at = {{now}} WHERE id = $1 AND lease_epoch = $2", table(claim.gone)),
             args![claim.id.uuid(), claim.epoch],
         )
         .await?;
@@ -46,15 +51,15 @@ pub(super) async fn release(
     failures: u32,
     progress: bool,
 ) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE connections
+    let sql = format!(
+        "UPDATE {}
          SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL,
-             due_at = CASE WHEN wake = 1 THEN {now} ELSE {now} + $2 END, wake = 0, failures = $3,
-             last_progress_at = CASE WHEN $4 = 1 THEN {now} ELSE last_progress_at END
+             due_at = CASE WHEN wake = 1 THEN {{now}} ELSE {{now}} + $2 END, wake = 0, failures = $3,
+             last_progress_at = CASE WHEN $4 = 1 THEN {{now}} ELSE last_progress_at END
          WHERE id = $1",
-        args![claim.id.uuid(), due_in_ms.min(LONGEST_WAIT_MS), failures, progress],
-    )
-    .await?;
+        table(claim.gone)
+    );
+    tx.execute(&sql, args![claim.id.uuid(), due_in_ms.min(LONGEST_WAIT_MS), failures, progress]).await?;
     Ok(())
 }
 
@@ -62,35 +67,51 @@ impl SqlStore {
     pub(super) async fn claim_due(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError> {
         let mut write = self.write().await?;
         let sql = write.either(CLAIM_SQLITE, CLAIM_POSTGRES);
-        let rows = write.rows(sql, args![owner, lease_ms, limit, LONGEST_WAIT_MS]).await?;
+        let mut claims = Vec::new();
+        for gone in [false, true] {
+            let left = limit.saturating_sub(u32::try_from(claims.len()).unwrap_or(limit));
+            let sql = sql.replace("{table}", table(gone));
+            for mut row in write.rows(&sql, args![owner, lease_ms, left, LONGEST_WAIT_MS]).await? {
+                let (id, epoch) = (row.id()?, row.count()?);
+                claims.push(Claim { id, epoch, owner: owner.to_owned(), lease_ms, gone });
+            }
+        }
         write.commit().await?;
-        rows.into_iter()
-            .map(|mut row| Ok(Claim { id: row.id()?, epoch: row.count()?, owner: owner.to_owned(), lease_ms }))
-            .collect()
+        Ok(claims)
     }
 
     pub(super) async fn wait_until_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
         let mut tx = self.read().await?;
-        let far =
-            tx.row("SELECT 1 FROM connections WHERE ready_at > {now} + $1 LIMIT 1", args![LONGEST_WAIT_MS]).await?;
-        let next = tx.row("SELECT ready_at - {now} FROM connections ORDER BY ready_at LIMIT 1", args![]).await?;
+        let mut nearest = None;
+        for table in [table(false), table(true)] {
+            let far = format!("SELECT 1 FROM {table} WHERE ready_at > {{now}} + $1 LIMIT 1");
+            let far = tx.row(&far, args![LONGEST_WAIT_MS]).await?;
+            let next =
+                format!("SELECT ready_at - {{now}} FROM {table} WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1");
+            let Some(mut next) = tx.row(&next, args![]).await? else { continue };
+            let wait = if far.is_some() { 0 } else { u64::try_from(next.int()?).unwrap_or(0) };
+            nearest = Some(nearest.map_or(wait, |nearest: u64| nearest.min(wait)));
+        }
         tx.done().await?;
-        let Some(mut next) = next else { return Ok(None) };
-        let wait = if far.is_some() { 0 } else { u64::try_from(next.int()?).unwrap_or(0) };
-        Ok(Some(wait.min(longest_ms)))
+        Ok(nearest.map(|wait| wait.min(longest_ms)))
     }
 
     pub(super) async fn load_claimed(&self, claim: &Claim) -> Result<Workpiece, StoreError> {
         let mut tx = self.read().await?;
         let sql = format!(
-            "SELECT failures, last_progress_at, watch, {} FROM connections WHERE id = $1 AND lease_epoch = $2",
-            records::COLUMNS
+            "SELECT {{now}}, failures, last_progress_at, {}, {} FROM {} WHERE id = $1 AND lease_epoch = $2",
+            // Lists expect nothing of what is gone.
+            if claim.gone { "0" } else { "watch" },
+            records::COLUMNS,
+            table(claim.gone)
         );
         let row = tx.row(&sql, args![claim.id.uuid(), claim.epoch]).await?;
         let mut row = row.ok_or(StoreError::Fenced)?;
-        let (failures, last_progress_at, watch) = (row.small()?, row.time()?, watch::of(row.int()?));
+        let (now, failures, last_progress_at) = (row.time()?, row.small()?, row.time()?);
+        let watch = watch::of(row.int()?);
         let mut records = [records::record(&mut row)?];
         records::complete(&mut tx, &mut records, true).await?;
+        records[0].instances.extend(ledger::twins(&mut tx, claim.id).await?);
         let channels = records::channels(&mut tx, claim.id).await?;
         let secrets = tx
             .rows(
@@ -121,7 +142,7 @@ impl SqlStore {
         let held = watch::held(&mut tx).await?;
         tx.done().await?;
         let [record] = records;
-        Ok(Workpiece { record, channels, calls, secrets, operation, failures, last_progress_at, watch, held })
+        Ok(Workpiece { record, channels, calls, secrets, operation, failures, last_progress_at, watch, held, now })
     }
 
     pub(super) async fn write_under(&self, claim: &Claim, all: Vec<EngineWrite>) -> Result<(), StoreError> {
@@ -164,13 +185,16 @@ pub(super) async fn put_status(
     status: &crate::store::EngineStatus,
     observed_generation: Option<u64>,
 ) -> Result<bool, StoreError> {
+    let table = table(claim.gone);
     let old: crate::store::EngineStatus = tx
-        .row("SELECT status FROM connections WHERE id = $1", args![claim.id.uuid()])
+        .row(&format!("SELECT status FROM {table} WHERE id = $1"), args![claim.id.uuid()])
         .await?
         .ok_or(StoreError::Fenced)?
         .doc("status")?;
     tx.execute(
-        "UPDATE connections SET status = $2, observed_generation = COALESCE($3, observed_generation) WHERE id = $1",
+        &format!(
+            "UPDATE {table} SET status = $2, observed_generation = COALESCE($3, observed_generation) WHERE id = $1"
+        ),
         args![claim.id.uuid(), to_doc("status", status)?, observed_generation],
     )
     .await?;

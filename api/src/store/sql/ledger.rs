@@ -8,13 +8,13 @@ use tieline_openapi::{
 use tieline_providers::{Observed, ResourceKey};
 
 use super::{
-    SqlStore,
+    SqlStore, claims,
     row::{args, to_doc, to_word},
     tx::Tx,
 };
 use crate::{
-    plan::step::{Instance, ProviderCall, Seen, Verdict},
-    store::{LedgerFacts, StoreError},
+    plan::step::{Instance, ProviderCall, Seen, Twin, Verdict},
+    store::{Claim, LedgerFacts, StoreError},
 };
 
 /// What of an instance a gateway's configuration may depend on: not when it was looked at.
@@ -37,6 +37,11 @@ pub(super) async fn put_instance(
         .await?
         .map(|mut row| row.doc::<Instance>("instance"))
         .transpose()?;
+    if instance.twin.is_some() {
+        let args = args![instance.id.uuid(), connection.uuid(), to_doc("twin", instance)?];
+        tx.execute("UPDATE twins SET doc = $3 WHERE id = $1 AND connection_id = $2", args).await?;
+        return Ok(false);
+    }
     let changed = old.as_ref().is_none_or(|old| told_to_gateways(old) != told_to_gateways(instance));
     if old.is_some() {
         tx.execute(
@@ -72,14 +77,53 @@ pub(super) async fn put_instance(
     Ok(changed)
 }
 
-/// An instance is gone for good.
+/// An instance, or a twin, is gone for good.
 pub(super) async fn retire_instance(tx: &mut Tx, connection: ConnectionId, id: InstanceId) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE instances SET retired_at = {now} WHERE id = $1 AND connection_id = $2 AND retired_at IS NULL",
-        args![id.uuid(), connection.uuid()],
-    )
-    .await?;
+    for table in ["instances", "twins"] {
+        let sql = format!(
+            "UPDATE {table} SET retired_at = {{now}} WHERE id = $1 AND connection_id = $2 AND retired_at IS NULL"
+        );
+        tx.execute(&sql, args![id.uuid(), connection.uuid()]).await?;
+    }
     Ok(())
+}
+
+/// Notes a resource that the sweep found, once, and makes its connection due, gone or not.
+pub(super) async fn found_twin(
+    tx: &mut Tx,
+    id: InstanceId,
+    twin: Box<Twin>,
+    cloud_id: String,
+) -> Result<(), StoreError> {
+    let row = tx.row("SELECT connection_id, doc FROM instances WHERE id = $1", args![twin.of.uuid()]).await?;
+    let mut row = row.ok_or(StoreError::NotFound)?;
+    let (connection, of): (ConnectionId, Instance) = (row.id()?, row.doc("instance")?);
+    let twin_of = twin.of;
+    let instance = Instance { id, cloud_id: Some(cloud_id.clone()), seen: Seen::Never, twin: Some(twin), ..of };
+    let written = tx
+        .execute(
+            "INSERT INTO twins (id, twin_of, connection_id, cloud_id, doc) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (twin_of, cloud_id) WHERE retired_at IS NULL DO NOTHING",
+            args![id.uuid(), twin_of.uuid(), connection.uuid(), cloud_id, to_doc("twin", &instance)?],
+        )
+        .await?;
+    if written == 0 {
+        return Ok(());
+    }
+    for gone in [false, true] {
+        let sql = format!("UPDATE {} SET due_at = {{now}}, wake = 1 WHERE id = $1", claims::table(gone));
+        if tx.execute(&sql, args![connection.uuid()]).await? > 0 {
+            return Ok(());
+        }
+    }
+    // Long gone: its ledger is about to be forgotten, and so is this.
+    Ok(())
+}
+
+/// The twins of a connection that are still to be deleted.
+pub(super) async fn twins(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<Instance>, StoreError> {
+    let sql = "SELECT doc FROM twins WHERE connection_id = $1 AND retired_at IS NULL ORDER BY id";
+    tx.rows(sql, args![connection.uuid()]).await?.into_iter().map(|mut row| row.doc("twin")).collect()
 }
 
 /// What a ledger row says beside the call itself.
@@ -92,24 +136,23 @@ pub(super) struct About {
 }
 
 /// Writes a ledger row, before the wire.
-pub(super) async fn open_call(
-    tx: &mut Tx,
-    connection: ConnectionId,
-    call: &ProviderCall,
-    about: About,
-) -> Result<(), StoreError> {
+pub(super) async fn open_call(tx: &mut Tx, claim: &Claim, call: &ProviderCall, about: About) -> Result<(), StoreError> {
     // The fence has locked the connection: its rows are numbered one after the other.
+    let sql = format!(
+        "INSERT INTO provider_calls (id, seq, instance_id, connection_id, project, verb, identity, side, kind,
+             account_id, name, token, digest, written_at, deadline, verdict, is_open, decided_at)
+         SELECT $1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM provider_calls WHERE connection_id = $3),
+                $2, id, project, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
+         FROM {} WHERE id = $3",
+        claims::table(claim.gone)
+    );
     let written = tx
         .execute(
-            "INSERT INTO provider_calls (id, seq, instance_id, connection_id, project, verb, identity, side, kind,
-                 account_id, name, token, digest, written_at, deadline, verdict, is_open, decided_at)
-             SELECT $1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM provider_calls WHERE connection_id = $3),
-                    $2, id, project, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
-             FROM connections WHERE id = $3",
+            &sql,
             args![
                 call.id.uuid(),
                 call.instance_id.uuid(),
-                connection.uuid(),
+                claim.id.uuid(),
                 to_word("verb", &call.verb)?,
                 to_doc("identity", &call.identity)?,
                 about.key.end.as_str(),
@@ -159,13 +202,14 @@ pub(super) async fn decide_call(
     if written == 1 { Ok(()) } else { Err(StoreError::NotFound) }
 }
 
-/// The ledger of a connection: of its living instances, and every call without verdict; oldest first.
+/// The ledger of a connection: of its living instances and twins, and every call without verdict; oldest first.
 pub(super) async fn calls(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<ProviderCall>, StoreError> {
     let rows = tx
         .rows(
             "SELECT c.id, c.instance_id, c.verb, c.identity, c.written_at, c.deadline, c.verdict, c.decided_at
-             FROM provider_calls c LEFT JOIN instances i ON i.id = c.instance_id
-             WHERE c.connection_id = $1 AND (i.retired_at IS NULL OR c.is_open = 1) ORDER BY c.seq",
+             FROM provider_calls c LEFT JOIN instances i ON i.id = c.instance_id LEFT JOIN twins t ON t.id = c.instance_id
+             WHERE c.connection_id = $1 AND ((i.retired_at IS NULL AND t.retired_at IS NULL) OR c.is_open = 1)
+             ORDER BY c.seq",
             args![connection.uuid()],
         )
         .await?;

@@ -25,6 +25,10 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
         EngineWrite::PutForeign { account_id, vlans, subnets } => {
             allocations::put_foreign(write, &account_id, vlans, subnets).await
         }
+        EngineWrite::FoundTwin { id, twin, cloud_id } => {
+            write.connection_due();
+            ledger::found_twin(write, id, twin, cloud_id).await
+        }
         owned @ (EngineWrite::PutInstance(_)
         | EngineWrite::UpdateInstance(_)
         | EngineWrite::RetireInstance(_)
@@ -58,7 +62,7 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
         }
         EngineWrite::OpenCall { call, key, account_id, name, token, digest } => {
             let about = ledger::About { key, account_id, name, token, digest };
-            ledger::open_call(write, claim.id, &call, about).await?;
+            ledger::open_call(write, claim, &call, about).await?;
         }
         EngineWrite::DecideCall { id, verdict, at, cloud_id, request_id } => {
             ledger::decide_call(write, claim.id, id, &verdict, at, cloud_id, request_id).await?;
@@ -89,6 +93,7 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
             operation.finished_at = finished_at;
             operations::replace(write, &operation).await?;
         }
+        EngineWrite::Remove { .. } if claim.gone => rest(write, claim).await?,
         EngineWrite::Remove { quarantine_ms } => {
             allocations::quarantine_all(write, claim.id, quarantine_ms).await?;
             remove(write, claim).await?;
@@ -101,6 +106,7 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
         EngineWrite::Event(_)
         | EngineWrite::RaiseIssue { .. }
         | EngineWrite::ResolveIssue { .. }
+        | EngineWrite::FoundTwin { .. }
         | EngineWrite::PutForeign { .. } => {}
     }
     Ok(())
@@ -165,7 +171,24 @@ async fn retire_channel(
     Ok(())
 }
 
-/// The row goes, and with it its channels and secrets; the ledger, operations and events stay.
+/// A connection that is gone is due again only if something of it turned up meanwhile.
+const DUE_IF_TWINS: &str =
+    "CASE WHEN EXISTS (SELECT 1 FROM twins WHERE connection_id = $1 AND retired_at IS NULL) THEN {now} END";
+
+/// What turned up of a connection that is gone is gone too.
+async fn rest(write: &mut Write, claim: &Claim) -> Result<(), StoreError> {
+    let sql = format!(
+        "UPDATE gone_connections
+         SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL, wake = 0, failures = 0,
+             due_at = {DUE_IF_TWINS}
+         WHERE id = $1"
+    );
+    write.execute(&sql, args![claim.id.uuid()]).await?;
+    Ok(())
+}
+
+/// The row goes where nobody looks but the engine, if something turns up later, and with it go its channels and secrets; the
+/// ledger, operations and events stay.
 async fn remove(write: &mut Write, claim: &Claim) -> Result<(), StoreError> {
     write
         .execute(
@@ -176,6 +199,13 @@ async fn remove(write: &mut Write, claim: &Claim) -> Result<(), StoreError> {
     for table in ["latest_samples", "sample_minutes"] {
         write.execute(&format!("DELETE FROM {table} WHERE connection_id = $1"), args![claim.id.uuid()]).await?;
     }
+    const KEPT: &str = "id, project, kind, generation, observed_generation, last_operation_id, created_at, updated_at,
+        deletion_requested_at, intent, negotiated, status";
+    let sql = format!(
+        "INSERT INTO gone_connections ({KEPT}, gone_at, lease_epoch, last_progress_at, due_at)
+         SELECT {KEPT}, {{now}}, lease_epoch + 1, {{now}}, {DUE_IF_TWINS} FROM connections WHERE id = $1"
+    );
+    write.execute(&sql, args![claim.id.uuid()]).await?;
     write.execute("DELETE FROM connections WHERE id = $1", args![claim.id.uuid()]).await?;
     Ok(())
 }

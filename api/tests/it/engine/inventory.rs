@@ -15,11 +15,12 @@ use tieline_providers::{
     fake::{INTERFACE, Timing},
 };
 
-use super::sim::{ACCOUNTS, Sim, config, project};
+use super::sim::{ACCOUNTS, Database, Sim, config, project};
 
 /// Connections of two channels each that are settled, with their ids.
 async fn settled(replicas: u32, connections: usize) -> (Sim, Vec<ConnectionId>) {
-    let mut sim = Sim::new(3, IdentityKind::Slot, Timing { lag_ms: 0, settle_ms: 0 }, None).await;
+    let mut sim =
+        Sim::new(3, IdentityKind::Slot, Timing { lag_ms: 0, settle_ms: 0 }, Database::Memory, |_, _| None).await;
     let mut ids = Vec::new();
     for n in 0..connections {
         ids.push(sim.create(&format!("link-{n}"), "DUAL").await);

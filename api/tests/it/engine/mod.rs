@@ -5,6 +5,8 @@ mod faults;
 mod inventory;
 mod plans;
 mod sched;
+mod schedule;
 mod sim;
 mod store;
 mod walkthrough;
+mod weather;

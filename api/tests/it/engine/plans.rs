@@ -25,7 +25,7 @@ use tieline_providers::{
 
 use super::{
     sched::SimClock,
-    sim::{ACCOUNTS, Sim, config, parse, project},
+    sim::{ACCOUNTS, Database, Sim, config, parse, project},
     store::Row,
 };
 
@@ -143,7 +143,7 @@ impl Stage {
         let vault = Vault::new(Arc::new(sealer), Arc::clone(&random));
         let timing = Timing { lag_ms: 500, settle_ms: 700 };
         let topology = topology(story.middle, story.picking);
-        let mut sim = Sim::over(seed, topology, Arc::new(vault.clone()), timing, None).await;
+        let mut sim = Sim::over(seed, topology, Arc::new(vault.clone()), timing, Database::Memory, |_, _| None).await;
         sim.start();
         let clock = SimClock { sched: Arc::clone(&sim.sched), replica: 99, stepped_ms: Arc::new(AtomicI64::new(0)) };
         let app = App {

@@ -13,8 +13,10 @@ use std::{
 use async_trait::async_trait;
 use tieline_api::engine::{clock::Clock, failpoints::AtPoint};
 use tieline_openapi::v1::Timestamp;
-use tieline_providers::fake::Gate;
+use tieline_providers::fake::{Gate, Request};
 use tokio::sync::{Notify, oneshot};
+
+use super::store::Rows;
 
 /// When every run begins.
 pub(crate) const START: i64 = 1_800_000_000_000;
@@ -163,11 +165,17 @@ impl AtPoint for SimPoints {
 pub(crate) struct SimGate {
     pub(crate) sched: Arc<Sched>,
     pub(crate) replica: u32,
+    pub(crate) rows: Arc<Rows>,
 }
 
 #[async_trait]
 impl Gate for SimGate {
     async fn pass(&self, what: &str) {
         self.sched.wait(self.replica, what, None).await;
+    }
+
+    async fn at_socket(&self, request: &Request) {
+        self.sched.wait(self.replica, "socket", None).await;
+        self.rows.leave(self.replica, request.instance, request.verb);
     }
 }

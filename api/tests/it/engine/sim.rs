@@ -25,7 +25,7 @@ use tieline_api::{
 use tieline_openapi::{
     config::{AccountConfig, AttachPointConfig, Config, EngineConfig, EnvironmentConfig, InterconnectConfig},
     ids::{AccountId, ChannelId, ConnectionId, InstallationId, OperationId, ProjectId},
-    v1::{ConnectionIntent, ConnectionKind, Operation, OperationKind, OperationState},
+    v1::{ConnectionIntent, ConnectionKind, End, Operation, OperationKind, OperationState},
 };
 use tieline_providers::{
     CloudApi, IdentityKind, Rules,
@@ -40,6 +40,17 @@ use super::{
 };
 
 pub(crate) const ACCOUNTS: [&str; 2] = ["acct-a", "acct-b"];
+
+/// How late the clouds' answers are at most in the schedules; the engine reckons with a little more.
+pub(crate) const LAG_MS: u64 = 900;
+
+/// Where a simulation keeps its store.
+pub(crate) enum Database {
+    /// SQLite in memory.
+    Memory,
+    /// A fresh Postgres database with its schema, by its URL.
+    Postgres(String),
+}
 
 pub(crate) fn config() -> EngineConfig {
     EngineConfig {
@@ -161,8 +172,15 @@ pub(crate) fn project() -> ProjectId {
 }
 
 impl Sim {
-    pub(crate) async fn new(seed: u64, identity: IdentityKind, timing: Timing, chaos: Option<Arc<dyn Chaos>>) -> Self {
-        Self::over(seed, topology(identity), Arc::new(Glass), timing, chaos).await
+    /// A simulation; `chaos` makes what goes wrong with the wire.
+    pub(crate) async fn new(
+        seed: u64,
+        identity: IdentityKind,
+        timing: Timing,
+        database: Database,
+        chaos: impl FnOnce(Arc<Sched>, Arc<Rows>) -> Option<Arc<dyn Chaos>>,
+    ) -> Self {
+        Self::over(seed, topology(identity), Arc::new(Glass), timing, database, chaos).await
     }
 
     /// Over any topology of the two accounts, with the vault that sealed the secrets.
@@ -171,11 +189,17 @@ impl Sim {
         topology: Topology,
         vault: Arc<dyn Vault>,
         timing: Timing,
-        chaos: Option<Arc<dyn Chaos>>,
+        database: Database,
+        chaos: impl FnOnce(Arc<Sched>, Arc<Rows>) -> Option<Arc<dyn Chaos>>,
     ) -> Self {
-        let sched = Arc::new(Sched::default());
+        let (sched, rows) = (Arc::new(Sched::default()), Arc::new(Rows::default()));
+        let chaos = chaos(Arc::clone(&sched), Arc::clone(&rows));
         let options = OpenOptions { time: StoreTime::Row, ..OpenOptions::default() };
-        let store = SqlStore::open("sqlite::memory:", options).await.unwrap();
+        let url = match &database {
+            Database::Memory => "sqlite::memory:",
+            Database::Postgres(url) => url,
+        };
+        let store = SqlStore::open(url, options).await.unwrap();
         store.set_time(sched.now()).await.unwrap();
         let clock = Arc::clone(&sched);
         let mut world = FakeWorld::new(seed, timing, move || clock.now());
@@ -194,7 +218,7 @@ impl Sim {
             sched,
             world,
             store,
-            rows: Arc::default(),
+            rows,
             random,
             topology: Arc::new(topology),
             vault,
@@ -215,7 +239,8 @@ impl Sim {
         let replica = self.next_replica;
         self.next_replica += 1;
         let stepped_ms = Arc::new(AtomicI64::new(0));
-        let gate: Arc<dyn Gate> = Arc::new(SimGate { sched: Arc::clone(&self.sched), replica });
+        let gate: Arc<dyn Gate> =
+            Arc::new(SimGate { sched: Arc::clone(&self.sched), replica, rows: Arc::clone(&self.rows) });
         let clouds: Clouds = ACCOUNTS
             .iter()
             .map(|account| {
@@ -408,6 +433,64 @@ impl Sim {
         };
         self.store.create_connection(new).await.unwrap();
         id
+    }
+
+    /// Changes how much is wanted and what is announced, as long as nobody has asked for the deletion.
+    pub(crate) async fn change(&self, id: ConnectionId) {
+        let Some(record) = self.record(id).await.filter(|r| r.deletion_requested_at.is_none()) else { return };
+        let mut intent = record.intent.clone();
+        let other = if intent.bandwidth_mbps.get() == 1_000 { 100 } else { 1_000 };
+        intent.bandwidth_mbps = u64::from(other as u32).try_into().unwrap();
+        let whole = intent.a.advertised_prefixes.clone();
+        intent.a.advertised_prefixes = match whole.as_slice() {
+            [one] => one.subnets(one.prefix_len() + 1).unwrap().collect(),
+            several => vec![several[0].supernet().unwrap()],
+        };
+        let mut allocated = self.store.allocated().await.unwrap();
+        allocated.release(&record.intent.name, &record.negotiated.channels);
+        let keep = record.negotiated.channels.iter().map(|c| (c.channel_id.clone(), c.clone())).collect();
+        let request = Request { connection_id: id, intent: &intent, keep, refused: BTreeMap::new() };
+        let negotiated = negotiate(&self.topology, &allocated, &request).unwrap();
+        let change = ConnectionChange {
+            id,
+            project: project(),
+            expected_generation: record.generation,
+            to: ChangeTo::Intent {
+                intent: Box::new(intent.clone()),
+                allocations: allocations(&negotiated, &self.topology),
+                negotiated: Box::new(negotiated),
+                secrets: Vec::new(),
+            },
+            operation: self.operation(id, OperationKind::Update, record.generation + 1),
+            event: self.event(id, "connection.updated"),
+            audit: self.audit(),
+            idempotency: None,
+            at: self.sched.now(),
+        };
+        match self.store.change_connection(change).await {
+            Ok(()) | Err(StoreError::AllocationTaken { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Somebody else makes on one side exactly what a connection is about to make there.
+    pub(crate) async fn forestall(&mut self, id: ConnectionId) {
+        let Some(record) = self.record(id).await else { return };
+        let end = if self.random.below(2) == 0 { End::A } else { End::B };
+        let side = record.negotiated.channels[0].sides.get(end);
+        let rules = &self.topology.rules[&self.topology.accounts[&side.account_id].provider];
+        let spec = rules.decompose(side).remove(0);
+        let account = ACCOUNTS[usize::from(end == End::B)];
+        self.world.add_stranger(account, spec.key.kind, None, spec.slot.as_deref(), spec.fields);
+        self.strangers = self.world.strangers();
+    }
+
+    /// Ends everything that runs, and gives the database back.
+    pub(crate) async fn close(mut self) {
+        for replica in self.running() {
+            self.crash(replica).await;
+        }
+        self.store.close().await;
     }
 
     pub(crate) async fn delete(&self, id: ConnectionId) {

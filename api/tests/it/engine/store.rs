@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -18,7 +18,7 @@ use tieline_api::store::{
 use tieline_openapi::{
     ids::{
         AccountId, ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId,
-        TokenId,
+        ProviderCallId, TokenId,
     },
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Verb},
 };
@@ -26,13 +26,9 @@ use tieline_providers::ResourceKey;
 
 use super::sched::{Running, Sched};
 
-/// What was written into the ledger: rows by instance and verb, and which connection's event was seen.
+/// What was written into the ledger, and what it is about.
 #[derive(Default)]
-pub(crate) struct Rows {
-    calls: Mutex<BTreeMap<(InstanceId, &'static str), u32>>,
-    places: Mutex<BTreeMap<InstanceId, Place>>,
-    log: Mutex<Vec<Row>>,
-}
+pub(crate) struct Rows(Mutex<Noted>);
 
 /// A ledger row, as it was written.
 #[derive(Debug, Clone)]
@@ -43,37 +39,108 @@ pub(crate) struct Row {
     pub(crate) channel: String,
 }
 
+#[derive(Default)]
+struct Noted {
+    log: Vec<Row>,
+    calls: BTreeMap<(InstanceId, &'static str), u32>,
+    places: BTreeMap<InstanceId, Place>,
+    /// The instance whose name a twin carries.
+    twins: BTreeMap<InstanceId, InstanceId>,
+    /// When the newest row of a replica about an instance was composed, in milliseconds since the start.
+    composed: BTreeMap<(u32, InstanceId, &'static str), u64>,
+    /// The same of the request that has just left the socket.
+    leaving: u64,
+    open_creates: BTreeMap<ProviderCallId, InstanceId>,
+    /// When the last row of a create was written or decided.
+    last_create: u64,
+    /// Instances of which the sweep found a twin, and that nobody has asked about yet.
+    found: Vec<InstanceId>,
+    removed: Vec<ConnectionId>,
+}
+
 /// What an instance is an instance of.
 pub(crate) type Place = (ConnectionId, String, String);
 
 impl Rows {
-    /// The place of an instance.
-    pub(crate) fn place(&self, instance: InstanceId) -> Option<Place> {
-        self.places.lock().unwrap().get(&instance).cloned()
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.0.lock().unwrap()
     }
 
-    fn note(&self, claim: Option<&Claim>, writes: &[EngineWrite]) {
+    /// The place of an instance.
+    pub(crate) fn place(&self, instance: InstanceId) -> Option<Place> {
+        self.noted().places.get(&instance).cloned()
+    }
+
+    /// A request of a replica leaves the socket.
+    pub(crate) fn leave(&self, replica: u32, instance: InstanceId, of: Verb) {
+        let mut noted = self.noted();
+        noted.leaving = noted.composed.get(&(replica, instance, verb(of))).copied().unwrap_or(0);
+    }
+
+    /// When the row of the request that has just left was composed.
+    pub(crate) fn leaving(&self) -> u64 {
+        self.noted().leaving
+    }
+
+    /// For how long no create has been without verdict.
+    pub(crate) fn quiet_for(&self, now: u64) -> u64 {
+        let noted = self.noted();
+        if noted.open_creates.is_empty() { now.saturating_sub(noted.last_create) } else { 0 }
+    }
+
+    /// Instances of which the sweep has found a twin since it was last asked.
+    pub(crate) fn take_found(&self) -> Vec<InstanceId> {
+        std::mem::take(&mut self.noted().found)
+    }
+
+    /// Connections that have gone since it was last asked.
+    pub(crate) fn take_removed(&self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.noted().removed)
+    }
+
+    fn note(&self, replica: u32, composed: u64, claim: Option<&Claim>, writes: &[EngineWrite]) {
+        let mut noted = self.noted();
         for write in writes {
-            if let (EngineWrite::PutInstance(instance), Some(claim)) = (write, claim) {
-                let place = (claim.id, instance.channel_id.to_string(), instance.key.kind.to_string());
-                self.places.lock().unwrap().insert(instance.id, place);
-            }
-            if let EngineWrite::OpenCall { call, key, .. } = write {
-                let channel = self.place(call.instance_id).map_or_else(String::new, |(_, channel, _)| channel);
-                let row = Row { instance: call.instance_id, verb: call.verb, key: key.clone(), channel };
-                self.log.lock().unwrap().push(row);
-                *self.calls.lock().unwrap().entry((call.instance_id, verb(call.verb))).or_default() += 1;
+            match (write, claim) {
+                (EngineWrite::PutInstance(instance), Some(claim)) => {
+                    let place = (claim.id, instance.channel_id.to_string(), instance.key.kind.to_string());
+                    noted.places.insert(instance.id, place);
+                }
+                (EngineWrite::FoundTwin { id, twin, .. }, _) => {
+                    noted.twins.insert(*id, twin.of);
+                    noted.found.push(twin.of);
+                }
+                (EngineWrite::OpenCall { call, key, .. }, _) => {
+                    let place = noted.places.get(&call.instance_id);
+                    let channel = place.map_or_else(String::new, |(_, channel, _)| channel.clone());
+                    let row = Row { instance: call.instance_id, verb: call.verb, key: key.clone(), channel };
+                    noted.log.push(row);
+                    let named = noted.twins.get(&call.instance_id).copied().unwrap_or(call.instance_id);
+                    *noted.calls.entry((named, verb(call.verb))).or_default() += 1;
+                    noted.composed.insert((replica, named, verb(call.verb)), composed);
+                    if call.verb == Verb::Create {
+                        noted.open_creates.insert(call.id, named);
+                        noted.last_create = composed;
+                    }
+                }
+                (EngineWrite::DecideCall { id, .. }, _) => {
+                    if noted.open_creates.remove(id).is_some() {
+                        noted.last_create = composed;
+                    }
+                }
+                (EngineWrite::Remove { .. }, Some(claim)) if !claim.gone => noted.removed.push(claim.id),
+                _ => {}
             }
         }
     }
 
     /// Every ledger row so far, in order.
     pub(crate) fn log(&self) -> Vec<Row> {
-        self.log.lock().unwrap().clone()
+        self.noted().log.clone()
     }
 
     pub(crate) fn count(&self, instance: InstanceId, of: Verb) -> u32 {
-        self.calls.lock().unwrap().get(&(instance, verb(of))).copied().unwrap_or(0)
+        self.noted().calls.get(&(instance, verb(of))).copied().unwrap_or(0)
     }
 }
 
@@ -240,11 +307,14 @@ impl Store for SimStore {
         self.inner.load(claim).await
     }
     async fn write_fenced(&self, claim: &Claim, writes: Vec<EngineWrite>) -> Result<(), StoreError> {
-        let _call = self.begin("write_fenced").await;
+        let composed = self.sched.now_ms();
+        let what =
+            if writes.iter().any(|w| matches!(w, EngineWrite::OpenCall { .. })) { "write_row" } else { "write_fenced" };
+        let _call = self.begin(what).await;
         let written = writes.clone();
         let result = self.inner.write_fenced(claim, writes).await;
         if result.is_ok() {
-            self.ledger.note(Some(claim), &written);
+            self.ledger.note(self.replica, composed, Some(claim), &written);
         }
         result
     }
@@ -302,7 +372,7 @@ impl Store for SimStore {
         let written = writes.clone();
         let result = self.inner.write_unclaimed(writes).await;
         if result.is_ok() {
-            self.ledger.note(None, &written);
+            self.ledger.note(self.replica, self.sched.now_ms(), None, &written);
         }
         result
     }

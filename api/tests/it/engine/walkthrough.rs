@@ -3,7 +3,7 @@
 use tieline_openapi::v1::{ConnectionState, OperationState, StageState};
 use tieline_providers::{IdentityKind, fake::Timing};
 
-use super::sim::Sim;
+use super::sim::{Database, Sim};
 
 const KINDS: [IdentityKind; 5] = [
     IdentityKind::Named,
@@ -16,7 +16,8 @@ const KINDS: [IdentityKind; 5] = [
 #[tokio::test]
 async fn a_connection_comes_up_and_goes_down_whatever_the_identity() {
     for identity in KINDS {
-        let mut sim = Sim::new(1, identity, Timing { lag_ms: 500, settle_ms: 700 }, None).await;
+        let timing = Timing { lag_ms: 500, settle_ms: 700 };
+        let mut sim = Sim::new(1, identity, timing, Database::Memory, |_, _| None).await;
         sim.start();
         let id = sim.create("link", "DUAL").await;
         let up =

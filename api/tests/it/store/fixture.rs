@@ -191,6 +191,7 @@ impl Db {
             account_id: "fake-a".parse().unwrap(),
             cloud_id: None,
             seen: Seen::Never,
+            twin: None,
         }
     }
 
