@@ -131,6 +131,14 @@ pub(crate) struct Gateway {
     /// The name of the TUN device.
     #[arg(long, env = "TIELINE_TUN", value_name = "NAME")]
     pub tun: Option<String>,
+    /// Lanes of the tunnel, each with a key and a UDP port, the endpoint's and those after it; by default one for every two
+    /// cores. Settled at the first start.
+    #[arg(long, env = "TIELINE_LANES", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub lanes: Option<u8>,
+    /// Offloads of the kernel not to use, with commas: tun-tso, tun-uso, tun-gro-tcp4, tun-gro-tcp6, tun-gro-udp, udp-gso,
+    /// udp-gro.
+    #[arg(long, env = "TIELINE_WITHOUT_OFFLOAD", value_name = "NAME", value_delimiter = ',')]
+    pub without_offload: Vec<tieline_dataplane::shell::offloads::Offload>,
     /// How log lines look.
     #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,

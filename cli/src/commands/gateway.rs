@@ -22,6 +22,8 @@ pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
         listen_port: gateway.listen_port,
         private_next_hop: gateway.private_next_hop,
         tun_name: gateway.tun,
+        lanes: gateway.lanes,
+        switched_off: gateway.without_offload,
     };
     tieline_dataplane::run(options, stop_on_signal()?).await?;
     Ok(Exit::Ok.into())

@@ -1,9 +1,7 @@
 //! Who is measured, and the two namespaces that they stand in.
 
 use std::{
-    env,
-    fs::File,
-    io,
+    env, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -49,6 +47,8 @@ impl Pair {
 /// Running daemons; gone when dropped.
 pub(crate) struct Daemons {
     children: Vec<Child>,
+    /// Whether they end by themselves when their standard input does.
+    end_with_input: bool,
     files: Vec<PathBuf>,
 }
 
@@ -69,7 +69,7 @@ impl Drop for Daemons {
     fn drop(&mut self) {
         for child in &mut self.children {
             drop(child.stdin.take());
-            if child.stderr.is_none() {
+            if !self.end_with_input {
                 let _ = child.kill();
             }
             let _ = child.wait();
@@ -120,14 +120,15 @@ impl Contender {
 
     /// Starts one at each end, and waits until packets pass; `None`: none pass.
     pub(crate) fn start(&self, pair: &Pair) -> Option<Daemons> {
-        let mut daemons = Daemons { children: Vec::new(), files: Vec::new() };
+        let mut daemons =
+            Daemons { children: Vec::new(), end_with_input: matches!(self, Self::Tieline(_)), files: Vec::new() };
         for (n, ns) in pair.0.iter().enumerate() {
             match self {
                 Self::Raw => ns.sh(&format!("ip address add {}/30 dev wan0", inner(n))),
                 Self::Tieline(lanes) => {
                     let mut command = Command::new(env::current_exe().unwrap());
                     command.args(["node", &n.to_string(), &lanes.to_string()]);
-                    command.stdin(Stdio::piped()).stderr(File::create("/dev/stderr").unwrap());
+                    command.stdin(Stdio::piped());
                     daemons.children.push(spawn(ns, command));
                     continue;
                 }

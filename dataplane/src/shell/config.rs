@@ -7,8 +7,23 @@ use std::{
 
 use secrecy::SecretString;
 
+use super::offloads::Offload;
+
 /// The name of the TUN device where none is given.
 pub const TUN_NAME: &str = "tieline0";
+
+/// The most lanes of a gateway.
+pub const MAX_LANES: u8 = 16;
+/// The most lanes that are chosen without being asked for: each is a port that firewalls must let through.
+const MAX_AUTOMATIC: usize = 8;
+
+/// A lane for every two cores of the machine: it has a thread for each direction.
+#[must_use]
+pub fn automatic_lanes() -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Not above MAX_AUTOMATIC.
+    (cores / 2).clamp(1, MAX_AUTOMATIC) as u8
+}
 
 /// Options of a gateway.
 #[derive(Debug, Clone)]
@@ -34,4 +49,9 @@ pub struct GatewayOptions {
     pub private_next_hop: Option<IpAddr>,
     /// The TUN device's name; `None`: [`TUN_NAME`].
     pub tun_name: Option<String>,
+    /// Lanes of the tunnel, 1 to [`MAX_LANES`], each with a key, a UDP port (that of lane 0 and up) and two threads; `None`: by
+    /// [`automatic_lanes`]. Settled when the gateway joins: its peers are told.
+    pub lanes: Option<u8>,
+    /// Offloads of the kernel not to use; what the kernel cannot do is never used.
+    pub switched_off: Vec<Offload>,
 }

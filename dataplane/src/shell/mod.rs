@@ -17,4 +17,5 @@ pub mod run;
 mod sockets;
 pub mod state;
 pub mod status;
+mod steering;
 pub mod tun;

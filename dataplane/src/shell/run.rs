@@ -1,6 +1,6 @@
 //! `tieline gateway`: the data plane, joined to the API.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::{PublicKey, StaticSecret};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    config::{GatewayOptions, TUN_NAME},
+    config::{GatewayOptions, MAX_LANES, TUN_NAME, automatic_lanes},
     control::{self, Api, ControlError},
     gateway::{Dataplane, DataplaneError, DataplaneOptions},
     local::{self, Answer, LocalError, Request},
@@ -44,6 +44,14 @@ pub enum GatewayError {
         "this gateway has not joined yet: issue a join token (POST /v1/gatewayGroups/GROUP:issueJoinToken) and give it once"
     )]
     NoToken,
+    /// Too many lanes, or too high ports.
+    #[error("{lanes} lanes from port {port} do not fit; give 1 to {MAX_LANES} lanes, and ports that end below 65536")]
+    Lanes {
+        /// How many.
+        lanes: u8,
+        /// From which port.
+        port: u16,
+    },
     /// A thread of the runtime was lost.
     #[error("the gateway's set-up was interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
@@ -57,7 +65,7 @@ pub enum GatewayError {
 pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result<(), GatewayError> {
     let api = Api::new(&options.api_url)?;
     let state = StateDir::open(&options.state_dir)?;
-    let key = state.private_key()?;
+    let keys = lane_keys(&options, &state)?;
     let session = state.count_start()?;
     let credential = state.credential()?;
     if credential.is_none() && options.join_token.is_none() {
@@ -71,17 +79,41 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
         private_next_hop: options.private_next_hop,
         wan_endpoint: options.wan_endpoint,
         listen_port: options.listen_port.unwrap_or_else(|| options.wan_endpoint.port()),
-        private_key: key.clone(),
-        further_keys: Vec::new(),
-        switched_off: Vec::new(),
+        private_key: keys.0.clone(),
+        further_keys: keys.1.clone(),
+        switched_off: options.switched_off.clone(),
         session,
         holds: state.holds()?,
     };
     let started = tokio::task::spawn_blocking(move || Dataplane::start(parts, reports)).await;
     let dataplane = started.map_err(GatewayError::Interrupted)??;
-    let ended = serve(&options, &api, &state, &key, session, credential, &dataplane, reported, &shutdown).await;
+    let ended = serve(&options, &api, &state, &keys, session, credential, &dataplane, reported, &shutdown).await;
     tokio::task::spawn_blocking(move || dataplane.stop()).await.map_err(GatewayError::Interrupted)?;
     ended
+}
+
+/// The keys of lane 0 and of those after it.
+type LaneKeys = (StaticSecret, Vec<StaticSecret>);
+
+/// As many as the gateway has joined with, or, before that, as it shall have.
+fn lane_keys(options: &GatewayOptions, state: &StateDir) -> Result<LaneKeys, GatewayError> {
+    let settled = if state.credential()?.is_some() { Some(state.lanes()?.unwrap_or(1)) } else { None };
+    let lanes = settled.or(options.lanes).unwrap_or_else(automatic_lanes);
+    if let (Some(settled), Some(wanted)) = (settled, options.lanes)
+        && settled != wanted
+    {
+        tracing::warn!(
+            settled,
+            wanted,
+            "the gateway keeps the lanes that it has joined with; join anew to change them"
+        );
+    }
+    let port = options.wan_endpoint.port().max(options.listen_port.unwrap_or(0));
+    if !(1..=MAX_LANES).contains(&lanes) || port.checked_add(u16::from(lanes) - 1).is_none() {
+        return Err(GatewayError::Lanes { lanes, port });
+    }
+    let further = (1..lanes).map(|n| state.private_key(n)).collect::<Result<_, _>>()?;
+    Ok((state.private_key(0)?, further))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one gateway, put together once")]
@@ -89,7 +121,7 @@ async fn serve(
     options: &GatewayOptions,
     api: &Api,
     state: &StateDir,
-    key: &StaticSecret,
+    keys: &LaneKeys,
     session: u64,
     credential: Option<Credential>,
     dataplane: &Dataplane,
@@ -113,7 +145,7 @@ async fn serve(
     let joined = async {
         let credential = match credential {
             Some(credential) => credential,
-            None => match join(options, api, state, key, shutdown).await? {
+            None => match join(options, api, state, keys, shutdown).await? {
                 Some(credential) => credential,
                 None => return Ok(()),
             },
@@ -168,23 +200,28 @@ async fn join(
     options: &GatewayOptions,
     api: &Api,
     state: &StateDir,
-    key: &StaticSecret,
+    keys: &LaneKeys,
     shutdown: &CancellationToken,
 ) -> Result<Option<Credential>, GatewayError> {
     let token = options.join_token.as_ref().ok_or(GatewayError::NoToken)?;
+    let lane = |(key, n): (&StaticSecret, u8)| Lane {
+        n,
+        public_key: STANDARD.encode(PublicKey::from(key).as_bytes()),
+        endpoint: SocketAddr::new(options.wan_endpoint.ip(), options.wan_endpoint.port() + u16::from(n)),
+        backend: TunnelBackend::Boringtun,
+    };
+    let lanes: Vec<Lane> = std::iter::once(&keys.0).chain(&keys.1).zip(0..).map(lane).collect();
+    let count = lanes.len();
     let request = JoinRequest {
         name: options.name.clone(),
         private_address: options.private_address,
-        lanes: vec![Lane {
-            n: 0,
-            public_key: STANDARD.encode(PublicKey::from(key).as_bytes()),
-            endpoint: options.wan_endpoint,
-            backend: TunnelBackend::Boringtun,
-        }],
+        lanes,
         steering: Steering::Inline,
     };
     let Some(answer) = control::join(api, token, &request, shutdown).await? else { return Ok(None) };
     let credential = Credential { gateway_id: answer.gateway.id, secret: answer.credential.into() };
+    // At most MAX_LANES. Kept before the credential: with that, the number is settled.
+    state.keep_lanes(count as u8)?;
     state.keep_credential(&credential)?;
     Ok(Some(credential))
 }

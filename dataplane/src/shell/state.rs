@@ -23,6 +23,7 @@ use super::random;
 use crate::proto::path::Hold;
 
 const KEY: &str = "wireguard.key";
+const LANES: &str = "lanes.json";
 const CREDENTIAL: &str = "credential.json";
 const CONFIGURATION: &str = "configuration.json";
 const HOLDS: &str = "holds.json";
@@ -135,20 +136,37 @@ impl StateDir {
         &self.path
     }
 
-    /// The WireGuard private key; drawn and kept at the first call.
+    /// The WireGuard private key of lane `n`; drawn and kept at the first call.
     ///
     /// # Errors
     /// When it cannot be read or kept.
-    pub fn private_key(&self) -> Result<StaticSecret, StateError> {
-        if let Some(text) = self.read(KEY)? {
-            let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| self.damaged(KEY))?);
-            let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(KEY))?;
+    pub fn private_key(&self, n: u8) -> Result<StaticSecret, StateError> {
+        let name = if n == 0 { KEY.to_owned() } else { format!("wireguard-{n}.key") };
+        if let Some(text) = self.read(&name)? {
+            let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| self.damaged(&name))?);
+            let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(&name))?;
             return Ok(StaticSecret::from(bytes));
         }
         let key = random::private_key();
         let text = Zeroizing::new(STANDARD.encode(key.as_bytes()));
-        self.write(KEY, text.as_bytes())?;
+        self.write(&name, text.as_bytes())?;
         Ok(key)
+    }
+
+    /// The lanes that this gateway has joined with; `None`: it joined before it kept the number, or not yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lanes(&self) -> Result<Option<u8>, StateError> {
+        self.read_json(LANES)
+    }
+
+    /// Keeps the number of lanes.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub fn keep_lanes(&self, lanes: u8) -> Result<(), StateError> {
+        self.write_json(LANES, &lanes)
     }
 
     /// Counts this start: 1 at the first. Peers tell a restarted gateway by it, so it must never fall.
@@ -270,10 +288,16 @@ mod tests {
             assert!(state.credential().unwrap().is_none());
             assert_eq!(state.count_start().unwrap(), 1);
             state.keep_credential(&credential).unwrap();
-            state.private_key().unwrap()
+            state.private_key(0).unwrap()
         };
         let state = StateDir::open(&path).unwrap();
-        assert_eq!(state.private_key().unwrap().as_bytes(), key.as_bytes());
+        assert_eq!(state.private_key(0).unwrap().as_bytes(), key.as_bytes());
+        let second = state.private_key(1).unwrap();
+        assert_ne!(second.as_bytes(), key.as_bytes(), "each lane has its own");
+        assert_eq!(state.private_key(1).unwrap().as_bytes(), second.as_bytes());
+        assert_eq!(state.lanes().unwrap(), None);
+        state.keep_lanes(2).unwrap();
+        assert_eq!(state.lanes().unwrap(), Some(2));
         assert_eq!(state.count_start().unwrap(), 2);
         let kept = state.credential().unwrap().unwrap();
         assert_eq!((kept.gateway_id, kept.secret.expose_secret()), (credential.gateway_id, "s3cret"));
@@ -283,7 +307,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
         }
         fs::write(path.join(KEY), "not a key").unwrap();
-        assert!(matches!(state.private_key(), Err(StateError::Damaged { .. })));
+        assert!(matches!(state.private_key(0), Err(StateError::Damaged { .. })));
         drop(state);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         assert!(matches!(StateDir::open(&path), Err(StateError::Open { mode: 0o750, .. })));

@@ -1,5 +1,7 @@
 //! What a gateway tells about itself, here on the machine.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
@@ -53,6 +55,22 @@ pub struct PacketPathStatus {
     pub tun_refused: u64,
 }
 
+/// One lane to one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaneStatus {
+    /// Which.
+    pub n: usize,
+    /// Where its datagrams go.
+    pub endpoint: SocketAddr,
+    /// Whether traffic may take it: there is a session, and the peer has been heard on it lately.
+    pub alive: bool,
+    /// Seconds since its handshake; `None`: no session.
+    pub handshake_age_s: Option<u64>,
+    /// What has passed.
+    pub counters: LaneCounters,
+}
+
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,8 +103,11 @@ pub struct PeerStatus {
     pub peer_chosen: Option<PathKind>,
     /// Seconds since the tunnel's handshake; `None`: no session.
     pub handshake_age_s: Option<u64>,
-    /// What has passed the tunnel to this peer, probes included.
+    /// What has passed the tunnel to this peer, probes included, over all lanes.
     pub tunnel: LaneCounters,
+    /// Each lane to it.
+    #[serde(default)]
+    pub lanes: Vec<LaneStatus>,
     /// The last sample of each path.
     pub paths: Vec<PathSample>,
 }

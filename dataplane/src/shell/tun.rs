@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use super::offloads::{Offload, Offloads};
+use super::{
+    offloads::{Offload, Offloads},
+    steering,
+};
 
 mod ioctl {
     // <linux/if_tun.h>: _IOW('T', 202, int) and _IOW('T', 208, unsigned int); the first takes a struct ifreq all the same,
@@ -60,6 +63,11 @@ impl Tun {
         }
         let queues: Vec<Self> = (0..queues).map(|_| Self::open(name, queues > 1)).collect::<Result<_, _>>()?;
         if let Some(queue) = queues.first() {
+            if queues.len() > 1
+                && let Err(error) = steering::steer(&queue.0)
+            {
+                tracing::warn!(%error, "the kernel steers flows to lanes: one that both ends begin at once may be reordered");
+            }
             queue.negotiate(offloads).map_err(|source| TunError::Make { name: name.to_owned(), source })?;
         }
         Ok(queues)

@@ -35,6 +35,8 @@ fn options(world: &World, api: SocketAddr, state_dir: &Path, token: Option<&str>
         listen_port: None,
         private_next_hop: None,
         tun_name: None,
+        lanes: Some(2),
+        switched_off: Vec::new(),
     }
 }
 
@@ -80,6 +82,9 @@ async fn joins_once_and_works_without_the_api() {
 
     let running = tokio::spawn(run(options(&world, address, &state, Some(TOKEN)), stop.clone()));
     eventually("it joins", || api.seen.lock().unwrap().joins.len() == 1).await;
+    let lanes = api.seen.lock().unwrap().joins[0].lanes.clone();
+    assert_eq!(lanes.iter().map(|lane| lane.endpoint.port()).collect::<Vec<_>>(), [51_820, 51_821]);
+    assert_ne!(lanes[0].public_key, lanes[1].public_key);
     let own_key = api.seen.lock().unwrap().joins[0].lanes[0].public_key.clone();
     let (b, _reports) = start(&world, 1);
     b.apply(configuration(1, 1, true, &own_key));

@@ -10,6 +10,8 @@
 
 mod api;
 mod failover;
+mod interop;
 mod lifecycle;
 mod ns;
+mod packets;
 mod world;

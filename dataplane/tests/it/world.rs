@@ -22,7 +22,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use tieline_dataplane::{
     Dataplane, DataplaneOptions,
-    shell::status::{Report, Status},
+    shell::{
+        offloads::Offload,
+        status::{Report, Status},
+    },
 };
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
@@ -170,8 +173,43 @@ pub(crate) fn configuration(n: usize, version: u64, private_ready: bool, peer_ke
 }
 
 pub(crate) fn start(world: &World, n: usize) -> (Dataplane, mpsc::Receiver<Report>) {
+    start_with(world, n, 1, &[])
+}
+
+/// The key of a lane; lane 0 has the gateway's.
+pub(crate) fn lane_key(n: usize, lane: usize) -> StaticSecret {
+    if lane == 0 { key(n) } else { StaticSecret::from([u8::try_from(16 * lane + n + 1).unwrap(); 32]) }
+}
+
+/// A gateway's lanes, as its peer is told of them.
+pub(crate) fn lanes(n: usize, count: usize) -> Vec<Lane> {
+    let lane = |lane: usize| Lane {
+        n: u8::try_from(lane).unwrap(),
+        public_key: public(&lane_key(n, lane)),
+        endpoint: SocketAddr::new(endpoint(n).ip(), endpoint(n).port() + u16::try_from(lane).unwrap()),
+        backend: TunnelBackend::Boringtun,
+    };
+    (0..count).map(lane).collect()
+}
+
+/// A gateway that peers reach at another address than its usual one.
+pub(crate) fn start_at(world: &World, n: usize, wan_endpoint: SocketAddr) -> Dataplane {
+    let (reports, _) = mpsc::channel(1);
+    Dataplane::start(DataplaneOptions { wan_endpoint, ..options(world, n, 1, &[]) }, reports).unwrap()
+}
+
+pub(crate) fn start_with(
+    world: &World,
+    n: usize,
+    lanes: usize,
+    switched_off: &[Offload],
+) -> (Dataplane, mpsc::Receiver<Report>) {
     let (reports, reported) = mpsc::channel(1_000);
-    let options = DataplaneOptions {
+    (Dataplane::start(options(world, n, lanes, switched_off), reports).unwrap(), reported)
+}
+
+fn options(world: &World, n: usize, lanes: usize, switched_off: &[Offload]) -> DataplaneOptions {
+    DataplaneOptions {
         netns: world.gateway[n].netns(),
         tun_name: "tieline0".to_owned(),
         private_address: private_address(n),
@@ -179,12 +217,11 @@ pub(crate) fn start(world: &World, n: usize) -> (Dataplane, mpsc::Receiver<Repor
         wan_endpoint: endpoint(n),
         listen_port: 51_820,
         private_key: key(n),
-        further_keys: Vec::new(),
-        switched_off: Vec::new(),
+        further_keys: (1..lanes).map(|lane| lane_key(n, lane)).collect(),
+        switched_off: switched_off.to_vec(),
         session: 1,
         holds: std::collections::BTreeMap::new(),
-    };
-    (Dataplane::start(options, reports).unwrap(), reported)
+    }
 }
 
 /// Waits until a gateway's status is as wanted.

@@ -13,6 +13,7 @@ use crate::{
     proto::{
         path::{Hold, PathChooser},
         probe::{Health, ProbeSession},
+        tunnel::LaneCounters,
     },
     shell::{
         clock,
@@ -207,7 +208,9 @@ impl Connection {
 
     pub(super) fn status(&self) -> ConnectionStatus {
         let peers = self.links.iter().enumerate().map(|(index, link)| {
-            let tunnel = link.tunnel.as_ref();
+            let lanes = link.tunnel.as_ref().map(|peer| peer.status()).unwrap_or_default();
+            let mut tunnel = LaneCounters::default();
+            lanes.iter().for_each(|lane| tunnel += lane.counters);
             PeerStatus {
                 peer_id: link.peer.gateway_id,
                 active: index == self.active,
@@ -215,8 +218,9 @@ impl Connection {
                 since: link.since,
                 reason: link.chooser.since().map(|(_, reason)| reason.as_str().to_owned()),
                 peer_chosen: link.session.peer_carries(),
-                handshake_age_s: tunnel.and_then(|peer| peer.handshake_age()).map(|age| age.as_secs()),
-                tunnel: tunnel.map(|peer| peer.counters()).unwrap_or_default(),
+                handshake_age_s: lanes.iter().filter_map(|lane| lane.handshake_age_s).min(),
+                tunnel,
+                lanes,
                 paths: link.samples.clone(),
             }
         });

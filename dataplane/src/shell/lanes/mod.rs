@@ -23,13 +23,13 @@ use super::{
     clock,
     datagrams::{self, Batch},
     offloads::Offloads,
-    status::PacketPathStatus,
+    status::{LaneStatus, PacketPathStatus},
     tun::Tun,
 };
 use crate::proto::{
     clamp::clamp_mss,
     table::PrefixTable,
-    tunnel::{Lane, LaneCounters, MAX_HANDSHAKE, Output, TICK},
+    tunnel::{Lane, MAX_HANDSHAKE, Output, TICK},
 };
 
 /// How long a thread sleeps at most before it looks at the shutdown flag.
@@ -103,18 +103,19 @@ impl Peer {
         own.filter(alive).or_else(|| self.lanes.iter().find(alive)).or(own)
     }
 
-    /// Age of the youngest session's handshake; `None`: no lane has a session.
-    pub(crate) fn handshake_age(&self) -> Option<Duration> {
-        self.lanes.iter().filter_map(|lane| lane.lane().handshake_age()).min()
-    }
-
-    /// Over all lanes.
-    pub(crate) fn counters(&self) -> LaneCounters {
-        let mut all = LaneCounters::default();
-        for lane in &self.lanes {
-            all += lane.lane().counters;
-        }
-        all
+    /// Each lane.
+    pub(crate) fn status(&self) -> Vec<LaneStatus> {
+        let status = |peer: &Arc<PeerLane>| {
+            let lane = peer.lane();
+            LaneStatus {
+                n: peer.n,
+                endpoint: lane.endpoint(),
+                alive: peer.alive.load(Ordering::Relaxed),
+                handshake_age_s: lane.handshake_age().map(|age| age.as_secs()),
+                counters: lane.counters,
+            }
+        };
+        self.lanes.iter().map(status).collect()
     }
 }
 

@@ -32,8 +32,8 @@ const MAX_READ: usize = vnet::LENGTH + 65_575 + SLACK;
 const GATHER: usize = 32 << 10;
 /// Packets gathered at most.
 const MAX_READS: usize = 64;
-/// Bytes that one UDP sending takes at most; IPv4 allows 65,507.
-const MAX_SEND: usize = 65_000;
+/// Bytes that one UDP sending takes at most: 65,535 less the headers of IPv4 and UDP.
+const MAX_SEND: usize = 65_507;
 
 /// The datagrams that go out next: encrypted one behind the other, to be sent in one call.
 struct Out {
@@ -45,7 +45,8 @@ struct Out {
     /// A shorter one is in: it is the last.
     closed: bool,
     class: u8,
-    to: Option<SocketAddr>,
+    /// Index and number of the lane, and the peer's address.
+    to: Option<(u32, usize, SocketAddr)>,
 }
 
 /// The lane in use, locked for as long as packets go to it.
@@ -71,7 +72,10 @@ impl Lanes {
                 let table = self.table();
                 outbound.carry(&table, &mut gathered, &reads[..count]);
             }
+            // While there is more, what is left goes with what comes: a super-packet has some segments more than fit into
+            // one sending.
             if !more {
+                outbound.send();
                 self.wait_for_tun(n);
             }
         }
@@ -118,7 +122,6 @@ impl Outbound<'_> {
             self.packet(table, &mut held, &mut gathered[at..end], *length);
             at = end;
         }
-        self.send(held);
     }
 
     /// One read: a packet or super-packet after its header.
@@ -175,9 +178,9 @@ impl Outbound<'_> {
         if !self.out.has_room(segment.padded.len() + OVERHEAD, class) {
             self.flush(held);
         }
-        let Some((_, lane)) = held else { return };
+        let Some((peer, lane)) = held else { return };
         self.out.class = class;
-        self.out.to = Some(lane.endpoint());
+        self.out.to = Some((peer.index, peer.n, lane.endpoint()));
         let Output::Send(datagram) =
             lane.encapsulate(segment.padded, segment.length, &mut self.out.buffer[self.out.used..])
         else {
@@ -187,9 +190,10 @@ impl Outbound<'_> {
         if alone && self.out.count > 0 {
             // An initiation is of another length than what is before it.
             let initiation = <[u8; MAX_HANDSHAKE]>::try_from(&*datagram).unwrap_or([0; MAX_HANDSHAKE]);
+            let to = self.out.to;
             self.flush(held);
             self.out.buffer[..MAX_HANDSHAKE].copy_from_slice(&initiation);
-            self.out.to = held.as_ref().map(|(_, lane)| lane.endpoint());
+            self.out.to = to;
         }
         self.out.add(length);
         if alone {
@@ -200,26 +204,28 @@ impl Outbound<'_> {
     /// Takes another lane; what was encrypted for the one before goes out first.
     fn hold<'t>(&mut self, held: &mut Held<'t>, lane: &'t PeerLane) {
         if held.as_ref().is_none_or(|(had, _)| had.index != lane.index) {
-            self.send(held.take());
+            *held = None;
+            if self.out.to.is_some_and(|(index, ..)| index != lane.index) {
+                self.send();
+            }
             *held = Some((lane, lane.lane()));
         }
     }
 
-    /// Sends what is encrypted, and goes on with the same lane.
+    /// Sends what is encrypted, and goes on with the same lane, which is not locked meanwhile: its other direction goes on.
     fn flush(&mut self, held: &mut Held<'_>) {
         let Some((lane, guard)) = held.take() else { return };
-        self.send(Some((lane, guard)));
+        drop(guard);
+        self.send();
         *held = Some((lane, lane.lane()));
     }
 
-    /// Sends what is encrypted. The lane is not locked meanwhile: its other direction goes on.
-    fn send(&mut self, held: Held<'_>) {
-        let Some((lane, guard)) = held else { return };
-        drop(guard);
-        if let Some(to) = self.out.to.filter(|_| self.out.used > 0) {
+    /// Sends what is encrypted.
+    fn send(&mut self) {
+        if let Some((_, n, to)) = self.out.to.filter(|_| self.out.used > 0) {
             let batch =
                 Batch { bytes: &self.out.buffer[..self.out.used], each: self.out.each, class: self.out.class, to };
-            datagrams::send(&self.lanes.own[lane.n].socket, &self.lanes.offloads, batch);
+            datagrams::send(&self.lanes.own[n].socket, &self.lanes.offloads, batch);
         }
         self.out.clear();
     }

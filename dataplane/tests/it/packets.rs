@@ -1,0 +1,333 @@
+//! The packet path: what goes in comes out, with any of the kernel's offloads missing, over narrow ways and over lanes.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tieline_dataplane::{
+    Dataplane,
+    shell::{offloads::Offload, status::Status},
+};
+use tieline_openapi::v1::{GatewayConfiguration, PathKind};
+
+use super::{ns::Ns, world::*};
+
+/// Counts what the threads of the packet path take from the heap.
+struct Counting;
+
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: all is left to the system's allocator; counting takes no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let mut name = [0_u8; 16];
+        // SAFETY: PR_GET_NAME writes at most 16 bytes.
+        unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+        if name.starts_with(b"tl-out") || name.starts_with(b"tl-in") {
+            TAKEN.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's own promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's own promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Both gateways with a tunnel, the private path not in use.
+async fn tunnelled(
+    world: &World,
+    lanes_of: [usize; 2],
+    switched_off: &[Offload],
+    change: impl Fn(usize, &mut GatewayConfiguration),
+) -> [Dataplane; 2] {
+    let gateways = [0, 1].map(|n| start_with(world, n, lanes_of[n], switched_off).0);
+    for (n, gateway) in gateways.iter().enumerate() {
+        let mut configuration = configuration(n, 1, false, &public(&key(1 - n)));
+        configuration.connections[0].peers[0].lanes = lanes(1 - n, lanes_of[1 - n]);
+        change(n, &mut configuration);
+        gateway.apply(configuration);
+    }
+    let common = *lanes_of.iter().min().unwrap();
+    for gateway in &gateways {
+        until(gateway, "every lane is alive", |status| {
+            let peer = &status.connections.first().map(|connection| &connection.peers[0]);
+            let up = |peer: &&tieline_dataplane::shell::status::PeerStatus| {
+                peer.lanes.len() == common && peer.lanes.iter().filter(|lane| lane.alive).count() >= common
+            };
+            chosen(status) == Some(PathKind::Tunnel) && peer.as_ref().is_some_and(up)
+        })
+        .await;
+    }
+    gateways
+}
+
+fn stop(gateways: [Dataplane; 2]) {
+    gateways.into_iter().for_each(Dataplane::stop);
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect()
+}
+
+/// Sends so much over TCP from one namespace to another, and checks every byte.
+pub(crate) fn bulk(from: &Ns, to: &Ns, address: SocketAddr, length: usize) {
+    let listener = to.run(move || TcpListener::bind(address).unwrap()).join().unwrap().unwrap();
+    let receiver = to.run(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut got = Vec::with_capacity(length);
+        stream.read_to_end(&mut got).unwrap();
+        got
+    });
+    let sender = from.run(move || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&pattern(length)).unwrap();
+    });
+    sender.join().unwrap().unwrap();
+    let got = receiver.join().unwrap().unwrap();
+    assert!(got == pattern(length), "{} of {length} bytes, or not the same", got.len());
+}
+
+/// Sends numbered datagrams, and counts those that arrive, which must be in order and whole.
+pub(crate) fn datagrams(from: &Ns, to: &Ns, address: SocketAddr, count: u32, length: usize) -> u32 {
+    let socket = to.run(move || UdpSocket::bind(address).unwrap()).join().unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // A receiver that waits for a busy machine loses nothing.
+    setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+    let receiver = std::thread::spawn(move || {
+        let (mut next, mut got) = (0, 0);
+        let mut bytes = vec![0; 2_000];
+        while let Ok(received) = socket.recv(&mut bytes) {
+            assert_eq!(received, length);
+            let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+            assert!(number >= next, "{number} after {next}");
+            assert!(bytes[4..length].iter().all(|byte| *byte == number as u8));
+            (next, got) = (number + 1, got + 1);
+        }
+        got
+    });
+    let sender = from.run(move || {
+        let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).unwrap();
+        for number in 0..count {
+            let mut bytes = vec![number as u8; length];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            socket.send_to(&bytes, address).unwrap();
+            if number % 32 == 31 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    sender.join().unwrap().unwrap();
+    receiver.join().unwrap()
+}
+
+async fn used(gateway: &Dataplane, offload: Offload) -> (bool, u64, u64) {
+    let status = until(gateway, "it answers", |_| true).await;
+    let found = status.packet_path.offloads.into_iter().find(|status| status.offload == offload).unwrap();
+    (found.on, found.packets, found.refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carries_with_any_offload_missing() {
+    if cannot_run() {
+        return;
+    }
+    let sets: [&[Offload]; 5] = [
+        &[],
+        &Offload::ALL,
+        &[Offload::UdpGso, Offload::TunUso],
+        &[Offload::UdpGro, Offload::TunTso],
+        &[Offload::TunGroTcp4, Offload::TunGroTcp6, Offload::TunGroUdp],
+    ];
+    for switched_off in sets {
+        let world = World::new();
+        let gateways = tunnelled(&world, [1, 1], switched_off, |_, _| {}).await;
+        bulk(&world.host[0], &world.host[1], "10.1.1.2:9300".parse().unwrap(), 4 << 20);
+        bulk(&world.host[1], &world.host[0], "10.0.1.2:9300".parse().unwrap(), 1 << 20);
+        let got = datagrams(&world.host[0], &world.host[1], "10.1.1.2:9301".parse().unwrap(), 1_000, 1_200);
+        assert!(got > 900, "{got} of 1000 datagrams with {switched_off:?} off");
+        for offload in Offload::ALL {
+            let on = !switched_off.contains(&offload);
+            let (is_on, packets, refused) = used(&gateways[0], offload).await;
+            assert_eq!(is_on, on, "{offload:?}");
+            assert_eq!(refused, 0, "{offload:?}");
+            assert!(on || packets == 0, "{offload:?} is off and has carried");
+        }
+        if switched_off.is_empty() {
+            for (gateway, offload) in
+                [(0, Offload::TunTso), (0, Offload::UdpGso), (1, Offload::UdpGro), (1, Offload::TunGroTcp4)]
+            {
+                let (_, packets, _) = used(&gateways[gateway], offload).await;
+                assert!(packets > 1_000, "{offload:?} carried {packets}");
+            }
+        }
+        stop(gateways);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carries_over_a_way_that_is_too_narrow_for_batches() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    let gateways = tunnelled(&world, [1, 1], &[], |_, _| {}).await;
+    for ns in &world.gateway {
+        ns.sh("ip link set wan0 mtu 1300");
+    }
+    bulk(&world.host[0], &world.host[1], "10.1.1.2:9300".parse().unwrap(), 1 << 20);
+    let (on, _, refused) = used(&gateways[0], Offload::UdpGso).await;
+    assert!(on && refused > 0, "batches were refused ({refused}), and what is shorter still goes in them");
+    stop(gateways);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carries_ipv6_inside_and_outside() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    let outer = |n: usize| -> SocketAddr { format!("[2001:db8:{n}::10]:51820").parse().unwrap() };
+    let inner = |n: usize| -> std::net::IpAddr { format!("fd00:7480::{}", n + 1).parse().unwrap() };
+    world.internet.sh("sysctl -qw net.ipv6.conf.all.forwarding=1");
+    for (n, gateway) in world.gateway.iter().enumerate() {
+        gateway.sh(&format!("ip address add 2001:db8:{n}::10/64 dev wan0 nodad"));
+        world.internet.sh(&format!("ip address add 2001:db8:{n}::1/64 dev i{n} nodad"));
+        gateway.sh(&format!("ip -6 route add default via 2001:db8:{n}::1"));
+    }
+    let gateways = [0, 1].map(|n| start_at(&world, n, outer(n)));
+    for (n, gateway) in gateways.iter().enumerate() {
+        let mut configuration = configuration(n, 1, false, &public(&key(1 - n)));
+        let connection = &mut configuration.connections[0];
+        connection.inner_address = inner(n);
+        connection.mtu_bytes = 1_400_u64.try_into().unwrap();
+        connection.peers[0].inner_address = inner(1 - n);
+        connection.peers[0].lanes[0].endpoint = outer(1 - n);
+        gateway.apply(configuration);
+    }
+    for gateway in &gateways {
+        until(gateway, "the tunnel carries", |status| chosen(status) == Some(PathKind::Tunnel)).await;
+    }
+    let address = |port| SocketAddr::new(inner(1), port);
+    bulk(&world.gateway[0], &world.gateway[1], address(9_300), 4 << 20);
+    let got = datagrams(&world.gateway[0], &world.gateway[1], address(9_301), 1_000, 1_200);
+    assert!(got > 900, "{got} of 1000 datagrams");
+    let (_, packets, refused) = used(&gateways[1], Offload::TunGroTcp6).await;
+    assert!(packets > 1_000 && refused == 0, "{packets} packets in super-packets, {refused} refused");
+    stop(gateways);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn takes_no_memory_a_packet() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    let gateways = tunnelled(&world, [1, 1], &[], |_, _| {}).await;
+    let (to, echo): (SocketAddr, SocketAddr) = ("10.1.1.2:9300".parse().unwrap(), "10.1.1.2:9301".parse().unwrap());
+    bulk(&world.host[0], &world.host[1], to, 1 << 20);
+    let packets = |status: &Status| status.connections[0].peers[0].tunnel.packets_out;
+    let (before, carried) = (TAKEN.load(Ordering::Relaxed), until(&gateways[0], "it answers", |_| true).await);
+    bulk(&world.host[0], &world.host[1], to, 16 << 20);
+    datagrams(&world.host[0], &world.host[1], echo, 2_000, 100);
+    let taken = TAKEN.load(Ordering::Relaxed) - before;
+    let status = until(&gateways[0], "it answers", |_| true).await;
+    let carried = packets(&status) - packets(&carried);
+    println!("{carried} packets one way, {taken} allocations on the threads of the packet path of both gateways");
+    assert!(carried > 10_000);
+    assert!(taken < 20, "{taken} allocations");
+    stop(gateways);
+}
+
+/// Where a flow's packets went: what each lane carried out since `before`.
+fn carried(status: &Status, before: &Status) -> Vec<u64> {
+    let lanes = |status: &Status| -> Vec<u64> {
+        status.connections[0].peers[0].lanes.iter().map(|lane| lane.counters.packets_out).collect()
+    };
+    lanes(status).iter().zip(lanes(before)).map(|(now, before)| now - before).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spreads_flows_over_lanes_and_keeps_each_in_order() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    let gateways = tunnelled(&world, [3, 3], &[], |_, _| {}).await;
+    let before = until(&gateways[0], "it answers", |_| true).await;
+    let before_back = until(&gateways[1], "it answers", |_| true).await;
+    // Both ends begin at once, on the same ports: a device that follows its peer would swap lanes all the time.
+    std::thread::scope(|scope| {
+        for port in 9_400..9_412_u16 {
+            let world = &world;
+            for (from, to, address) in [(0, 1, [10, 1, 1, 2]), (1, 0, [10, 0, 1, 2])] {
+                scope.spawn(move || {
+                    let got = datagrams(&world.host[from], &world.host[to], (address, port).into(), 400, 300);
+                    assert!(got > 300, "{got} of 400 datagrams");
+                });
+            }
+        }
+    });
+    for (gateway, before) in [(&gateways[0], &before), (&gateways[1], &before_back)] {
+        let status = until(gateway, "it answers", |_| true).await;
+        let carried = carried(&status, before);
+        assert!(carried.iter().all(|packets| *packets >= 300), "every lane has carried: {carried:?}");
+    }
+    stop(gateways);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_does_not_get_through_is_not_used() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    world.internet.sh("nft add table ip cut");
+    world.internet.sh("nft add chain ip cut middle { type filter hook forward priority 0 ; policy accept ; }");
+    world.internet.sh("nft add rule ip cut middle udp dport 51821 drop");
+    let gateways = [0, 1].map(|n| start_with(&world, n, 2, &[]).0);
+    for (n, gateway) in gateways.iter().enumerate() {
+        let mut configuration = configuration(n, 1, false, &public(&key(1 - n)));
+        configuration.connections[0].peers[0].lanes = lanes(1 - n, 2);
+        gateway.apply(configuration);
+    }
+    for gateway in &gateways {
+        until(gateway, "the tunnel carries", |status| chosen(status) == Some(PathKind::Tunnel)).await;
+    }
+    for port in 9_300..9_308 {
+        bulk(&world.host[0], &world.host[1], ([10, 1, 1, 2], port).into(), 64 << 10);
+    }
+    let status = until(&gateways[0], "it answers", |_| true).await;
+    let alive: Vec<bool> = status.connections[0].peers[0].lanes.iter().map(|lane| lane.alive).collect();
+    assert_eq!(alive, [true, false]);
+    stop(gateways);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_with_one_lane_gets_one() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    let gateways = tunnelled(&world, [3, 1], &[], |_, _| {}).await;
+    let started = Instant::now();
+    for port in 9_300..9_306 {
+        bulk(&world.host[0], &world.host[1], ([10, 1, 1, 2], port).into(), 64 << 10);
+        bulk(&world.host[1], &world.host[0], ([10, 0, 1, 2], port).into(), 64 << 10);
+    }
+    assert!(started.elapsed() < PATIENCE);
+    stop(gateways);
+}
