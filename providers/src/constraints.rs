@@ -76,6 +76,17 @@ pub struct BfdRule {
     pub hold_time_ms: u32,
 }
 
+/// What a cloud, as its adapter configures it, holds of the prefix rules of one session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefixControl {
+    /// It announces exactly the prefixes of [`crate::FeatureSide::advertised_prefixes`].
+    pub announces: bool,
+    /// It drops what is not among [`crate::FeatureSide::accepted_prefixes`].
+    pub accepts: bool,
+    /// It takes no more prefixes than [`crate::FeatureSide::max_prefixes`].
+    pub limits: bool,
+}
+
 /// Everything that one side allows on one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constraints {

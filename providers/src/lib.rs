@@ -32,7 +32,7 @@ pub mod fake;
 pub mod google;
 
 pub use api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target};
-pub use constraints::{Constraints, Rule, Sourced};
+pub use constraints::{Constraints, PrefixControl, Rule, Sourced};
 pub use credential::{ConnectError, CredentialRef};
 pub use error::{CallError, CallErrorKind, Outcome};
 pub use feature::{Addressing, FeatureSide, Ipv4Pair};

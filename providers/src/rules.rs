@@ -1,7 +1,7 @@
 //! The pure half of an adapter.
 
 use crate::{
-    constraints::{Constraints, Rule, Sourced},
+    constraints::{Constraints, PrefixControl, Rule, Sourced},
     feature::FeatureSide,
     resource::{Change, IdentityKind, Observed, ResourceKind, ResourceSpec},
 };
@@ -56,6 +56,12 @@ pub trait Rules: Send + Sync {
     /// tunnel's own packets must fit into. By default Ethernet's 1500 bytes (RFC 894).
     fn internet_mtu(&self, _attach_point: &AttachPoint) -> Sourced<Mtu> {
         Sourced::new(Mtu::ETHERNET, Rule::new("Ethernet carries IP packets of up to 1500 bytes", "RFC 894"))
+    }
+
+    /// What of a session's prefix rules this cloud holds. By default nothing.
+    fn prefix_control(&self, _attach_point: &AttachPoint) -> Sourced<PrefixControl> {
+        let rule = Rule::new("sessions are made without a list of prefixes", "Tieline, the provider's adapter");
+        Sourced::new(PrefixControl::default(), rule)
     }
 
     /// The resources that a side needs, in any order; `after` holds the order.

@@ -1,13 +1,11 @@
 //! Gateways: joining, what they are told, what they report.
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
 use data_encoding::BASE64;
-use ipnet::IpNet;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tieline_openapi::{
@@ -22,6 +20,7 @@ use tieline_openapi::{
 use super::{App, AppError, Caller, Paged, error::field, one_more, view};
 use crate::{
     events::Topic,
+    plan::carried,
     secrets,
     store::{ConnectionRecord, GatewayInputs, NewEvent, NewGateway},
     topology::Topology,
@@ -62,15 +61,15 @@ pub fn configuration(inputs: &GatewayInputs, topology: &Topology) -> GatewayConf
 
 fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option<GatewayConnection> {
     let address_of = |id: GatewayId| inputs.numbers.get(&id).copied().and_then(inner_address);
-    let (own, other) = (record.intent.end(end), record.intent.end(end.other()));
+    let other = record.intent.end(end.other());
     let peers = inputs.gateways.iter().filter(|gateway| gateway.attach_point_id == other.attach_point_id);
     Some(GatewayConnection {
         connection_id: record.id,
         name: record.intent.name.clone(),
         end,
         inner_address: address_of(inputs.gateway.id)?,
-        local_prefixes: accepted(&own.advertised_prefixes, other.accepted_prefixes.as_deref()),
-        remote_prefixes: accepted(&other.advertised_prefixes, own.accepted_prefixes.as_deref()),
+        local_prefixes: carried::announced(&record.intent, end),
+        remote_prefixes: carried::announced(&record.intent, end.other()),
         peers: peers
             .filter_map(|peer| {
                 Some(GatewayPeer {
@@ -87,23 +86,6 @@ fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option
         tunnel: record.intent.fallback.tunnel,
         fallback_capacity_mbps: record.intent.fallback.capacity_mbps,
     })
-}
-
-/// What is both advertised and accepted: of two nested prefixes the longer one. Without a list everything is accepted.
-#[must_use]
-pub fn accepted(advertised: &[IpNet], accepted: Option<&[IpNet]>) -> Vec<IpNet> {
-    let Some(accepted) = accepted else { return advertised.to_vec() };
-    let mut both = BTreeSet::new();
-    for ours in advertised {
-        for theirs in accepted {
-            if theirs.contains(ours) {
-                both.insert(*ours);
-            } else if ours.contains(theirs) {
-                both.insert(*theirs);
-            }
-        }
-    }
-    both.into_iter().collect()
 }
 
 /// Whether a gateway is heard: within the last three report intervals, and no less than three seconds.
@@ -308,47 +290,11 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn nets(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn of_two_nested_prefixes_the_longer_one_is_accepted() {
-        let advertised = nets(&["10.0.0.0/8", "172.16.0.0/16", "2001:db8::/32"]);
-        assert_eq!(accepted(&advertised, None), advertised);
-        let wanted = nets(&["10.1.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "::/0"]);
-        assert_eq!(accepted(&advertised, Some(&wanted)), nets(&["10.1.0.0/16", "172.16.0.0/16", "2001:db8::/32"]));
-        assert!(accepted(&advertised, Some(&[])).is_empty());
-    }
 
     #[test]
     fn inner_addresses_are_distinct_and_stay_in_their_block() {
         assert_eq!(inner_address(1), Some("100.64.0.1".parse().unwrap()));
         assert_eq!(inner_address(INNER_SIZE - 1), Some("100.127.255.255".parse().unwrap()));
         assert_eq!((inner_address(0), inner_address(INNER_SIZE)), (None, None));
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_accepted_was_advertised_and_wanted(
-            ours in prop::collection::vec((any::<u32>(), 0u8..=32), 0..6),
-            theirs in prop::collection::vec((any::<u32>(), 0u8..=32), 0..6),
-            address in any::<u32>(),
-        ) {
-            let net = |(bits, length): &(u32, u8)| {
-                IpNet::from(ipnet::Ipv4Net::new((*bits).into(), *length).unwrap().trunc())
-            };
-            let ours: Vec<IpNet> = ours.iter().map(net).collect();
-            let theirs: Vec<IpNet> = theirs.iter().map(net).collect();
-            let both = accepted(&ours, Some(&theirs));
-            // Addresses inside the prefixes and anywhere.
-            let probes = ours.iter().chain(&theirs).map(IpNet::network).chain([IpAddr::V4(address.into())]);
-            for probe in probes {
-                let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&probe));
-                prop_assert_eq!(within(&both), within(&ours) && within(&theirs));
-            }
-        }
     }
 }

@@ -25,7 +25,7 @@ impl Engine {
         detail: Option<ProviderDetail>,
     ) -> Result<(), StoreError> {
         let mut allocated = self.store.allocated().await?;
-        allocated.release(&draft.record.intent.name, &draft.wanted);
+        allocated.release(draft.record.id, &draft.wanted);
         let keep = draft
             .wanted
             .iter()

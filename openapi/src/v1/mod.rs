@@ -3,8 +3,10 @@
 pub mod connection;
 pub mod event;
 pub mod gateway;
+pub mod intent;
 pub mod issue;
 pub mod operation;
+pub mod placement;
 pub mod plan;
 #[cfg(test)]
 mod tests;
@@ -14,8 +16,10 @@ pub mod topology;
 pub use connection::*;
 pub use event::*;
 pub use gateway::*;
+pub use intent::*;
 pub use issue::*;
 pub use operation::*;
+pub use placement::*;
 pub use plan::*;
 pub use token::*;
 pub use topology::*;

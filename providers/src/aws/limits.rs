@@ -7,7 +7,7 @@ use tieline_openapi::{
     v1::{AttachPoint, BfdSettings},
 };
 
-use crate::constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, Rule, Sourced};
+use crate::constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixControl, Rule, Sourced};
 
 /// What ports and partners sell, in Mbit/s. A private virtual interface has no bandwidth of its own: it may use what its
 /// port carries.
@@ -111,6 +111,17 @@ pub(super) fn constraints(attach_point: &AttachPoint) -> Constraints {
             ),
         ),
     }
+}
+
+/// The allowed prefixes belong to the gateway's associations, which many interfaces share: no session has a list of its own.
+pub(super) fn prefix_control(attach_point: &AttachPoint) -> Sourced<PrefixControl> {
+    let text = format!(
+        "a private virtual interface announces what the associations of Direct Connect gateway {} allow, and takes every \
+         prefix up to its quota",
+        attach_point.cloud_id
+    );
+    let source = "AWS Direct Connect User Guide, allowed prefixes interactions; quotas";
+    Sourced::new(PrefixControl::default(), Rule::new(&text, source))
 }
 
 fn reserved() -> Vec<Ipv4Net> {

@@ -6,7 +6,7 @@ use tieline_openapi::v1::{AttachPoint, ChannelPort};
 use super::{limits, map};
 use crate::{
     call::BGP_PASSWORD,
-    constraints::Constraints,
+    constraints::{Constraints, PrefixControl, Sourced},
     feature::FeatureSide,
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
@@ -24,6 +24,10 @@ pub struct AwsRules;
 impl Rules for AwsRules {
     fn constraints(&self, attach_point: &AttachPoint, _port: &ChannelPort) -> Constraints {
         limits::constraints(attach_point)
+    }
+
+    fn prefix_control(&self, attach_point: &AttachPoint) -> Sourced<PrefixControl> {
+        limits::prefix_control(attach_point)
     }
 
     /// One interface. It waits (`ready` is false) until both addresses are known: AWS would pick its own where they are

@@ -9,7 +9,7 @@ use tieline_openapi::{
 };
 
 use crate::{
-    constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, Rule, Sourced},
+    constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixControl, Rule, Sourced},
     feature::{Addressing, FeatureSide},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
@@ -78,6 +78,11 @@ impl Rules for FakeRules {
             max_advertised_prefixes: rule(100),
             ipv6: rule(false),
         }
+    }
+
+    /// Peers announce their own list; interfaces have none.
+    fn prefix_control(&self, _attach_point: &AttachPoint) -> Sourced<PrefixControl> {
+        rule(PrefixControl { announces: self.side == FakeSide::Picking, accepts: false, limits: false })
     }
 
     fn decompose(&self, side: &FeatureSide) -> Vec<ResourceSpec> {

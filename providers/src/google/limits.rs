@@ -7,7 +7,7 @@ use tieline_openapi::{
     v1::{AttachPoint, BfdSettings},
 };
 
-use crate::constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, Rule, Sourced};
+use crate::constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixControl, Rule, Sourced};
 
 /// The capacities of a VLAN attachment: Mbit/s, and the API's word for it
 /// (Compute Engine API v1, `InterconnectAttachment.bandwidth`).
@@ -123,6 +123,20 @@ pub(super) fn constraints(attach_point: &AttachPoint) -> Constraints {
             Rule::new("Tieline configures IPv4 sessions only on Cloud Routers", "Tieline, google.routerPeer"),
         ),
     }
+}
+
+/// A peer announces its own list (`advertiseMode` CUSTOM). What it learns could be filtered by a route policy only, which
+/// the adapter does not make.
+pub(super) fn prefix_control() -> Sourced<PrefixControl> {
+    Sourced::new(
+        PrefixControl { announces: true, accepts: false, limits: false },
+        Rule::new(
+            "a BGP peer announces exactly its custom ranges; without an import route policy it learns whatever its \
+             neighbour announces, up to the Cloud Router's quota",
+            "Google Compute Engine API v1, RouterBgpPeer.advertiseMode and importPolicies; Cloud Router documentation, \
+             quotas and limits",
+        ),
+    )
 }
 
 fn net(a: u8, b: u8, c: u8, d: u8, length: u8) -> Ipv4Net {

@@ -10,7 +10,7 @@ use tieline_openapi::{
 use super::{limits, map::last_segment};
 use crate::{
     call::BGP_PASSWORD,
-    constraints::{Constraints, Rule, Sourced},
+    constraints::{Constraints, PrefixControl, Rule, Sourced},
     feature::{Addressing, FeatureSide, Ipv4Pair},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
@@ -41,6 +41,10 @@ impl Rules for GoogleRules {
             "Google Cloud, VPC: maximum transmission unit",
         );
         Sourced::new(Mtu::try_from(1_460).unwrap_or(Mtu::ETHERNET), rule)
+    }
+
+    fn prefix_control(&self, _attach_point: &AttachPoint) -> Sourced<PrefixControl> {
+        limits::prefix_control()
     }
 
     fn decompose(&self, side: &FeatureSide) -> Vec<ResourceSpec> {

@@ -249,7 +249,7 @@ fn must_redo(before: &ConnectionIntent, after: &ConnectionIntent) -> bool {
 /// Takes a connection's own allocations out, so that its change does not stand in its own way. What a channel that is made
 /// anew leaves behind stays taken: the old one lives until the new one is there.
 fn release(allocated: &mut Allocated, record: &ConnectionRecord, redo: bool) {
-    allocated.release(&record.intent.name, &record.negotiated.channels);
+    allocated.release(record.id, &record.negotiated.channels);
     if !redo {
         return;
     }

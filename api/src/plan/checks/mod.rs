@@ -1,6 +1,8 @@
 //! Checks of an intent that need no allocation: prefixes, address families, AS numbers, prefix limits.
 
+mod enforcement;
 mod finding;
+mod links;
 #[cfg(test)]
 mod tests;
 
@@ -8,9 +10,11 @@ use ipnet::IpNet;
 use tieline_openapi::v1::{AddressFamily, AttachPoint, ConnectionIntent, End, Ends};
 use tieline_providers::{Constraints, Rule};
 
+pub use enforcement::enforcement;
 pub use finding::{Findings, Note};
+pub use links::{AttachPoints, other_links};
 
-use super::negotiate::Allocated;
+use super::carried;
 
 /// The most prefixes that one list of an intent may hold.
 pub const MAX_PREFIXES: usize = 200;
@@ -28,14 +32,8 @@ const RESERVED: [(&str, &str, &str); 9] = [
     ("ff00::/8", "multicast", "RFC 4291"),
 ];
 
-/// Checks both ends' prefix lists, the families, and the overlap with each other and with what other links of the same
-/// attach points carry.
-pub fn prefixes(
-    intent: &ConnectionIntent,
-    points: &Ends<Option<&AttachPoint>>,
-    allocated: &Allocated,
-    findings: &mut Findings,
-) {
+/// Checks both ends' prefix lists, the families, and the overlap with each other.
+pub fn prefixes(intent: &ConnectionIntent, points: &Ends<Option<&AttachPoint>>, findings: &mut Findings) {
     families(intent, findings);
     for end in End::BOTH {
         let own = intent.end(end);
@@ -57,7 +55,6 @@ pub fn prefixes(
         }
         if let Some(point) = points.get(end) {
             behind(end, point, &own.advertised_prefixes, findings);
-            other_links(end, point, intent, allocated, findings);
         }
     }
     ends_overlap(intent, findings);
@@ -186,11 +183,16 @@ fn ends_overlap(intent: &ConnectionIntent, findings: &mut Findings) {
 
 fn filtered(end: End, announced: &[IpNet], accepted: &[IpNet], findings: &mut Findings) {
     for net in announced.iter().filter(|net| !accepted.iter().any(|a| a.contains(*net))) {
+        let other = end.other().as_str();
+        let message = match carried::accepted(&[*net], Some(accepted)).as_slice() {
+            [] => format!("{net} is announced by end {other} and not accepted here"),
+            [first, ..] => format!("of {net} of end {other} only parts are accepted here: {first} is the first"),
+        };
         findings.warning(Note {
             code: "prefix-filtered",
             pointer: &format!("/{}/acceptedPrefixes", end.as_str()),
-            message: format!("{net} is announced by end {} and not accepted here", end.other().as_str()),
-            rule: "what is not accepted is not reachable".to_owned(),
+            message,
+            rule: "of two nested prefixes the longer one is carried; what is not accepted is not reachable".to_owned(),
             source: "the contract of /v1".to_owned(),
             resolve: format!("add {net} to acceptedPrefixes, or leave acceptedPrefixes null"),
         });
@@ -212,30 +214,6 @@ fn behind(end: End, point: &AttachPoint, announced: &[IpNet], findings: &mut Fin
             rule: "a site announces what is behind it".to_owned(),
             source: format!("attachPoints in tieline.toml: {}", point.id),
             resolve: "correct the prefix, or add it to the attach point's prefixes in tieline.toml".to_owned(),
-        });
-    }
-}
-
-/// What this link brings to an attach point must not overlap what its other links carry: the router would have two ways
-/// to one network that lead to different sites.
-fn other_links(
-    end: End,
-    point: &AttachPoint,
-    intent: &ConnectionIntent,
-    allocated: &Allocated,
-    findings: &mut Findings,
-) {
-    let Some(others) = allocated.prefixes.get(&point.id) else { return };
-    for (index, net) in intent.end(end.other()).advertised_prefixes.iter().enumerate() {
-        let clash = others.iter().find(|(other, _)| overlap(net, other) && is_default(net) == is_default(other));
-        let Some((other, link)) = clash else { continue };
-        findings.error(Note {
-            code: "prefix-overlap-other-link",
-            pointer: &format!("/{}/advertisedPrefixes/{index}", end.other().as_str()),
-            message: format!("{net} overlaps {other}, which link {link} carries at attach point {}", point.id),
-            rule: "the links of one attach point lead to disjoint networks".to_owned(),
-            source: "RFC 4632 section 5.1".to_owned(),
-            resolve: format!("announce another prefix, or take {other} off {link}"),
         });
     }
 }

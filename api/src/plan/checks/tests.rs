@@ -1,5 +1,8 @@
 //! Checks of prefixes and limits.
 
+mod enforcement;
+mod links;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -50,15 +53,15 @@ fn point(name: &str, prefixes: &[&str]) -> AttachPoint {
     }
 }
 
-fn found(intent: &ConnectionIntent, allocated: &Allocated, behind: &[&str]) -> Vec<String> {
+fn found(intent: &ConnectionIntent, behind: &[&str]) -> Vec<String> {
     let (gw, cr) = (point("gw", behind), point("cr", &[]));
     let mut findings = Findings::default();
-    prefixes(intent, &Ends { a: Some(&gw), b: Some(&cr) }, allocated, &mut findings);
+    prefixes(intent, &Ends { a: Some(&gw), b: Some(&cr) }, &mut findings);
     findings.into_vec().into_iter().map(|f| format!("{} {}", f.code, f.pointer)).collect()
 }
 
 fn alone(a: &[&str], b: &[&str]) -> Vec<String> {
-    found(&intent(a, b), &Allocated::default(), &[])
+    found(&intent(a, b), &[])
 }
 
 #[test]
@@ -83,22 +86,11 @@ fn a_default_route_overlaps_only_another_default_route() {
 }
 
 #[test]
-fn other_links_of_the_attach_point_count() {
-    let mut allocated = Allocated::default();
-    allocated.prefixes.insert(id("gw"), vec![("10.1.4.0/24".parse().unwrap(), "old".to_owned())]);
-    let wanted = intent(&["10.0.0.0/16"], &["10.1.0.0/16"]);
-    assert_eq!(found(&wanted, &allocated, &[]), ["prefix-overlap-other-link /b/advertisedPrefixes/0"]);
-    // What this end announces may well be announced over its other links too.
-    allocated.prefixes.insert(id("gw"), vec![("10.0.0.0/16".parse().unwrap(), "old".to_owned())]);
-    assert_eq!(found(&wanted, &allocated, &[]), Vec::<String>::new());
-}
-
-#[test]
 fn filters_and_sites_give_warnings() {
     let mut wanted = intent(&["10.0.0.0/16"], &["10.1.0.0/16"]);
     wanted.a.accepted_prefixes = Some(nets(&["10.1.0.0/24"]));
     assert_eq!(
-        found(&wanted, &Allocated::default(), &["10.8.0.0/16"]),
+        found(&wanted, &["10.8.0.0/16"]),
         ["prefix-filtered /a/acceptedPrefixes", "prefix-not-behind-attach-point /a/advertisedPrefixes/0"]
     );
 }
@@ -110,9 +102,9 @@ fn long_lists_and_odd_families_are_refused() {
     assert_eq!(alone(&many, &["172.16.0.0/16"]), ["too-many-prefixes /a/advertisedPrefixes"]);
     let mut wanted = intent(&["10.0.0.0/16"], &["10.1.0.0/16"]);
     wanted.families = vec![AddressFamily::Ipv4; 2];
-    assert_eq!(found(&wanted, &Allocated::default(), &[]), ["families /families"]);
+    assert_eq!(found(&wanted, &[]), ["families /families"]);
     wanted.families = vec![];
-    assert!(found(&wanted, &Allocated::default(), &[]).contains(&"families /families".to_owned()));
+    assert!(found(&wanted, &[]).contains(&"families /families".to_owned()));
 }
 
 proptest! {
@@ -127,7 +119,7 @@ proptest! {
         wanted.a.advertised_prefixes = a.iter().map(net).collect();
         wanted.b.advertised_prefixes = b.iter().map(net).collect();
         let mut findings = Findings::default();
-        prefixes(&wanted, &Ends { a: None, b: None }, &Allocated::default(), &mut findings);
+        prefixes(&wanted, &Ends { a: None, b: None }, &mut findings);
         if !findings.any_error() {
             for x in &wanted.a.advertised_prefixes {
                 for y in &wanted.b.advertised_prefixes {

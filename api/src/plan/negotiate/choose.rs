@@ -149,6 +149,7 @@ fn within<'a>(
     let points = Ends { a: frame.ends.a.point, b: frame.ends.b.point };
     checks::asns(&points, constraints, findings);
     let max_prefixes = checks::prefix_limits(request.intent, constraints, findings);
+    checks::enforcement(request.intent, &frame.ends.map(|_, view| view.rules.prefix_control(view.point)), findings);
     if findings.any_error() {
         return None;
     }

@@ -20,7 +20,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tieline_openapi::{
     ids::{AttachPointId, ChannelId, ConnectionId, EnvironmentId, InterconnectId, PortId},
@@ -31,7 +31,10 @@ use tieline_openapi::{
 use tieline_providers::{Addressing, FeatureSide, Ipv4Pair, constraints::AddressChoice};
 
 use self::{channel::Draft, choose::Choice, frame::Frame};
-use super::checks::{self, Findings};
+use super::{
+    carried::{self, Carried},
+    checks::{self, Findings},
+};
 use crate::{store::Allocation, topology::Topology};
 
 pub use effective::{TUNNEL_OVERHEAD_IPV4, TUNNEL_OVERHEAD_IPV6, tunnel_mtu};
@@ -45,8 +48,8 @@ pub struct Allocated {
     pub subnets: BTreeMap<AttachPointId, BTreeSet<Ipv4Net>>,
     /// Mbit/s by channel.
     pub bandwidth: BTreeMap<ChannelId, u64>,
-    /// Prefixes that other links of the same attach point announce or accept, with the link's name.
-    pub prefixes: BTreeMap<AttachPointId, Vec<(ipnet::IpNet, String)>>,
+    /// What the links of an attach point carry.
+    pub prefixes: BTreeMap<AttachPointId, Vec<Carried>>,
 }
 
 /// What is asked for.
@@ -125,7 +128,7 @@ pub type VlanPool = Vec<Vlan>;
 
 impl Allocated {
     /// Takes out what a connection holds itself, so that a change of it does not stand in its own way.
-    pub fn release(&mut self, name: &str, channels: &[NegotiatedChannel]) {
+    pub fn release(&mut self, id: ConnectionId, channels: &[NegotiatedChannel]) {
         for channel in channels {
             for end in End::BOTH {
                 let side = channel.sides.get(end);
@@ -140,16 +143,13 @@ impl Allocated {
                 *taken = taken.saturating_sub(u64::from(channel.bandwidth.get()));
             }
         }
-        // Two projects may have a link of one name: only as many entries go as this link can have made.
-        let Some(first) = channels.first() else { return };
-        for end in End::BOTH {
-            let side = first.sides.get(end);
-            let mut own: Vec<IpNet> = side.advertised_prefixes.iter().chain(&side.accepted_prefixes).copied().collect();
-            let Some(listed) = self.prefixes.get_mut(&side.attach_point_id) else { continue };
-            listed.retain(|(net, link)| {
-                let held = (link == name).then(|| own.iter().position(|n| n == net)).flatten();
-                held.map(|at| own.swap_remove(at)).is_none()
-            });
+        self.prefixes.values_mut().for_each(|listed| listed.retain(|carried| carried.connection_id != id));
+    }
+
+    /// Adds what a link carries.
+    pub fn carry(&mut self, id: ConnectionId, intent: &ConnectionIntent) {
+        for (point, carried) in carried::by_attach_point(id, intent) {
+            self.prefixes.entry(point.clone()).or_default().push(carried);
         }
     }
 }
@@ -207,7 +207,8 @@ pub fn negotiate(
         a: topology.attach_points.get(&intent.a.attach_point_id),
         b: topology.attach_points.get(&intent.b.attach_point_id),
     };
-    checks::prefixes(intent, &points, allocated, &mut findings);
+    checks::prefixes(intent, &points, &mut findings);
+    checks::other_links(intent, &topology.attach_points, allocated, &mut findings);
     let frame = frame::resolve(topology, intent, &mut findings);
     // What is wrong with the intent itself is told whole, before anything is looked for.
     let Some(frame) = frame.filter(|_| !findings.any_error()) else { return Err(refuse(findings)) };
@@ -299,7 +300,7 @@ fn side(
         ipv4,
         ipv6: None,
         bfd: *draft.bfd.get(end),
-        advertised_prefixes: view.intent.advertised_prefixes.clone(),
+        advertised_prefixes: carried::announced(request.intent, end),
         accepted_prefixes: view
             .intent
             .accepted_prefixes

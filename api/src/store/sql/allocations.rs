@@ -287,13 +287,9 @@ impl SqlStore {
         for mut row in tx.rows(sql, args![]).await? {
             all.bandwidth.insert(row.id()?, row.count()?);
         }
-        for mut row in tx.rows("SELECT name, intent FROM connections ORDER BY id", args![]).await? {
-            let (name, intent): (String, tieline_openapi::v1::ConnectionIntent) = (row.text()?, row.doc("intent")?);
-            for end in [intent.a, intent.b] {
-                let prefixes = all.prefixes.entry(end.attach_point_id).or_default();
-                let listed = end.advertised_prefixes.into_iter().chain(end.accepted_prefixes.unwrap_or_default());
-                prefixes.extend(listed.map(|prefix| (prefix, name.clone())));
-            }
+        for mut row in tx.rows("SELECT id, intent FROM connections ORDER BY id", args![]).await? {
+            let (id, intent): (ConnectionId, tieline_openapi::v1::ConnectionIntent) = (row.id()?, row.doc("intent")?);
+            all.carry(id, &intent);
         }
         tx.done().await?;
         Ok(all)

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
-use tieline_api::store::{Allocation, ChangeTo, Claim, EngineWrite, HousekeepingLimits, Store, StoreError};
+use tieline_api::{
+    plan::carried::Way,
+    store::{Allocation, ChangeTo, Claim, EngineWrite, HousekeepingLimits, Store, StoreError},
+};
 use tieline_openapi::ids::{ConnectionId, PortId};
 
 use super::{fixture::*, on_both};
@@ -182,9 +185,20 @@ async fn what_is_allocated_is_told(db: Db) {
     let subnets: BTreeSet<Ipv4Net> = ["169.254.0.8/29", "169.254.0.16/30"].map(|s| s.parse().unwrap()).into();
     assert_eq!(all.subnets, BTreeMap::from([("point-a".parse().unwrap(), subnets)]));
     assert_eq!(all.bandwidth, BTreeMap::from([(channel_id(1), 30)]));
-    let announced = &all.prefixes[&"point-a".parse().unwrap()];
-    let prefix = || "10.0.0.0/16".parse().unwrap();
-    assert_eq!(*announced, [(prefix(), "a".to_owned()), (prefix(), "b".to_owned())]);
+    // Nothing is filtered: what the other end announces is what comes.
+    let carried = &all.prefixes[&"point-a".parse().unwrap()];
+    let carried: Vec<_> =
+        carried.iter().map(|c| (c.link.as_str(), c.prefix.to_string(), c.way, c.far.as_str())).collect();
+    let (own, theirs) = (|| "10.0.0.0/16".to_owned(), || "10.1.0.0/16".to_owned());
+    assert_eq!(
+        carried,
+        [
+            ("a", own(), Way::Announced, "point-b"),
+            ("a", theirs(), Way::Learned, "point-b"),
+            ("b", own(), Way::Announced, "point-b"),
+            ("b", theirs(), Way::Learned, "point-b"),
+        ]
+    );
 }
 
 #[derive(Debug, Clone)]

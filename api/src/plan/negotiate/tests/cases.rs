@@ -295,7 +295,7 @@ fn what_was_refused_is_never_chosen_again_and_other_channels_stay() {
         Refused { vlans: [1025, 1026].into(), subnets: [net("169.254.0.0/29")].into() },
     );
     // The walked-back channel's own allocations stay taken: they go into quarantine.
-    world.allocated.release("link", &before.channels[1..]);
+    world.allocated.release(world.request().connection_id, &before.channels[1..]);
     let after = world.run().unwrap();
     assert_eq!(after.channels[1], *second);
     assert_eq!(after.channels[0].channel_id, first.channel_id);
@@ -309,7 +309,7 @@ fn a_changed_intent_changes_only_what_follows_from_it() {
     let before = world.run().unwrap();
     world.take(&before);
     world.keep = before.channels.iter().map(|c| (c.channel_id.clone(), c.clone())).collect();
-    world.allocated.release("link", &before.channels);
+    world.allocated.release(world.request().connection_id, &before.channels);
     assert_eq!(world.allocated.vlans.values().map(BTreeSet::len).sum::<usize>(), 0);
     assert_eq!(world.allocated.subnets.values().map(BTreeSet::len).sum::<usize>(), 0);
     assert_eq!(world.run().unwrap().channels, before.channels);

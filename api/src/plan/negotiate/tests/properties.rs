@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 use tieline_openapi::v1::{AddressFamily, AdminState, Redundancy, Wanted};
 
