@@ -1,7 +1,7 @@
 //! The control plane of Tieline.
 //!
-//! Arrows inside: `http` → `app` → {`plan`, `engine`, `store`}; `engine` → {`plan`, `store`, providers}; `plan` → the
-//! providers' pure halves. `plan` does no IO; no cloud is named in `plan` or `engine`; no SQL stands outside `store`; no
+//! Arrows inside: `http` → `app` → {`plan`, `state`, `engine`, `store`}; `engine` → {`plan`, `state`, `store`, providers};
+//! `plan` → the providers' pure halves. `plan` and `state` do no IO; no cloud is named in `plan` or `engine`; no SQL stands outside `store`; no
 //! clock and no randomness outside `engine::clock`.
 
 pub mod app;
@@ -13,5 +13,6 @@ pub mod http;
 pub mod plan;
 pub mod secrets;
 pub mod service;
+pub mod state;
 pub mod store;
 pub mod topology;

@@ -13,7 +13,7 @@ use crate::{
         clock::{Clock, Random},
     },
     events::{Hints, Topic},
-    http::{self, Metrics},
+    http::{self, Metrics, StreamLimits, Surface},
     store::Store,
     topology::Topology,
 };
@@ -32,6 +32,8 @@ pub struct ServeOptions {
     pub random: Arc<dyn Random>,
     /// The hints that the store was opened with.
     pub hints: Hints,
+    /// How many event and configuration streams may be open.
+    pub streams: StreamLimits,
     /// The engine, which runs beside the surface; without one nothing is provisioned here.
     pub engine: Option<Arc<Engine>>,
 }
@@ -57,13 +59,13 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let ServeOptions { store, topology, vault, clock, random, hints, engine } = options;
+    let ServeOptions { store, topology, vault, clock, random, hints, streams, engine } = options;
     let metrics = Arc::new(Metrics::new());
     if let Some(engine) = &engine {
         metrics.register(|registry| register(registry, engine.progress()));
     }
     let app = Arc::new(App { store, topology, vault, clock, random, hints: hints.clone() });
-    let router = http::router(app, metrics, shutdown.clone())?;
+    let router = http::router(Surface { app, metrics, streams, stop: shutdown.clone() })?;
     // The surface may fail by itself; the engine then stops too.
     let stop = shutdown.child_token();
     let engine = engine.map(|engine| tokio::spawn(run(engine, hints, stop.clone())));

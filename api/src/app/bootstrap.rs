@@ -15,7 +15,7 @@ use tieline_openapi::{
 use crate::{
     engine::clock::{Clock, Random},
     secrets,
-    store::{NewToken, Store, StoreError},
+    store::{Audit, NewToken, Store, StoreError},
 };
 
 /// The project of the first token.
@@ -70,7 +70,14 @@ pub async fn first_token(
         last_used_at: None,
         created_at: now,
     };
-    store.insert_token(NewToken { token, hash, audit: None }).await?;
+    let audit = Audit {
+        principal: "installation".to_owned(),
+        request_id: String::new(),
+        action: "firstToken".to_owned(),
+        subject: format!("/v1/tokens/{id}"),
+        at: now,
+    };
+    store.insert_token(NewToken { token, hash, audit, idempotency: None }).await?;
     Ok(true)
 }
 

@@ -74,13 +74,20 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::KeyReused`] where it was given to another request, or the store's.
-    pub async fn replay(&self, key: Option<&IdempotencyKey>) -> Result<Option<Accepted>, AppError> {
+    pub(super) async fn answered(&self, key: Option<&IdempotencyKey>) -> Result<Option<SavedAnswer>, AppError> {
         let Some(key) = key else { return Ok(None) };
         match self.store.saved_answer(key).await? {
-            None => Ok(None),
-            Some(saved) if saved.digest == key.digest => Ok(Some(Accepted::again(saved)?)),
-            Some(_) => Err(AppError::KeyReused),
+            Some(saved) if saved.digest != key.digest => Err(AppError::KeyReused),
+            other => Ok(other),
         }
+    }
+
+    /// The mutation that was taken under a key, if any.
+    ///
+    /// # Errors
+    /// As [`App::answered`].
+    pub async fn replay(&self, key: Option<&IdempotencyKey>) -> Result<Option<Accepted>, AppError> {
+        self.answered(key).await?.map(Accepted::again).transpose()
     }
 
     /// One connection, as it is now.
@@ -234,6 +241,7 @@ impl App {
             status: EngineStatus::default(),
             instances: Vec::new(),
             samples: Vec::new(),
+            path_conditions: Vec::new(),
             gateway_ends: BTreeMap::new(),
             last_operation: operation,
             created_at: now,

@@ -17,12 +17,13 @@ use tieline_openapi::{
     },
 };
 
-use super::{App, AppError, Caller, Paged, error::field, one_more, view};
+use super::{App, AppError, Caller, Paged, error::field, one_more};
 use crate::{
     events::Topic,
     plan::carried,
     secrets,
-    store::{ConnectionRecord, GatewayInputs, NewEvent, NewGateway},
+    state::{self, Facts, PATH_CONDITIONS, changed},
+    store::{ConnectionRecord, GatewayInputs, KeptCondition, NewEvent, NewGateway, ReportEffects, Reported},
     topology::Topology,
 };
 
@@ -82,7 +83,7 @@ fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option
             .collect(),
         mtu_bytes: record.negotiated.effective.mtu_bytes,
         mss_bytes: record.negotiated.effective.mss_bytes,
-        private_ready: view::established(record),
+        private_ready: state::established(record),
         tunnel: record.intent.fallback.tunnel,
         fallback_capacity_mbps: record.intent.fallback.capacity_mbps,
     })
@@ -90,7 +91,7 @@ fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option
 
 /// Whether a gateway is heard: within the last three report intervals, and no less than three seconds.
 #[must_use]
-pub fn state(gateway: &Gateway, report_ms: u32, now: Timestamp) -> GatewayState {
+pub fn liveness(gateway: &Gateway, report_ms: u32, now: Timestamp) -> GatewayState {
     let Some(heard) = gateway.last_heard_at else { return GatewayState::Joined };
     let silent_ms = now.as_millisecond().saturating_sub(heard.as_millisecond());
     if silent_ms <= i64::from(report_ms).saturating_mul(3).max(3_000) {
@@ -120,6 +121,19 @@ pub fn path_event(project: &ProjectId, gateway: GatewayId, end: End, change: &Pa
             "gatewayId": gateway, "end": end, "at": change.at, "from": change.from, "to": change.to,
             "reason": change.reason,
         }),
+    }
+}
+
+/// The event of a condition that a gateway's report gave another status.
+fn condition_event(record: &ConnectionRecord, by: GatewayId, now: &KeptCondition) -> NewEvent {
+    NewEvent {
+        project: record.project.clone(),
+        time: now.since,
+        kind: "connection.conditionChanged".to_owned(),
+        subject: format!("/v1/connections/{}", record.id),
+        generation: Some(record.generation),
+        cause: format!("gateway:{by}"),
+        data: json!({"type": now.kind, "status": now.status}),
     }
 }
 
@@ -159,7 +173,7 @@ impl App {
     /// [`AppError::Invalid`], [`AppError::Spent`], or the store's.
     pub async fn join(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         join_hash: [u8; 32],
         request: JoinRequest,
     ) -> Result<JoinAnswer, AppError> {
@@ -172,7 +186,7 @@ impl App {
         let credential = secrets::token_secret(&*self.random).expose_secret().to_owned();
         let credential_hash = secrets::token_hash(&credential);
         let event = NewEvent {
-            project: project.clone(),
+            project: caller.project.clone(),
             time: now,
             kind: "gateway.joined".to_owned(),
             subject: format!("/v1/gateways/{id}"),
@@ -180,13 +194,14 @@ impl App {
             cause: format!("gateway:{id}"),
             data: json!({"name": request.name}),
         };
-        let new = NewGateway { id, request, credential_hash, event, at: now };
+        let audit = caller.audit(format!("/v1/gateways/{id}"), now);
+        let new = NewGateway { id, request, credential_hash, audit, event, at: now };
         let gateway = self.store.join_gateway(join_hash, new).await?;
         Ok(JoinAnswer { gateway: self.judged(gateway), credential })
     }
 
     fn judged(&self, mut gateway: Gateway) -> Gateway {
-        gateway.state = state(&gateway, self.topology.probe.report_ms, self.now());
+        gateway.state = liveness(&gateway, self.topology.probe.report_ms, self.now());
         gateway
     }
 
@@ -267,23 +282,58 @@ impl App {
         if !errors.is_empty() {
             return Err(AppError::Invalid(errors));
         }
-        let inputs = self.store.gateway_inputs(id).await?;
+        let about = report.samples.iter().map(|sample| sample.connection_id);
+        let about = about.chain(report.changes.iter().map(|change| change.connection_id)).collect();
+        let (gateway, served) = self.store.reported_on(id, &about).await?;
         let end_of = |connection| {
-            let record = inputs.connections.iter().find(|record| record.id == connection)?;
-            let at = &inputs.gateway.attach_point_id;
-            End::BOTH.into_iter().find(|end| record.intent.end(*end).attach_point_id == *at)
+            let record = served.iter().find(|record| record.id == connection)?;
+            End::BOTH.into_iter().find(|end| record.intent.end(*end).attach_point_id == gateway.attach_point_id)
         };
         report.samples.retain(|sample| end_of(sample.connection_id).is_some());
         report.changes.retain(|change| end_of(change.connection_id).is_some());
         let now = self.now();
-        let events: Vec<NewEvent> = report
+        let mut events: Vec<NewEvent> = report
             .changes
             .iter()
             .filter_map(|change| Some(path_event(&caller.project, id, end_of(change.connection_id)?, change, now)))
             .collect();
+        let mut conditions = Vec::new();
+        for record in &served {
+            let Some(end) = end_of(record.id) else { continue };
+            let changed = self.changed_conditions(record, id, end, &report, now);
+            events.extend(changed.iter().map(|one| condition_event(record, id, one)));
+            if !changed.is_empty() {
+                conditions.push((record.id, changed));
+            }
+        }
         // False where the report was taken before: the answer is the same.
-        self.store.observe(id, &report, now, events).await?;
+        self.store.observe(id, &report, now, ReportEffects { events, conditions }).await?;
         Ok(())
+    }
+
+    /// The conditions of a connection's paths that a report gives another status.
+    fn changed_conditions(
+        &self,
+        before: &ConnectionRecord,
+        by: GatewayId,
+        end: End,
+        report: &Observations,
+        now: Timestamp,
+    ) -> Vec<KeptCondition> {
+        let mut after = before.clone();
+        for sample in report.samples.iter().filter(|sample| sample.connection_id == before.id) {
+            after.gateway_ends.insert(by, end);
+            let same =
+                |one: &Reported| (one.by, one.sample.peer_id, one.sample.path) == (by, sample.peer_id, sample.path);
+            // Samples of one report may stand in any order.
+            if after.samples.iter().any(|one| same(one) && one.sample.at > sample.at) {
+                continue;
+            }
+            after.samples.retain(|one| !same(one));
+            after.samples.push(Reported { by, sample: sample.clone() });
+        }
+        let facts = |record| Facts::of(record, self.topology.probe.report_ms, now);
+        changed(&PATH_CONDITIONS, &before.path_conditions, &facts(before), &facts(&after), now)
     }
 }
 

@@ -1,32 +1,31 @@
 //! From a stored connection to the Connection that users see: pure, and total over every record.
 
-mod conditions;
 mod paths;
-#[cfg(test)]
-mod tests;
 
 use tieline_openapi::v1::{
-    AdminState, Attachment, BfdState, BgpState, ChannelSide, ConditionStatus, ConditionType, Connection,
-    ConnectionState, End, Ends, Origin, PlacedChannel, Placement, PlacementRole, ProvisioningState, StateReason,
-    Timestamp, VerificationState,
+    AdminState, Attachment, ChannelSide, ConditionStatus, ConditionType, Connection, ConnectionState, End, Origin,
+    PlacedChannel, Placement, PlacementRole, ProvisioningState, StateReason, Timestamp,
 };
-use tieline_providers::{Addressing, FeatureSide, Presence};
+use tieline_providers::{Addressing, FeatureSide};
 
 use crate::{
     plan::{
         negotiate::NegotiatedChannel,
         step::{Instance, Seen},
     },
+    state::{
+        Facts, bfd_states, bgp_states, condition_since, conditions, instances, state, usable, verification, worse_bfd,
+        worse_bgp,
+    },
     store::ConnectionRecord,
     topology::Topology,
 };
 
-pub use conditions::Facts;
-
 /// The Connection that a record shows at a time.
 #[must_use]
 pub fn connection(record: &ConnectionRecord, topology: &Topology, now: Timestamp) -> Connection {
-    let facts = Facts::of(record, topology, now);
+    let report_ms = topology.probe.report_ms;
+    let facts = Facts::of(record, report_ms, now);
     let state = state(&facts);
     Connection {
         id: record.id,
@@ -41,54 +40,13 @@ pub fn connection(record: &ConnectionRecord, topology: &Topology, now: Timestamp
         verification_state: verification(&facts),
         shared_connection_uuid: None,
         last_operation_id: record.last_operation,
-        conditions: conditions::all(record, &facts),
+        conditions: conditions(record, &facts),
         effective: Some(record.negotiated.effective),
         placements: vec![placement(record)],
-        paths: paths::all(record, topology, now),
+        paths: paths::all(record, report_ms, now),
         created_at: record.created_at,
         updated_at: record.updated_at,
         deletion_requested_at: record.deletion_requested_at,
-    }
-}
-
-/// The state: one pure function of the facts.
-#[must_use]
-pub fn state(facts: &Facts) -> ConnectionState {
-    if facts.person_needed {
-        return ConnectionState::ActionRequired;
-    }
-    if facts.deleting {
-        return ConnectionState::Deleting;
-    }
-    if !facts.provisioned {
-        return if facts.touched { ConnectionState::Provisioning } else { ConnectionState::Pending };
-    }
-    if !facts.current {
-        return ConnectionState::Updating;
-    }
-    if !facts.verified_once {
-        return ConnectionState::Provisioning;
-    }
-    let impaired = facts.bgp != ConditionStatus::True
-        || facts.in_sync == ConditionStatus::False
-        || facts.private == ConditionStatus::False
-        || facts.tunnel == ConditionStatus::False;
-    if impaired { ConnectionState::Degraded } else { ConnectionState::Active }
-}
-
-/// VERIFIED: the private path carries probes from host to host in both directions where both ends have gateways; else BGP is
-/// Established as each provider itself reports it.
-#[must_use]
-pub fn verification(facts: &Facts) -> VerificationState {
-    let proven = if facts.gateways_at_both_ends {
-        facts.private == ConditionStatus::True
-    } else {
-        facts.bgp == ConditionStatus::True
-    };
-    if proven && facts.provisioned && !facts.deleting {
-        VerificationState::Verified
-    } else {
-        VerificationState::Unverified
     }
 }
 
@@ -155,6 +113,15 @@ fn state_reason(state: ConnectionState, record: &ConnectionRecord, facts: &Facts
         ConnectionState::Active => record.status.verified_at.unwrap_or(record.updated_at),
         ConnectionState::Provisioning if facts.provisioned => record.status.provisioned_at.unwrap_or(record.updated_at),
         ConnectionState::Deleting => record.deletion_requested_at.unwrap_or(record.updated_at),
+        ConnectionState::Degraded if facts.bgp != ConditionStatus::True => {
+            condition_since(ConditionType::BgpEstablished, facts.bgp, record, facts)
+        }
+        ConnectionState::Degraded if facts.in_sync == ConditionStatus::False => {
+            condition_since(ConditionType::InSync, facts.in_sync, record, facts)
+        }
+        ConnectionState::Degraded if facts.tunnel == ConditionStatus::False => {
+            condition_since(ConditionType::TunnelUp, facts.tunnel, record, facts)
+        }
         ConnectionState::Degraded => facts.newest.unwrap_or(record.updated_at),
         ConnectionState::Pending
         | ConnectionState::Provisioning
@@ -245,100 +212,3 @@ fn attachment(instance: &Instance) -> Attachment {
         observed_at,
     }
 }
-
-/// The instances of one side of a channel, of the channel's present generation.
-fn instances<'a>(
-    record: &'a ConnectionRecord,
-    channel: &'a NegotiatedChannel,
-    end: End,
-) -> impl Iterator<Item = &'a Instance> {
-    record.instances.iter().filter(move |instance| {
-        instance.channel_id == channel.channel_id
-            && instance.channel_generation == channel.generation
-            && instance.key.end == end
-    })
-}
-
-fn usable(instance: &Instance) -> bool {
-    match &instance.seen {
-        Seen::Present { observed, .. } => observed.presence == Presence::Usable,
-        Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => false,
-    }
-}
-
-/// What each provider reports of a channel's BGP session.
-#[must_use]
-pub fn bgp_states(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Ends<BgpState> {
-    channel.sides.map(|end, _| {
-        instances(record, channel, end)
-            .filter_map(|instance| match &instance.seen {
-                Seen::Present { observed, .. } => observed.bgp,
-                Seen::Absent { .. } => Some(BgpState::Down),
-                Seen::Never | Seen::Unknown { .. } => None,
-            })
-            .fold(None, |all: Option<BgpState>, one| Some(all.map_or(one, |all| worse_bgp(all, one))))
-            .unwrap_or_default()
-    })
-}
-
-fn bfd_states(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Ends<BfdState> {
-    channel.sides.map(|end, _| {
-        instances(record, channel, end)
-            .filter_map(|instance| match &instance.seen {
-                Seen::Present { observed, .. } => observed.bfd,
-                Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => None,
-            })
-            .fold(None, |all: Option<BfdState>, one| Some(all.map_or(one, |all| worse_bfd(all, one))))
-            .unwrap_or_default()
-    })
-}
-
-/// Whether every channel's BGP is Established as both providers report it.
-#[must_use]
-pub fn established(record: &ConnectionRecord) -> bool {
-    !record.negotiated.channels.is_empty()
-        && record.negotiated.channels.iter().all(|channel| {
-            let states = bgp_states(record, channel);
-            states.a == BgpState::Established && states.b == BgpState::Established
-        })
-}
-
-/// Worse means further from Established; not observed ranks just below it, since it proves nothing.
-fn worse_bgp(one: BgpState, other: BgpState) -> BgpState {
-    const fn rank(state: BgpState) -> u8 {
-        match state {
-            BgpState::Down => 0,
-            BgpState::Idle => 1,
-            BgpState::Connect => 2,
-            BgpState::Active => 3,
-            BgpState::OpenSent => 4,
-            BgpState::OpenConfirm => 5,
-            BgpState::Unknown => 6,
-            BgpState::Established => 7,
-        }
-    }
-    if rank(one) <= rank(other) { one } else { other }
-}
-
-fn worse_bfd(one: BfdState, other: BfdState) -> BfdState {
-    const fn rank(state: BfdState) -> u8 {
-        match state {
-            BfdState::Down => 0,
-            BfdState::Init => 1,
-            BfdState::AdminDown => 2,
-            BfdState::Unknown => 3,
-            BfdState::Up => 4,
-        }
-    }
-    if rank(one) <= rank(other) { one } else { other }
-}
-
-/// The condition types, in the order in which they are shown.
-pub(crate) const CONDITIONS: [ConditionType; 6] = [
-    ConditionType::TunnelUp,
-    ConditionType::BgpEstablished,
-    ConditionType::Forwarding,
-    ConditionType::ProbesGreen,
-    ConditionType::StandbyHealthy,
-    ConditionType::InSync,
-];

@@ -86,6 +86,10 @@ impl Engine {
                 writes.push(self.event(draft, kind, now, serde_json::json!({})));
             }
         }
+        for one in status.conditions.iter().filter(|one| !before.conditions.contains(one)) {
+            let data = serde_json::json!({ "type": one.kind, "status": one.status });
+            writes.push(self.event(draft, "connection.conditionChanged", now, data));
+        }
         if before.state != status.state {
             let data = serde_json::json!({ "from": before.state, "to": status.state });
             writes.push(self.event(draft, "connection.stateChanged", now, data));

@@ -2,20 +2,16 @@
 
 use tieline_openapi::{
     problem::{Problem, ProblemCode, ProviderDetail},
-    v1::{
-        BgpState, ConnectionState, End, Operation, OperationKind, OperationState, PathKind, PathState, Stage,
-        StageState, Timestamp, Verb,
-    },
+    v1::{ConditionStatus, End, Operation, OperationKind, OperationState, Stage, StageState, Timestamp, Verb},
 };
 use tieline_providers::{Presence, ResourceSpec};
 
 use super::draft::Draft;
 use crate::{
-    plan::{
-        negotiate::NegotiatedChannel,
-        step::{Instance, RuleBook, Seen, Trouble, Verdict},
-    },
+    plan::step::{Instance, RuleBook, Seen, Trouble, Verdict},
+    state::{self, CLOUD_CONDITIONS, Facts},
     store::{ConnectionRecord, EngineStatus, StatusReason},
+    topology::Topology,
 };
 
 /// How a pass ended.
@@ -55,65 +51,38 @@ impl Ending {
     }
 }
 
-/// Whether a channel's BGP is Established as each provider itself reports it: on both ends something tells, and everything
-/// that tells says so.
-#[must_use]
-pub fn channel_established(channel: &NegotiatedChannel, instances: &[Instance]) -> bool {
-    End::BOTH.into_iter().all(|end| {
-        let mut sessions = instances
-            .iter()
-            .filter(|i| {
-                i.channel_id == channel.channel_id
-                    && i.channel_generation == channel.generation
-                    && i.key.end == end
-                    && i.twin.is_none()
-            })
-            .filter_map(|i| i.present()?.bgp)
-            .peekable();
-        sessions.peek().is_some() && sessions.all(|state| state == BgpState::Established)
-    })
-}
-
-/// Whether gateways at both ends hear each other over the private path. `None` where one end has no gateway: then BGP is
-/// all there is to go by.
-#[must_use]
-pub fn forwarding(record: &ConnectionRecord) -> Option<bool> {
-    let has = |end| record.gateway_ends.values().any(|e| *e == end);
-    if !(has(End::A) && has(End::B)) {
-        return None;
-    }
-    let heard_from = |end: End| {
-        record.samples.iter().any(|sample| {
-            sample.path == PathKind::Private
-                && sample.received > 0
-                && matches!(sample.state, PathState::Up | PathState::Degraded)
-                && record.gateway_ends.get(&sample.peer_id) == Some(&end)
-        })
-    };
-    Some(heard_from(End::A) && heard_from(End::B))
-}
-
 /// What a pass has to tell.
 pub(super) struct Report<'a> {
     draft: &'a Draft,
-    rules: &'a dyn RuleBook,
+    topology: &'a Topology,
     ending: &'a Ending,
     now: Timestamp,
+    /// The record with what the pass has found.
+    found: ConnectionRecord,
+    facts: Facts,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(draft: &'a Draft, rules: &'a dyn RuleBook, ending: &'a Ending, now: Timestamp) -> Self {
-        Self { draft, rules, ending, now }
+    pub(super) fn new(draft: &'a Draft, topology: &'a Topology, ending: &'a Ending, now: Timestamp) -> Self {
+        let mut found = draft.record.clone();
+        found.instances.clone_from(&draft.instances);
+        if !draft.wanted.is_empty() {
+            found.negotiated.channels.clone_from(&draft.wanted);
+        }
+        if matches!(ending, Ending::Settled) {
+            found.observed_generation = found.generation;
+        }
+        let facts = Facts::of(&found, topology.probe.report_ms, now);
+        Self { draft, topology, ending, now, found, facts }
     }
 
     fn established(&self) -> bool {
-        let wanted = &self.draft.wanted;
-        !wanted.is_empty() && wanted.iter().all(|channel| channel_established(channel, &self.draft.instances))
+        !self.draft.wanted.is_empty() && self.facts.bgp == ConditionStatus::True
     }
 
-    /// Whether the connection is VERIFIED now.
+    /// Whether the connection is VERIFIED now, with every channel's BGP Established.
     pub(super) fn verified(&self) -> bool {
-        self.established() && forwarding(&self.draft.record).unwrap_or(true)
+        self.established() && state::proven(&self.facts)
     }
 
     fn settled(&self) -> bool {
@@ -131,26 +100,12 @@ impl<'a> Report<'a> {
         first(&mut status.provisioned_at, self.settled());
         first(&mut status.established_at, self.established());
         first(&mut status.verified_at, self.settled() && self.verified());
-        status.state = Some(self.state(&status));
         status.reason = self.reason(status.reason.take());
-        status
-    }
-
-    fn state(&self, status: &EngineStatus) -> ConnectionState {
-        let updating = self.draft.operation.as_ref().is_some_and(|o| o.kind == OperationKind::Update);
-        if self.draft.record.deletion_requested_at.is_some() {
-            ConnectionState::Deleting
-        } else if !self.ending.troubles().is_empty() {
-            ConnectionState::ActionRequired
-        } else if status.verified_at.is_none() {
-            if self.draft.calls.is_empty() { ConnectionState::Pending } else { ConnectionState::Provisioning }
-        } else if !self.established() {
-            ConnectionState::Degraded
-        } else if updating && !(self.settled() && self.verified()) {
-            ConnectionState::Updating
-        } else {
-            ConnectionState::Active
-        }
+        let changed = state::changed(&CLOUD_CONDITIONS, &status.conditions, &self.facts, &self.facts, self.now);
+        state::keep(&mut status.conditions, changed);
+        let found = ConnectionRecord { status, ..self.found.clone() };
+        let state = state::state(&Facts::of(&found, self.topology.probe.report_ms, self.now));
+        EngineStatus { state: Some(state), ..found.status }
     }
 
     fn reason(&self, before: Option<StatusReason>) -> Option<StatusReason> {
@@ -260,7 +215,7 @@ impl<'a> Report<'a> {
         let in_trouble = instance.is_some_and(|i| self.ending.troubles().iter().any(|t| t.instance_id == Some(i.id)));
         let in_sync = instance.zip(present).is_some_and(|(i, observed)| {
             observed.presence == Presence::Usable
-                && self.rules.rules(&i.account_id).is_some_and(|rules| rules.diff(spec, observed).is_empty())
+                && self.topology.rules(&i.account_id).is_some_and(|rules| rules.diff(spec, observed).is_empty())
         });
         // A look that was not taken since the last call leaves the stage as it was.
         let unseen = instance.is_some_and(|i| i.seen == Seen::Never);

@@ -26,6 +26,9 @@ use crate::app::{
     connections::{Accepted, etag},
 };
 
+/// Set on an answer that was given before under the same idempotency key.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 pub(super) fn routes() -> OpenApiRouter<Http> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, patch, delete))
 }
@@ -209,8 +212,7 @@ pub(super) async fn answer(
         }
     }
     if accepted.replayed {
-        let replayed = HeaderName::from_static("idempotent-replayed");
-        response.headers_mut().insert(replayed, HeaderValue::from_static("true"));
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }

@@ -89,12 +89,12 @@ fn complete_operation(operation: &mut Operation) {
     let mut problems: BTreeSet<(u16, &str)> = BTreeSet::from([
         (400, "A parameter or a field is not valid; `errors` names each."),
         (500, "A defect of Tieline; the request id finds it in the log."),
-        (503, "The store does not answer now."),
+        (503, "The store does not answer now, or as many streams are open as may be."),
     ]);
     if !open {
         problems.insert((401, "No token, or one that is unknown or has ended."));
         problems.insert((403, "The token does not cover this."));
-        problems.insert((429, "Too many failed authentications."));
+        problems.insert((429, "Too many failed authentications, or too many open streams of this token."));
     }
     let parameters = operation.parameters.iter().flatten();
     let in_path = parameters.filter_map(inline).any(|parameter| parameter.name == "id");

@@ -1,6 +1,6 @@
 //! Events: pages of JSON, and a stream.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -13,24 +13,23 @@ use axum::{
 };
 use futures::StreamExt;
 use serde::Deserialize;
-use tieline_openapi::{
-    ids::ProjectId,
-    v1::{Event, EventList},
-};
+use tieline_openapi::v1::{Event, EventList};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Http, extract::Query, pages, problem::Fault};
+use super::{
+    Http,
+    extract::Query,
+    pages,
+    problem::Fault,
+    streams::{HEARTBEAT, until_the_end},
+};
 use crate::{
     app::{Caller, error::field},
     events::EventReader,
     store::StoreError,
 };
 
-/// How often a quiet stream shows that it lives.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
-/// After this a stream ends and the client comes again with its cursor: its token is then looked at again.
-const LONGEST_STREAM: Duration = Duration::from_secs(900);
 /// Events that are read at once.
 const BATCH: u32 = 200;
 
@@ -84,7 +83,7 @@ async fn list(
 ) -> Result<Response, Fault> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.split(',').any(|range| range.trim().starts_with("text/event-stream")) {
-        return stream(&http, caller.project, &headers, query.since.as_deref()).await;
+        return stream(&http, caller, &headers, query.since.as_deref()).await;
     }
     let size = pages::size(query.page_size).map_err(|error| Fault::invalid(vec![error]))?;
     let since = query.since.as_deref().map_or(Ok(0), |text| cursor(text, "?since"))?;
@@ -107,10 +106,10 @@ async fn watch(
     headers: HeaderMap,
     Query(query): Query<WatchQuery>,
 ) -> Result<Response, Fault> {
-    stream(&http, caller.project, &headers, query.since.as_deref()).await
+    stream(&http, caller, &headers, query.since.as_deref()).await
 }
 
-async fn stream(http: &Http, project: ProjectId, headers: &HeaderMap, since: Option<&str>) -> Result<Response, Fault> {
+async fn stream(http: &Http, caller: Caller, headers: &HeaderMap, since: Option<&str>) -> Result<Response, Fault> {
     let last = match headers.get("last-event-id") {
         Some(value) => Some(cursor(value.to_str().unwrap_or_default(), "Last-Event-ID")?),
         None => since.map(|text| cursor(text, "?since")).transpose()?,
@@ -120,9 +119,10 @@ async fn stream(http: &Http, project: ProjectId, headers: &HeaderMap, since: Opt
         None => http.app.last_cursor().await?,
     };
     // A cursor that is too old is told as a problem, not as a stream that ends.
-    http.app.events(&project, from, 1).await?;
+    http.app.events(&caller.project, from, 1).await?;
+    let place = http.streams.open(&caller.principal)?;
     let app = &http.app;
-    let reader = EventReader::new(Arc::clone(&app.store), Arc::clone(&app.clock), &app.hints, project, from);
+    let reader = EventReader::new(Arc::clone(&app.store), Arc::clone(&app.clock), &app.hints, caller.project, from);
     let batches = futures::stream::unfold(reader, |mut reader| async move {
         match reader.next(BATCH).await {
             Ok(events) => Some((futures::stream::iter(events), reader)),
@@ -136,22 +136,5 @@ async fn stream(http: &Http, project: ProjectId, headers: &HeaderMap, since: Opt
     });
     let events = batches.flatten().map(|event| Sse::default().id(&event.cursor).event(&event.kind).json_data(&event));
     let alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok(Stream::new(until_the_end(http, events).boxed()).keep_alive(alive).into_response())
-}
-
-/// Ends a stream at shutdown, and after its longest life.
-pub(super) fn until_the_end<S: futures::Stream + Send + 'static>(
-    http: &Http,
-    stream: S,
-) -> impl futures::Stream<Item = S::Item> + Send + 'static {
-    let (stop, clock) = (http.stop.clone(), Arc::clone(&http.app.clock));
-    let open = http.metrics.stream_opened();
-    let end = async move {
-        let _open = open;
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = clock.sleep(LONGEST_STREAM) => {}
-        }
-    };
-    stream.take_until(Box::pin(end))
+    Ok(Stream::new(until_the_end(http, place, events).boxed()).keep_alive(alive).into_response())
 }

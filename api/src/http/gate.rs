@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The longest that a handler may take: the longest wait, and some.
-const LONGEST: Duration = LONGEST_WAIT.saturating_add(Duration::from_secs(15));
+pub(super) const LONGEST: Duration = LONGEST_WAIT.saturating_add(Duration::from_secs(15));
 
 /// The operation of a request, for the log and the metrics.
 #[derive(Debug, Clone, Copy)]
@@ -102,8 +102,11 @@ pub(super) async fn gate(
     {
         return named(name, fault.into_response());
     }
-    let answer = tokio::time::timeout(LONGEST, next.run(request)).await;
-    let late = || Fault::new(ProblemCode::Unavailable, "the answer took too long").into_response();
+    let answer = tokio::time::timeout(http.longest, next.run(request)).await;
+    let late = || {
+        let fault = Fault::new(ProblemCode::Unavailable, "the answer took too long; whether it was done is not known");
+        fault.header(header::RETRY_AFTER, "1").into_response()
+    };
     named(name, answer.unwrap_or_else(|_| late()))
 }
 

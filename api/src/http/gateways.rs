@@ -23,13 +23,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    events::{HEARTBEAT, until_the_end},
-    extract::{self, Id, Nothing, Query},
+    extract::{self, Headers, Id, Nothing, Query},
     gate::JoinHash,
     operations::PageQuery,
     pages::Cut,
     problem::Fault,
-    with_verb,
+    streams::{HEARTBEAT, until_the_end},
+    tokens, with_verb,
 };
 use crate::app::Caller;
 
@@ -85,27 +85,33 @@ async fn join(
     Query(Nothing {}): Query<Nothing>,
     extract::Json(request, _): extract::Json<JoinRequest>,
 ) -> Result<Response, Fault> {
-    let answer = http.app.join(&caller.project, hash, request).await?;
+    let answer = http.app.join(&caller, hash, request).await?;
     let location = format!("/v1/gateways/{}", answer.gateway.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(answer)).into_response())
 }
 
 /// Issues a one-time token for a machine to join a group of gateways.
 #[utoipa::path(post, path = "/v1/gatewayGroups/{id}:issueJoinToken", operation_id = "issueJoinToken", tag = "gateways",
-    params(("id" = GatewayGroupId, Path, description = "The group; it begins with its first gateway.")),
+    params(("id" = GatewayGroupId, Path, description = "The group; it begins with its first gateway."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+            description = "The same key and request get the same answer for seven days, without the secret; another \
+                           request gets 422.")),
     request_body = JoinTokenRequest,
     responses(
-        (status = 201, description = "The join token and its secret.", body = IssuedJoinToken),
-        (status = 409, description = "The group's gateways stand at another attach point.")))]
+        (status = 201, description = "The join token and its secret.", body = IssuedJoinToken,
+            headers(("Idempotent-Replayed", description = "`true` where this answer was given before, now without the secret."))),
+        (status = 409, description = "The group's gateways stand at another attach point."),
+        (status = 422, description = "The idempotency key was used with another request.")))]
 async fn issue_join_token(
     State(http): State<Http>,
     caller: Caller,
     Id(group): Id<GatewayGroupId>,
+    headers: Headers,
     Query(Nothing {}): Query<Nothing>,
-    extract::Json(request, _): extract::Json<JoinTokenRequest>,
+    extract::Json(request, raw): extract::Json<JoinTokenRequest>,
 ) -> Result<Response, Fault> {
-    let issued = http.app.issue_join_token(&caller, &group, &request).await?;
-    Ok((StatusCode::CREATED, Json(issued)).into_response())
+    let issued = http.app.issue_join_token(&caller, &group, &request, headers.key(&caller, &raw)).await?;
+    Ok(tokens::answer(&issued, None))
 }
 
 /// Streams the gateway's whole configuration: at once, unless `Last-Event-ID` says that it is known, and after each change.
@@ -117,6 +123,7 @@ async fn issue_join_token(
         body = GatewayConfiguration, content_type = "text/event-stream")))]
 async fn watch(
     State(http): State<Http>,
+    caller: Caller,
     Id(id): Id<GatewayId>,
     headers: HeaderMap,
     Query(Nothing {}): Query<Nothing>,
@@ -125,6 +132,7 @@ async fn watch(
     let has: Option<u64> = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     // What cannot be read at all is told as a problem, not as a stream that ends.
     http.app.gateway_configuration(id).await?;
+    let place = http.streams.open(&caller.principal)?;
     let app = http.app.clone();
     let configurations = futures::stream::unfold((app, has), move |(app, mut has)| async move {
         loop {
@@ -144,7 +152,7 @@ async fn watch(
         }
     });
     let alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok(Stream::new(until_the_end(&http, configurations).boxed()).keep_alive(alive).into_response())
+    Ok(Stream::new(until_the_end(&http, place, configurations).boxed()).keep_alive(alive).into_response())
 }
 
 /// Takes a gateway's samples and changes of path. A report with a sequence that was seen before is answered again and not

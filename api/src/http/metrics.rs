@@ -43,6 +43,12 @@ struct OfOperation {
     operation: &'static str,
 }
 
+/// Which limit a stream was refused by: `principal` or `total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    limit: &'static str,
+}
+
 /// The process's metrics. Other rooms register theirs beside the surface's own.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -50,15 +56,7 @@ pub struct Metrics {
     durations: Family<OfOperation, Histogram>,
     failed_authentications: Counter,
     streams: Gauge,
-}
-
-/// Counts a stream for as long as it lives.
-pub(super) struct OpenStream(Gauge);
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+    refused_streams: Family<Refused, Counter>,
 }
 
 impl Default for Metrics {
@@ -92,7 +90,13 @@ impl Metrics {
             failed_authentications.clone(),
         );
         registry.register("http_open_streams", "Event and configuration streams that are open", streams.clone());
-        Self { registry: Mutex::new(registry), requests, durations, failed_authentications, streams }
+        let refused_streams = Family::<Refused, Counter>::default();
+        registry.register(
+            "http_refused_streams",
+            "Streams that were refused because too many were open, of one principal or of all",
+            refused_streams.clone(),
+        );
+        Self { registry: Mutex::new(registry), requests, durations, failed_authentications, streams, refused_streams }
     }
 
     /// Lets another room register its metrics.
@@ -109,12 +113,15 @@ impl Metrics {
         self.failed_authentications.inc();
     }
 
-    pub(super) fn stream_opened(&self) -> OpenStream {
-        self.streams.inc();
-        OpenStream(self.streams.clone())
+    pub(super) fn streams_open(&self, now: usize) {
+        self.streams.set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
-    fn text(&self) -> Result<String, std::fmt::Error> {
+    pub(super) fn stream_refused(&self, limit: &'static str) {
+        self.refused_streams.get_or_create(&Refused { limit }).inc();
+    }
+
+    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)

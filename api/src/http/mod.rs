@@ -21,9 +21,12 @@ mod operations;
 mod pages;
 mod plans;
 mod problem;
+mod streams;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +38,7 @@ use crate::{app::App, auth::FailureThrottle};
 
 pub use documents::{document, operations};
 pub use metrics::Metrics;
+pub use streams::StreamLimits;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -44,23 +48,45 @@ pub struct Http {
     routes: Arc<gate::Routes>,
     failures: Arc<FailureThrottle>,
     document: Arc<str>,
+    streams: Arc<streams::Streams>,
+    longest: Duration,
     stop: CancellationToken,
 }
 
-/// The router of the whole surface. Streams end when `stop` is cancelled.
+/// What the surface is made of.
+pub struct Surface {
+    /// The use cases.
+    pub app: Arc<App>,
+    /// Counted into.
+    pub metrics: Arc<Metrics>,
+    /// How many streams may be open.
+    pub streams: StreamLimits,
+    /// Ends the streams when it is cancelled.
+    pub stop: CancellationToken,
+}
+
+/// The router of the whole surface.
 ///
 /// # Errors
 /// If the OpenAPI document cannot be written as JSON.
-pub fn router(app: Arc<App>, metrics: Arc<Metrics>, stop: CancellationToken) -> Result<Router, serde_json::Error> {
-    let (api, raw) = api().split_for_parts();
+pub fn router(surface: Surface) -> Result<Router, serde_json::Error> {
+    routed(api(), surface, gate::LONGEST)
+}
+
+/// The router of these documented routes and of everything that stands around them. A handler may take `longest`.
+fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Result<Router, serde_json::Error> {
+    let Surface { app, metrics, streams, stop } = surface;
+    let (api, raw) = api.split_for_parts();
     let document = documents::complete(raw);
     let failures = Arc::new(FailureThrottle::new(Arc::clone(&app.clock)));
     let state = Http {
         routes: Arc::new(gate::Routes::of(&document)),
         document: document.to_json()?.into(),
+        streams: streams::Streams::new(streams, Arc::clone(&metrics)),
         app,
         metrics,
         failures,
+        longest,
         stop,
     };
     Ok(api

@@ -6,7 +6,7 @@ mod sql;
 mod sqlite;
 pub mod types;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use tieline_openapi::{
@@ -236,13 +236,19 @@ pub trait Store: Send + Sync {
     async fn gateway(&self, project: &ProjectId, id: GatewayId) -> Result<Gateway, StoreError>;
     /// Everything that a gateway's configuration is computed from; `version` rises whenever any of it changed.
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError>;
+    /// A gateway, and those of these connections that it serves.
+    async fn reported_on(
+        &self,
+        gateway: GatewayId,
+        about: &BTreeSet<ConnectionId>,
+    ) -> Result<(Gateway, Vec<ConnectionRecord>), StoreError>;
     /// Takes a report once; true if it was new. Keeps the latest sample of each path, and a bounded history.
     async fn observe(
         &self,
         gateway: GatewayId,
         observations: &Observations,
         at: Timestamp,
-        events: Vec<NewEvent>,
+        effects: ReportEffects,
     ) -> Result<bool, StoreError>;
     /// The latest samples of a connection's paths.
     async fn latest_samples(&self, connection: ConnectionId) -> Result<Vec<PathSample>, StoreError>;

@@ -10,8 +10,8 @@ use tieline_openapi::{
         OperationId, PortId, ProjectId, ProviderCallId,
     },
     v1::{
-        AddressFamily, ConnectionIntent, ConnectionKind, ConnectionState, Gateway, Issue, JoinRequest, Operation,
-        OperationState, PathSample, Stage, Timestamp, Verb,
+        AddressFamily, ConditionStatus, ConditionType, ConnectionIntent, ConnectionKind, ConnectionState, Gateway,
+        Issue, JoinRequest, Operation, OperationState, PathSample, Stage, Timestamp, Verb,
     },
 };
 use tieline_providers::ResourceKey;
@@ -33,7 +33,7 @@ pub struct Page {
 /// Who did what, for the audit log.
 #[derive(Debug, Clone)]
 pub struct Audit {
-    /// Who: `token:<id>`, `gateway:<id>`.
+    /// Who: `token:<id>`, `gateway:<id>`, `joinToken:<id>`, or `installation` for what the first start does.
     pub principal: String,
     /// The request's id.
     pub request_id: String,
@@ -52,8 +52,10 @@ pub struct NewToken {
     pub token: tieline_openapi::v1::Token,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
-    /// Who issued it; none for the first one.
-    pub audit: Option<Audit>,
+    /// Who issued it.
+    pub audit: Audit,
+    /// The key and the answer to save under it.
+    pub idempotency: Option<(IdempotencyKey, SavedAnswer)>,
 }
 
 /// Who a bearer is.
@@ -267,7 +269,9 @@ pub struct ConnectionRecord {
     /// The instances that are not gone for good.
     pub instances: Vec<Instance>,
     /// The latest samples of its paths.
-    pub samples: Vec<PathSample>,
+    pub samples: Vec<Reported>,
+    /// Since when its paths' conditions have had their status, as of the last report.
+    pub path_conditions: Vec<KeptCondition>,
     /// Which end each gateway that reported serves.
     pub gateway_ends: BTreeMap<GatewayId, tieline_openapi::v1::End>,
     /// The latest operation.
@@ -278,6 +282,37 @@ pub struct ConnectionRecord {
     pub updated_at: Timestamp,
     /// When its deletion was asked for.
     pub deletion_requested_at: Option<Timestamp>,
+}
+
+/// A sample, and which gateway took it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// Who reports.
+    pub by: GatewayId,
+    /// What.
+    pub sample: PathSample,
+}
+
+/// Since when a condition has had its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptCondition {
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: ConditionType,
+    /// Its status.
+    pub status: ConditionStatus,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What a gateway's report brings about beside its samples.
+#[derive(Debug, Clone, Default)]
+pub struct ReportEffects {
+    /// Events.
+    pub events: Vec<NewEvent>,
+    /// Conditions of paths that have another status now.
+    pub conditions: Vec<(ConnectionId, Vec<KeptCondition>)>,
 }
 
 /// What the engine found, as one document; written only when it changed.
@@ -294,6 +329,8 @@ pub struct EngineStatus {
     pub established_at: Option<Timestamp>,
     /// When it was first VERIFIED.
     pub verified_at: Option<Timestamp>,
+    /// Since when what the clouds report has had its status.
+    pub conditions: Vec<KeptCondition>,
     /// Walk-backs by channel.
     pub walk_backs: BTreeMap<String, u32>,
     /// The generation of the intent that the walk-backs are counted under: another intent starts afresh.
@@ -318,13 +355,11 @@ pub struct StatusReason {
     pub issue: Option<IssueId>,
 }
 
-/// Which connections to list.
+/// Which connections to list, by what is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionFilter {
     /// Only with this name.
     pub name: Option<String>,
-    /// Only in these states.
-    pub states: Vec<ConnectionState>,
     /// Only in this environment.
     pub environment: Option<String>,
     /// Only with these labels.
@@ -348,6 +383,8 @@ pub struct NewJoinToken {
     pub hash: [u8; 32],
     /// Who issued it.
     pub audit: Audit,
+    /// The key and the answer to save under it.
+    pub idempotency: Option<(IdempotencyKey, SavedAnswer)>,
 }
 
 /// A gateway to be written.
@@ -359,6 +396,8 @@ pub struct NewGateway {
     pub request: JoinRequest,
     /// SHA-256 of its credential.
     pub credential_hash: [u8; 32],
+    /// Who joined, by which right.
+    pub audit: Audit,
     /// The event.
     pub event: NewEvent,
     /// When.

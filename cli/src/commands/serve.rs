@@ -12,6 +12,7 @@ use tieline_api::{
         clock::{ChaChaRandom, Clock, Random, SystemClock},
     },
     events::Hints,
+    http::StreamLimits,
     secrets::Sealer,
     service::{self, ServeOptions},
     store::{self, OpenOptions},
@@ -61,7 +62,8 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}: take another address with --listen", serve.listen))?;
     let shutdown = stop_on_signal()?;
     anstream::println!("listening on http://{}", listener.local_addr()?);
-    let options = ServeOptions { store, topology, vault, clock, random, hints, engine: Some(engine) };
+    let streams = StreamLimits::default();
+    let options = ServeOptions { store, topology, vault, clock, random, hints, streams, engine: Some(engine) };
     service::serve(options, listener, shutdown).await?;
     Ok(Exit::Ok.into())
 }

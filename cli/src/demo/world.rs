@@ -71,6 +71,7 @@ impl World {
         let group = format!("{}-gateways", end.letter()).parse()?;
         let request = tieline_openapi::v1::JoinTokenRequest { attach_point_id: attach_point, expires_in_seconds: None };
         let join = self.client.issue_join_token(&group, &request).await?;
+        let secret = join.secret.context("a join token came without its secret")?;
         let name = format!("{}-gw", end.letter());
         let mut command = cell::command(&self.lab(), &Place::parse("-"), std::env::current_exe()?)?;
         command
@@ -81,7 +82,7 @@ impl World {
             .args(["--netns", &format!("/run/netns/{name}")])
             .args(["--private-address", end.private_address()])
             .args(["--endpoint", end.endpoint()])
-            .env("TIELINE_JOIN_TOKEN", &join.secret)
+            .env("TIELINE_JOIN_TOKEN", &secret)
             .env("RUST_LOG", "info");
         self.gateways.push(Process::start(&name, &self.dir, command)?);
         Ok(())

@@ -53,14 +53,16 @@ pub struct TokenRequest {
     pub expires_in_seconds: Option<u64>,
 }
 
-/// The answer of `POST /v1/tokens`: the only time that the secret is shown.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+/// The answer of `POST /v1/tokens`: the only time that the secret is shown. A secret is never kept, so an answer that is given
+/// again under the same `Idempotency-Key` has none.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuedToken {
     /// The token.
     pub token: Token,
-    /// Send it as `Authorization: Bearer <secret>`.
-    pub secret: String,
+    /// Send it as `Authorization: Bearer <secret>`. Null where this answer was given before: then end this token and issue
+    /// another one, unless the first answer arrived after all.
+    pub secret: Option<String>,
 }
 
 /// A page of tokens.
@@ -102,12 +104,14 @@ pub struct JoinTokenRequest {
     pub expires_in_seconds: Option<u64>,
 }
 
-/// The answer of `:issueJoinToken`: the only time that the secret is shown.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+/// The answer of `:issueJoinToken`: the only time that the secret is shown. A secret is never kept, so an answer that is given
+/// again under the same `Idempotency-Key` has none.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuedJoinToken {
     /// The join token.
     pub join_token: JoinToken,
-    /// Give it to `tieline gateway --join-token`.
-    pub secret: String,
+    /// Give it to `tieline gateway --join-token`. Null where this answer was given before: then issue another one with a new
+    /// key; this one ends by itself.
+    pub secret: Option<String>,
 }

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql")),
     (2, "account watch", include_str!("../../../migrations/postgres/0002_account_watch.sql")),
     (3, "twins", include_str!("../../../migrations/postgres/0003_twins.sql")),
+    (4, "path conditions", include_str!("../../../migrations/postgres/0004_path_conditions.sql")),
 ];
 
 /// The connections to one database.

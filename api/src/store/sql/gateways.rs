@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tieline_openapi::{
-    ids::{GatewayGroupId, GatewayId, ProjectId},
+    ids::{ConnectionId, GatewayGroupId, GatewayId, ProjectId},
     v1::{Gateway, GatewayState, JoinRequest},
 };
 
 use super::{
-    SqlStore, principals, records,
+    SqlStore, answers, principals, records,
     row::{Row, Value, args, to_doc},
 };
-use crate::store::{GatewayInputs, NewGateway, NewJoinToken, Page, StoreError};
+use crate::store::{ConnectionRecord, GatewayInputs, NewGateway, NewJoinToken, Page, StoreError};
 
 const COLUMNS: &str =
     "id, gateway_group, attach_point_id, request, configuration_version, last_heard_at, created_at, number";
@@ -43,6 +43,9 @@ fn gateway(row: &mut Row) -> Result<(Gateway, u32), StoreError> {
 impl SqlStore {
     pub(super) async fn add_join_token(&self, project: &ProjectId, new: NewJoinToken) -> Result<(), StoreError> {
         let mut write = self.write().await?;
+        if let Some((key, answer)) = &new.idempotency {
+            answers::save(&mut write, key, answer).await?;
+        }
         write
             .execute(
                 "INSERT INTO join_tokens (id, project, gateway_group, attach_point_id, hash, expires_at)
@@ -98,6 +101,7 @@ impl SqlStore {
             )
             .await?;
         let (joined, _) = gateway(&mut row.ok_or(StoreError::NotFound)?)?;
+        principals::audit(&mut write, &new.audit).await?;
         write.event(new.event);
         write.configuration_changed();
         write.commit().await?;
@@ -119,6 +123,35 @@ impl SqlStore {
         let row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?;
         tx.done().await?;
         Ok(gateway(&mut row.ok_or(StoreError::NotFound)?)?.0)
+    }
+
+    pub(super) async fn served_by(
+        &self,
+        id: GatewayId,
+        about: &BTreeSet<ConnectionId>,
+    ) -> Result<(Gateway, Vec<ConnectionRecord>), StoreError> {
+        let mut tx = self.read().await?;
+        let sql = format!("SELECT project, {COLUMNS} FROM gateways WHERE id = $1");
+        let mut row = tx.row(&sql, args![id.uuid()]).await?.ok_or(StoreError::NotFound)?;
+        let project = row.text()?;
+        let (gateway, _) = gateway(&mut row)?;
+        let mut served = Vec::new();
+        if !about.is_empty() {
+            let mut arguments: Vec<Value> = about.iter().map(|id| Value::from(id.uuid())).collect();
+            let places = records::list(arguments.len());
+            let (point, owner) = (arguments.len() + 1, arguments.len() + 2);
+            arguments.extend(args![gateway.attach_point_id.as_str(), project]);
+            let sql = format!(
+                "SELECT {} FROM connections WHERE id IN {places}
+                   AND (a_attach_point_id = ${point} OR b_attach_point_id = ${point}) AND project = ${owner} ORDER BY id",
+                records::COLUMNS
+            );
+            let rows = tx.rows(&sql, arguments).await?;
+            served = rows.into_iter().map(|mut row| records::record(&mut row)).collect::<Result<Vec<_>, _>>()?;
+            records::complete(&mut tx, &mut served, true).await?;
+        }
+        tx.done().await?;
+        Ok((gateway, served))
     }
 
     pub(super) async fn inputs_of_gateway(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {

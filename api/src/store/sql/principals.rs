@@ -6,7 +6,7 @@ use tieline_openapi::{
 };
 
 use super::{
-    SqlStore,
+    SqlStore, answers,
     row::{Row, args, to_word},
     tx::Tx,
 };
@@ -62,6 +62,10 @@ impl SqlStore {
 
     pub(super) async fn add_token(&self, new: NewToken) -> Result<(), StoreError> {
         let mut write = self.write().await?;
+        // First of all: a repeated request finds its answer, not its own token in the way.
+        if let Some((key, answer)) = &new.idempotency {
+            answers::save(&mut write, key, answer).await?;
+        }
         let t = &new.token;
         let scope = to_word("scope", &t.scope)?;
         let written = write
@@ -84,9 +88,7 @@ impl SqlStore {
         if written == 0 {
             return Err(StoreError::AllocationTaken { what: format!("the token name `{}`", t.name) });
         }
-        if let Some(entry) = &new.audit {
-            audit(&mut write, entry).await?;
-        }
+        audit(&mut write, &new.audit).await?;
         write.commit().await
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId, ProjectId},
-    v1::{ConnectionState, End, PathSample},
+    v1::{End, PathSample},
 };
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::{
         negotiate::NegotiatedChannel,
         step::{Instance, Seen},
     },
-    store::{ConnectionFilter, ConnectionRecord, Page, Standing, StoreError},
+    store::{ConnectionFilter, ConnectionRecord, KeptCondition, Page, Reported, Standing, StoreError},
 };
 
 /// The columns of a record.
@@ -41,6 +41,7 @@ pub(super) fn record(row: &mut Row) -> Result<ConnectionRecord, StoreError> {
         status: row.doc("status")?,
         instances: Vec::new(),
         samples: Vec::new(),
+        path_conditions: Vec::new(),
         gateway_ends: BTreeMap::new(),
         last_operation: row.id()?,
         created_at: row.time()?,
@@ -91,13 +92,26 @@ pub(super) async fn complete(
              WHERE s.connection_id IN {} ORDER BY s.connection_id, s.gateway_id, s.peer_id, s.path",
             list(ids.len())
         );
-        for mut row in tx.rows(&sql, ids).await? {
+        for mut row in tx.rows(&sql, ids.clone()).await? {
             let (id, gateway, attach_point): (ConnectionId, GatewayId, String) = (row.id()?, row.id()?, row.text()?);
             let sample: PathSample = row.doc("sample")?;
             if let Some(&i) = at.get(&id) {
                 let end = if chunk[i].intent.a.attach_point_id.as_str() == attach_point { End::A } else { End::B };
                 chunk[i].gateway_ends.insert(gateway, end);
-                chunk[i].samples.push(sample);
+                chunk[i].samples.push(Reported { by: gateway, sample });
+            }
+        }
+        let sql = format!(
+            "SELECT connection_id, type, status, since FROM path_conditions WHERE connection_id IN {}
+             ORDER BY connection_id, type",
+            list(ids.len())
+        );
+        for mut row in tx.rows(&sql, ids).await? {
+            let id: ConnectionId = row.id()?;
+            let (kind, status) = (row.word("condition")?, row.word("condition")?);
+            let since = row.time()?;
+            if let Some(&i) = at.get(&id) {
+                chunk[i].path_conditions.push(KeptCondition { kind, status, since });
             }
         }
     }
@@ -117,13 +131,7 @@ pub(super) async fn channels(tx: &mut Tx, connection: ConnectionId) -> Result<Ve
 }
 
 fn passes(record: &ConnectionRecord, filter: &ConnectionFilter) -> bool {
-    let state = if record.deletion_requested_at.is_some() {
-        ConnectionState::Deleting
-    } else {
-        record.status.state.unwrap_or(ConnectionState::Pending)
-    };
-    (filter.states.is_empty() || filter.states.contains(&state))
-        && filter.labels.iter().all(|(key, value)| record.intent.labels.get(key) == Some(value))
+    filter.labels.iter().all(|(key, value)| record.intent.labels.get(key) == Some(value))
         && filter.family.is_none_or(|family| record.intent.families.contains(&family))
 }
 
@@ -168,7 +176,7 @@ impl SqlStore {
         let mut found: Vec<ConnectionRecord> = Vec::new();
         let mut after: Option<Uuid> = page.after;
         // Name and environment are columns; the rest is looked up in the documents, a stretch of rows at a time.
-        let selective = !(filter.states.is_empty() && filter.labels.is_empty() && filter.family.is_none());
+        let selective = !(filter.labels.is_empty() && filter.family.is_none());
         let stretch = if selective { limit.max(CHUNK) } else { limit };
         let sql = format!(
             "SELECT {COLUMNS} FROM connections

@@ -12,7 +12,7 @@ use super::{
     row::{Value, args, to_doc, to_word},
     tx::Tx,
 };
-use crate::store::{NewEvent, StoreError};
+use crate::store::{KeptCondition, ReportEffects, StoreError};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -62,13 +62,25 @@ async fn put_sample(tx: &mut Tx, gateway: GatewayId, sample: &PathSample) -> Res
     Ok(())
 }
 
+async fn put_conditions(tx: &mut Tx, connection: ConnectionId, all: &[KeptCondition]) -> Result<(), StoreError> {
+    for one in all {
+        tx.execute(
+            "INSERT INTO path_conditions (connection_id, type, status, since) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (connection_id, type) DO UPDATE SET status = excluded.status, since = excluded.since",
+            args![connection.uuid(), to_word("condition", &one.kind)?, to_word("condition", &one.status)?, one.since],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 impl SqlStore {
     pub(super) async fn take_report(
         &self,
         gateway: GatewayId,
         observations: &Observations,
         at: Timestamp,
-        events: Vec<NewEvent>,
+        effects: ReportEffects,
     ) -> Result<bool, StoreError> {
         let mut write = self.write().await?;
         let row = write
@@ -99,7 +111,12 @@ impl SqlStore {
                 put_sample(&mut write, gateway, sample).await?;
             }
         }
-        for event in events {
+        for (connection, conditions) in effects.conditions {
+            if served.contains(&connection) {
+                put_conditions(&mut write, connection, &conditions).await?;
+            }
+        }
+        for event in effects.events {
             write.event(event);
         }
         write.commit().await?;

@@ -1,5 +1,7 @@
 //! The trait, method by method.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use tieline_openapi::{
     ids::{
@@ -14,8 +16,8 @@ use crate::{
     plan::negotiate::Allocated,
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent,
-        NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, Standing, Store, StoreError,
+        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection,
+        NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, Standing, Store, StoreError,
         StoredPrincipal, Workpiece,
     },
 };
@@ -153,14 +155,22 @@ impl Store for SqlStore {
         self.inputs_of_gateway(id).await
     }
 
+    async fn reported_on(
+        &self,
+        gateway: GatewayId,
+        about: &BTreeSet<ConnectionId>,
+    ) -> Result<(Gateway, Vec<ConnectionRecord>), StoreError> {
+        self.served_by(gateway, about).await
+    }
+
     async fn observe(
         &self,
         gateway: GatewayId,
         observations: &Observations,
         at: Timestamp,
-        events: Vec<NewEvent>,
+        effects: ReportEffects,
     ) -> Result<bool, StoreError> {
-        self.take_report(gateway, observations, at, events).await
+        self.take_report(gateway, observations, at, effects).await
     }
 
     async fn latest_samples(&self, connection: ConnectionId) -> Result<Vec<PathSample>, StoreError> {

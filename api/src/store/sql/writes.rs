@@ -196,7 +196,7 @@ async fn remove(write: &mut Write, claim: &Claim) -> Result<(), StoreError> {
             args![claim.id.uuid()],
         )
         .await?;
-    for table in ["latest_samples", "sample_minutes"] {
+    for table in ["latest_samples", "sample_minutes", "path_conditions"] {
         write.execute(&format!("DELETE FROM {table} WHERE connection_id = $1"), args![claim.id.uuid()]).await?;
     }
     const KEPT: &str = "id, project, kind, generation, observed_generation, last_operation_id, created_at, updated_at,

@@ -1,7 +1,7 @@
 //! The real store behind the scheduler: every call of the engine waits its turn, and the store's time is the test's.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use tieline_api::store::{
     Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewEvent,
-    NewGateway, NewJoinToken, NewToken, Page, SavedAnswer, SharedLease, Sighting, SqlStore, Standing, Store,
+    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection,
+    NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, SqlStore, Standing, Store,
     StoreError, StoredPrincipal, Workpiece,
 };
 use tieline_openapi::{
@@ -282,14 +282,21 @@ impl Store for SimStore {
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
         self.inner.gateway_inputs(id).await
     }
+    async fn reported_on(
+        &self,
+        gateway: GatewayId,
+        about: &BTreeSet<ConnectionId>,
+    ) -> Result<(Gateway, Vec<ConnectionRecord>), StoreError> {
+        self.inner.reported_on(gateway, about).await
+    }
     async fn observe(
         &self,
         gateway: GatewayId,
         observations: &Observations,
         at: Timestamp,
-        events: Vec<NewEvent>,
+        effects: ReportEffects,
     ) -> Result<bool, StoreError> {
-        self.inner.observe(gateway, observations, at, events).await
+        self.inner.observe(gateway, observations, at, effects).await
     }
     async fn latest_samples(&self, connection: ConnectionId) -> Result<Vec<PathSample>, StoreError> {
         self.inner.latest_samples(connection).await

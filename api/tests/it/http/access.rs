@@ -15,7 +15,8 @@ use tieline_openapi::{
     v1::{Scope, Timestamp, Token},
 };
 
-use super::fixture::{Go, Service};
+use super::fixture::{Backing, Go, Service};
+use crate::store::fixture::audit;
 
 const UNKNOWN: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
@@ -43,9 +44,8 @@ fn expected(access: Access, scope: Option<Scope>) -> Option<StatusCode> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_operation_refuses_whom_it_must() {
-    let service = Service::start().await;
+async fn every_operation_refuses_whom_it_must(backing: Backing) {
+    let service = Service::start(backing).await;
     let reader = service.token("reader", "READ").await;
     let operator = service.token("operator", "OPERATE").await;
     let principals = [
@@ -88,9 +88,8 @@ async fn every_operation_refuses_whom_it_must() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_expired_or_ended_token_is_nobody() {
-    let service = Service::start().await;
+async fn an_expired_or_ended_token_is_nobody(backing: Backing) {
+    let service = Service::start(backing).await;
     let random = ChaChaRandom::from_system();
     let secret = secrecy::ExposeSecret::expose_secret(&token_secret(&random)).to_owned();
     let past = Timestamp::from_millisecond(1_700_000_000_000).unwrap();
@@ -103,7 +102,11 @@ async fn an_expired_or_ended_token_is_nobody() {
         last_used_at: None,
         created_at: past,
     };
-    service.store.insert_token(NewToken { token, hash: token_hash(&secret), audit: None }).await.unwrap();
+    service
+        .store
+        .insert_token(NewToken { token, hash: token_hash(&secret), audit: audit("issueToken"), idempotency: None })
+        .await
+        .unwrap();
     service.ask_as(&secret, Method::GET, "/v1/accounts").go(StatusCode::UNAUTHORIZED).await;
 
     let issued =
@@ -124,9 +127,8 @@ async fn an_expired_or_ended_token_is_nobody() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_project_sees_nothing() {
-    let service = Service::start().await;
+async fn another_project_sees_nothing(backing: Backing) {
+    let service = Service::start(backing).await;
     let made = service.create("one").await;
     let random = ChaChaRandom::from_system();
     let secret = secrecy::ExposeSecret::expose_secret(&token_secret(&random)).to_owned();
@@ -140,7 +142,11 @@ async fn another_project_sees_nothing() {
         last_used_at: None,
         created_at: now,
     };
-    service.store.insert_token(NewToken { token, hash: token_hash(&secret), audit: None }).await.unwrap();
+    service
+        .store
+        .insert_token(NewToken { token, hash: token_hash(&secret), audit: audit("issueToken"), idempotency: None })
+        .await
+        .unwrap();
     for path in [made.header("location"), made.header("operation-location")] {
         service.ask_as(&secret, Method::GET, path).go(StatusCode::NOT_FOUND).await;
     }
@@ -155,10 +161,11 @@ async fn another_project_sees_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_failures_are_slowed_and_good_tokens_are_not() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
+    // All at once: the throttle counts by time.
+    let failures = (0..600).map(|_| service.ask_as("tl_wrong", Method::GET, "/v1/accounts").answer());
     let mut slowed = 0;
-    for _ in 0..260 {
-        let answer = service.ask_as("tl_wrong", Method::GET, "/v1/accounts").answer().await;
+    for answer in futures::future::join_all(failures).await {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             assert_eq!(answer.header("retry-after"), "1");
             slowed += 1;
@@ -171,11 +178,10 @@ async fn too_many_failures_are_slowed_and_good_tokens_are_not() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_first_token_is_a_file_of_its_owner_only() {
+async fn the_first_token_is_a_file_of_its_owner_only(backing: Backing) {
     use std::os::unix::fs::PermissionsExt;
-    let service = Service::start().await;
-    let path = service.folder.path().join("tieline.token");
+    let service = Service::start(backing).await;
+    let path = service.folder().join("tieline.token");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let clock = tieline_api::engine::clock::SystemClock::new();
     let random = ChaChaRandom::from_system();
@@ -183,4 +189,74 @@ async fn the_first_token_is_a_file_of_its_owner_only() {
     assert!(!again, "a second start makes no token");
     assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), service.admin);
     service.end().await;
+}
+
+async fn a_repeated_issue_answers_without_the_secret(backing: Backing) {
+    let service = Service::start(backing).await;
+    let issue = |key: &str, name: &str| {
+        let request = service.ask(Method::POST, "/v1/tokens").header("idempotency-key", key.to_owned());
+        request.json(&json!({"name": name, "scope": "READ"}))
+    };
+    let first = issue("k", "t").go(StatusCode::CREATED).await;
+    let secret = first.body["secret"].as_str().unwrap().to_owned();
+    let again = issue("k", "t").go(StatusCode::CREATED).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.body["secret"]), ("true", &json!(null)));
+    assert_eq!(again.body["token"], first.body["token"]);
+    assert_eq!(again.header("location"), first.header("location"));
+    assert!(!again.text.contains(&secret));
+    issue("k", "u").go(StatusCode::UNPROCESSABLE_ENTITY).await;
+    issue("l", "t").go(StatusCode::CONFLICT).await;
+    // What was refused has used no key.
+    issue("l", "u").go(StatusCode::CREATED).await;
+    service.ask_as(&secret, Method::GET, "/v1/accounts").go(StatusCode::OK).await;
+    let at_once = futures::future::join_all((0..4).map(|_| issue("m", "v").answer())).await;
+    assert!(at_once.iter().all(|answer| answer.status == StatusCode::CREATED));
+    assert_eq!(at_once.iter().filter(|answer| answer.body["secret"].is_string()).count(), 1, "one knows the secret");
+
+    let join = |key: &str, attach_point: &str| {
+        let request = service.ask(Method::POST, "/v1/gatewayGroups/g:issueJoinToken");
+        request.header("idempotency-key", key.to_owned()).json(&json!({"attachPointId": attach_point}))
+    };
+    let first = join("k", "router-l").go(StatusCode::CREATED).await;
+    let again = join("k", "router-l").go(StatusCode::CREATED).await;
+    assert!(first.body["secret"].is_string());
+    assert_eq!((again.header("idempotent-replayed"), &again.body["secret"]), ("true", &json!(null)));
+    assert_eq!(again.body["joinToken"], first.body["joinToken"]);
+    join("k", "router-r").go(StatusCode::UNPROCESSABLE_ENTITY).await;
+    service.end().await;
+}
+
+async fn who_did_what_is_kept(backing: Backing) {
+    let service = Service::start(backing).await;
+    let token = service.ask(Method::POST, "/v1/tokens").json(&json!({"name": "t", "scope": "READ"}));
+    let token = token.go(StatusCode::CREATED).await;
+    service.ask(Method::DELETE, token.header("location")).go(StatusCode::NO_CONTENT).await;
+    service.ask(Method::DELETE, token.header("location")).go(StatusCode::NOT_FOUND).await;
+    let issued = service.ask(Method::POST, "/v1/gatewayGroups/g:issueJoinToken");
+    let issued = issued.json(&json!({"attachPointId": "router-l"})).go(StatusCode::CREATED).await;
+    let right = issued.body["joinToken"]["id"].as_str().unwrap();
+    let join = super::gateways::join_with(&service, issued.body["secret"].as_str().unwrap(), "g", 1).await;
+    let first = service.get("/v1/tokens").await["tokens"][0]["id"].as_str().unwrap().to_owned();
+    let admin = format!("token:{first}");
+    let row = |who: &str, action: &str, subject: &str| (who.to_owned(), action.to_owned(), subject.to_owned());
+    assert_eq!(
+        service.audit().await,
+        [
+            row("installation", "firstToken", &format!("/v1/tokens/{first}")),
+            row(&admin, "issueToken", token.header("location")),
+            row(&admin, "deleteToken", token.header("location")),
+            row(&admin, "issueJoinToken", &format!("/v1/gatewayGroups/g/joinTokens/{right}")),
+            row(&format!("joinToken:{right}"), "joinGateway", join.header("location")),
+        ]
+    );
+    service.end().await;
+}
+
+super::on_both! {
+    a_repeated_issue_answers_without_the_secret,
+    who_did_what_is_kept,
+    every_operation_refuses_whom_it_must,
+    an_expired_or_ended_token_is_nobody,
+    another_project_sees_nothing,
+    the_first_token_is_a_file_of_its_owner_only,
 }

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::fixture::{Go, Service, intent};
+use super::fixture::{Backing, Go, Service, intent};
 
 fn with(pointer: &str, value: Value) -> Value {
     let mut body = intent("bad");
@@ -14,7 +14,7 @@ fn with(pointer: &str, value: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_intent_is_refused_at_its_pointer() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let cases: Vec<(Value, &str, &str)> = vec![
         (with("/wanted", json!({"vlanId": 4095})), "/wanted/vlanId", "802.1Q"),
         (with("/wanted", json!({"mtuBytes": 100})), "/wanted/mtuBytes", "576"),
@@ -56,7 +56,7 @@ async fn a_bad_intent_is_refused_at_its_pointer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_body_is_refused() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let post = || service.ask(Method::POST, "/v1/connections");
     post().body("{}").go(StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
     post().header("content-type", "text/plain").body("{}").go(StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
@@ -74,7 +74,7 @@ async fn a_bad_body_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_query_is_refused() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let cases = [
         ("/v1/connections?surprise=1", "?surprise"),
         ("/v1/connections?pageSize=0", "?pageSize"),
@@ -109,7 +109,7 @@ async fn a_bad_query_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_path_is_not_found() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let unknown = "0192f0c1-2345-7abc-8def-0123456789ab";
     let paths = [
         "/v1/connections/x".to_owned(),
@@ -149,7 +149,7 @@ async fn a_bad_path_is_not_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_is_taken_only_if_it_is_harmless() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let with = |id: &str| service.ask(Method::GET, "/healthz").header("x-request-id", id);
     assert_eq!(with("abc-1.2_Z").go(StatusCode::OK).await.header("x-request-id"), "abc-1.2_Z");
     for id in ["a b", "x\ty", "\"quoted\"", &"y".repeat(65)] {

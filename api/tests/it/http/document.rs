@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tieline_api::http::{document, operations};
 
-use super::fixture::{Go, Service};
+use super::fixture::{Backing, Go, Service};
 
 fn committed() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../openapi/tieline.v1.json")
@@ -135,7 +135,7 @@ fn schemas(text: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_and_its_reader_are_served_without_a_token() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let open = |path: &str| service.client.get(format!("{}{path}", service.url));
     let served = open("/openapi.json").go(StatusCode::OK).await;
     assert_eq!(served.body, serde_json::from_str::<Value>(&generated()).unwrap());
@@ -166,7 +166,7 @@ async fn the_document_and_its_reader_are_served_without_a_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_documented_path_is_routed() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     for (path, method, id) in operations(&document()) {
         if id == "watchEvents" {
             continue;

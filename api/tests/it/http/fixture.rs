@@ -1,9 +1,18 @@
-//! A service on a port of its own, over a fresh SQLite file and two clouds in memory.
+//! A service on a port of its own, over a fresh database and two clouds in memory.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::Connection;
 use tieline_api::{
     app::{Vault, bootstrap},
     engine::{
@@ -11,6 +20,7 @@ use tieline_api::{
         clock::{ChaChaRandom, Clock, Random, SystemClock},
     },
     events::Hints,
+    http::StreamLimits,
     secrets::Sealer,
     service::{ServeOptions, serve},
     store::{OpenOptions, SqlStore, Store},
@@ -19,10 +29,11 @@ use tieline_api::{
 use tieline_openapi::{
     config::Config,
     ids::{InstallationId, ProviderName},
+    v1::Verb,
 };
 use tieline_providers::{
-    CloudApi, IdentityKind, Rules,
-    fake::{FakeApi, FakeRules, FakeSide, FakeWorld, Timing},
+    CallErrorKind, CloudApi, IdentityKind, Rules,
+    fake::{Chaos, FakeApi, FakeRules, FakeSide, FakeWorld, Fault, Request, Timing},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -86,16 +97,69 @@ asn = 64513
 prefixes = ["172.16.0.0/12"]
 "#;
 
+/// A fresh database, and a folder for what stands beside it.
+pub(crate) struct Backing {
+    pub(crate) url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Backing {
+    pub(crate) fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { url: format!("sqlite://{}", folder.path().join("tieline.db").display()), folder }
+    }
+
+    /// None, with a printed reason, where there is no Postgres.
+    async fn postgres() -> Option<Self> {
+        let url = crate::store::server::database().await?;
+        Some(Self { url, folder: tempfile::tempdir().unwrap() })
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Backing) -> F) {
+    runtime().block_on(test(Backing::sqlite()));
+}
+
+pub(crate) fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(Backing) -> F) {
+    runtime().block_on(async {
+        if let Some(backing) = Backing::postgres().await {
+            test(backing).await;
+        }
+    });
+}
+
+/// Clouds that forbid deletions for as long as this is set.
+#[derive(Default)]
+pub(crate) struct Forbidding(AtomicBool);
+
+impl Forbidding {
+    pub(crate) fn deletions(&self, forbidden: bool) {
+        self.0.store(forbidden, Ordering::SeqCst);
+    }
+}
+
+impl Chaos for Forbidding {
+    fn fault(&self, request: &Request) -> Fault {
+        let forbidden = request.verb == Verb::Delete && self.0.load(Ordering::SeqCst);
+        if forbidden { Fault::Refuse(CallErrorKind::Forbidden) } else { Fault::None }
+    }
+}
+
 /// A running service.
 pub(crate) struct Service {
     pub(crate) url: String,
     pub(crate) admin: String,
     pub(crate) store: Arc<SqlStore>,
     pub(crate) world: Arc<FakeWorld>,
+    pub(crate) forbidding: Arc<Forbidding>,
     pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) backing: Backing,
 }
 
 /// The topology of the test, over the fake providers' rules.
@@ -110,30 +174,30 @@ pub(crate) fn topology() -> Arc<Topology> {
 
 impl Service {
     /// Without an engine: nothing is provisioned.
-    pub(crate) async fn start() -> Self {
-        Self::launch(false).await
+    pub(crate) async fn start(backing: Backing) -> Self {
+        Self::launch(backing, false, StreamLimits::default()).await
     }
 
     /// With an engine.
-    pub(crate) async fn with_engine() -> Self {
-        Self::launch(true).await
+    pub(crate) async fn with_engine(backing: Backing) -> Self {
+        Self::launch(backing, true, StreamLimits::default()).await
     }
 
-    async fn launch(with_engine: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    pub(crate) async fn launch(backing: Backing, with_engine: bool, streams: StreamLimits) -> Self {
         let hints = Hints::new();
         let options = OpenOptions { hints: hints.clone(), ..OpenOptions::default() };
-        let url = format!("sqlite://{}", folder.path().join("tieline.db").display());
-        let store = SqlStore::open(&url, options).await.unwrap();
+        let store = SqlStore::open(&backing.url, options).await.unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let random: Arc<dyn Random> = Arc::new(ChaChaRandom::from_system());
-        let (sealer, _) = Sealer::from_key_file_or_new(&folder.path().join("tieline.key"), &*random).unwrap();
+        let (sealer, _) = Sealer::from_key_file_or_new(&backing.folder.path().join("tieline.key"), &*random).unwrap();
         let vault = Vault::new(Arc::new(sealer), Arc::clone(&random));
-        let token = folder.path().join("tieline.token");
+        let token = backing.folder.path().join("tieline.token");
         assert!(bootstrap::first_token(&*store, &*clock, &*random, &token).await.unwrap());
         let topology = topology();
         let now = Arc::clone(&clock);
-        let world = Arc::new(FakeWorld::new(1, Timing::default(), move || now.now()));
+        let forbidding = Arc::new(Forbidding::default());
+        let world = FakeWorld::new(1, Timing::default(), move || now.now());
+        let world = Arc::new(world.with_chaos(Arc::clone(&forbidding) as Arc<dyn Chaos>));
         let engine = if with_engine {
             let clouds: Clouds = topology
                 .accounts
@@ -163,12 +227,12 @@ impl Service {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let options = ServeOptions { store: store.clone(), topology, vault, clock, random, hints, engine };
+        let options = ServeOptions { store: store.clone(), topology, vault, clock, random, hints, streams, engine };
         let serving = serve(options, listener, stop.clone());
         let task = Some(tokio::spawn(async move { serving.await.unwrap() }));
         let admin = std::fs::read_to_string(&token).unwrap().trim().to_owned();
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { url, admin, store, world, client, stop, task, folder }
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().unwrap();
+        Self { url, admin, store, world, forbidding, client, stop, task, backing }
     }
 
     /// A request as the first admin.
@@ -195,6 +259,37 @@ impl Service {
     /// Creates a connection.
     pub(crate) async fn create(&self, name: &str) -> Answer {
         self.ask(Method::POST, "/v1/connections").json(&intent(name)).go(StatusCode::ACCEPTED).await
+    }
+
+    /// The folder of the first token and the key.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.backing.folder.path()
+    }
+
+    /// The audit log, oldest first: principal, action, subject.
+    pub(crate) async fn audit(&self) -> Vec<(String, String, String)> {
+        const SQL: &str = "SELECT principal, action, subject FROM audit ORDER BY seq";
+        if self.backing.url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.backing.url).await.unwrap();
+            sqlx::query_as(SQL).fetch_all(&mut connection).await.unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.backing.url).await.unwrap();
+            sqlx::query_as(SQL).fetch_all(&mut connection).await.unwrap()
+        }
+    }
+
+    /// Asks again and again until something is so.
+    pub(crate) async fn until(&self, path: &str, is_so: impl Fn(&Answer) -> bool) -> Answer {
+        let asking = async {
+            loop {
+                let answer = self.ask(Method::GET, path).answer().await;
+                if is_so(&answer) {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asking).await.expect("it becomes so")
     }
 
     /// Ends the service and waits for it.

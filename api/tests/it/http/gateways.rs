@@ -2,10 +2,14 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tieline_openapi::v1::GatewayConfiguration;
+use tieline_api::{
+    engine::clock::{Clock, SystemClock},
+    store::Store,
+};
+use tieline_openapi::v1::{ConditionStatus, ConditionType, GatewayConfiguration, Timestamp};
 
 use super::{
-    fixture::{Answer, Go, Service},
+    fixture::{Answer, Backing, Go, Service},
     streams::{next, open},
 };
 
@@ -26,7 +30,11 @@ async fn join_token(service: &Service, group: &str, attach_point: &str) -> Strin
 
 async fn join(service: &Service, group: &str, attach_point: &str, host: u8) -> Answer {
     let token = join_token(service, group, attach_point).await;
-    let request = service.ask_as(&token, Method::POST, "/v1/gateways:join").json(&join_request(group, host));
+    join_with(service, &token, group, host).await
+}
+
+pub(crate) async fn join_with(service: &Service, token: &str, group: &str, host: u8) -> Answer {
+    let request = service.ask_as(token, Method::POST, "/v1/gateways:join").json(&join_request(group, host));
     request.go(StatusCode::CREATED).await
 }
 
@@ -38,9 +46,8 @@ fn sample(connection: &str, peer: &str) -> Value {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_join_token_is_good_once_and_for_nothing_else() {
-    let service = Service::start().await;
+async fn a_join_token_is_good_once_and_for_nothing_else(backing: Backing) {
+    let service = Service::start(backing).await;
     let token = join_token(&service, "g", "router-l").await;
     service.ask_as(&token, Method::GET, "/v1/gateways").go(StatusCode::FORBIDDEN).await;
     let mut bad = join_request("g", 1);
@@ -78,9 +85,8 @@ async fn a_join_token_is_good_once_and_for_nothing_else() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_is_told_of_each_change_and_its_reports_are_seen() {
-    let service = Service::start().await;
+async fn a_gateway_is_told_of_each_change_and_its_reports_are_seen(backing: Backing) {
+    let service = Service::start(backing).await;
     let (a, b) = (join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await);
     let id = |joined: &Answer| joined.body["gateway"]["id"].as_str().unwrap().to_owned();
     let credential = |joined: &Answer| joined.body["credential"].as_str().unwrap().to_owned();
@@ -125,17 +131,17 @@ async fn a_gateway_is_told_of_each_change_and_its_reports_are_seen() {
         let path = format!("/v1/gateways/{}/observations", id(joined));
         service.ask_as(&credential(joined), Method::POST, &path).json(&whole)
     };
-    let now = || {
+    let fresh = || {
         let mut fresh = sample(connection, &id(&b));
-        fresh["at"] = json!(tieline_api::engine::clock::Clock::now(&tieline_api::engine::clock::SystemClock::new()));
+        fresh["at"] = json!(now());
         fresh
     };
-    let mut back = now();
+    let mut back = fresh();
     back["peerId"] = json!(id(&a));
     let change = json!([{"connectionId": connection, "at": "2026-01-01T00:00:00Z", "from": null, "to": "TUNNEL", "reason": "first"}]);
     let stranger = sample("0192f0c1-2345-7abc-8def-0123456789ab", &id(&b));
-    report(&a, 1, json!({"samples": [now(), stranger], "changes": change})).go(StatusCode::NO_CONTENT).await;
-    report(&a, 1, json!({"samples": [now()], "changes": change})).go(StatusCode::NO_CONTENT).await;
+    report(&a, 1, json!({"samples": [fresh(), stranger], "changes": change})).go(StatusCode::NO_CONTENT).await;
+    report(&a, 1, json!({"samples": [fresh()], "changes": change})).go(StatusCode::NO_CONTENT).await;
     report(&b, 1, json!({"samples": [back]})).go(StatusCode::NO_CONTENT).await;
     let shown = service.get(made.header("location")).await;
     let tunnel = shown["paths"].as_array().unwrap().iter().find(|path| path["kind"] == "TUNNEL").unwrap();
@@ -153,4 +159,67 @@ async fn a_gateway_is_told_of_each_change_and_its_reports_are_seen() {
     let wrong = json!({"samples": [{"surprise": 1}]});
     report(&a, 2, wrong).go(StatusCode::BAD_REQUEST).await;
     service.end().await;
+}
+
+async fn a_condition_tells_since_when_it_has_its_status(backing: Backing) {
+    let service = Service::start(backing).await;
+    let (a, b) = (join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await);
+    let id = |joined: &Answer| joined.body["gateway"]["id"].as_str().unwrap().to_owned();
+    let made = service.create("one").await;
+    let connection = made.body["id"].as_str().unwrap();
+    let report = async |by: &Answer, peer: &Answer, sequence: u64, state: &str, age_ms: i64| {
+        let mut one = sample(connection, &id(peer));
+        let taken = now().as_millisecond() - age_ms;
+        one["at"] = json!(Timestamp::from_millisecond(taken).unwrap());
+        one["state"] = json!(state);
+        let path = format!("/v1/gateways/{}/observations", id(by));
+        let body = json!({"sequence": sequence, "configurationVersion": null, "samples": [one]});
+        let credential = by.body["credential"].as_str().unwrap();
+        service.ask_as(credential, Method::POST, &path).json(&body).go(StatusCode::NO_CONTENT).await;
+    };
+    let tunnel = async || {
+        let shown = service.get(made.header("location")).await;
+        let up = shown["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "TunnelUp").unwrap().clone();
+        let since: Timestamp = serde_json::from_value(up["since"].clone()).unwrap();
+        (up["status"].as_str().unwrap().to_owned(), since)
+    };
+    let created: Timestamp = serde_json::from_value(made.body["createdAt"].clone()).unwrap();
+    assert_eq!(tunnel().await, ("UNKNOWN".to_owned(), created));
+    report(&a, &b, 1, "UP", 0).await;
+    assert_eq!(tunnel().await, ("UNKNOWN".to_owned(), created), "one end alone proves nothing");
+    let before = now();
+    report(&b, &a, 1, "UP", 0).await;
+    let (status, up_since) = tunnel().await;
+    assert!(status == "TRUE" && up_since >= before && up_since <= now(), "{status} {up_since}");
+    report(&a, &b, 2, "UP", 0).await;
+    report(&b, &a, 2, "UP", 0).await;
+    assert_eq!(tunnel().await, ("TRUE".to_owned(), up_since), "saying it again changes nothing");
+    report(&b, &a, 3, "DOWN", 0).await;
+    let (status, down_since) = tunnel().await;
+    assert!(status == "FALSE" && down_since > up_since, "{status} {down_since}");
+    let events = service.get("/v1/events").await;
+    let told: Vec<&Value> = events["events"].as_array().unwrap().iter().map(|event| &event["data"]).collect();
+    let of_tunnel: Vec<_> = told.iter().filter(|data| data["type"] == "TunnelUp").map(|data| &data["status"]).collect();
+    assert_eq!(of_tunnel, [&json!("TRUE"), &json!("FALSE")]);
+    // Reports that are too old count for nothing, from the moment on at which they became so.
+    report(&b, &a, 4, "UP", 0).await;
+    let service_store = &service.store;
+    let record = service_store.connection(&"default".parse().unwrap(), connection.parse().unwrap()).await.unwrap();
+    let later = Timestamp::from_millisecond(now().as_millisecond() + 3_600_000).unwrap();
+    let shown = tieline_api::app::view::connection(&record, &super::fixture::topology(), later);
+    let up = shown.conditions.iter().find(|one| one.kind == ConditionType::TunnelUp).unwrap();
+    let oldest = record.samples.iter().map(|one| one.sample.at).min().unwrap();
+    assert_eq!(up.status, ConditionStatus::Unknown);
+    assert!(up.since > oldest && up.since < later, "{} {}", up.since, oldest);
+    service.end().await;
+}
+
+fn now() -> Timestamp {
+    Clock::now(&SystemClock::new())
+}
+
+super::on_both! {
+    a_condition_tells_since_when_it_has_its_status,
+    a_join_token_is_good_once_and_for_nothing_else,
+    a_gateway_is_told_of_each_change_and_its_reports_are_seen,
 }

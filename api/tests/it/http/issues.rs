@@ -9,7 +9,7 @@ use tieline_openapi::{
 };
 use uuid::Uuid;
 
-use super::fixture::{Go, Service};
+use super::fixture::{Backing, Go, Service};
 
 fn issue(n: u128, code: &str, about: &str) -> EngineWrite {
     EngineWrite::RaiseIssue {
@@ -31,7 +31,7 @@ fn issue(n: u128, code: &str, about: &str) -> EngineWrite {
 
 #[tokio::test]
 async fn only_an_absence_can_be_acknowledged_and_only_once() {
-    let service = Service::start().await;
+    let service = Service::start(Backing::sqlite()).await;
     let account: AccountId = "left".parse().unwrap();
     let round = AccountRound {
         account_id: account.clone(),

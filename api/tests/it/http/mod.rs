@@ -1,4 +1,4 @@
-//! The surface on a real listener, over the real store.
+//! The surface on a real listener, over the real stores.
 
 mod access;
 mod bad_input;
@@ -10,3 +10,18 @@ mod lifecycle;
 mod mutations;
 mod reads;
 mod streams;
+
+/// Runs each named function `async fn(Backing)` over both databases.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {$(
+            #[test]
+            fn $name() { crate::http::fixture::on_sqlite(super::$name); }
+        )*}
+        mod postgres {$(
+            #[test]
+            fn $name() { crate::http::fixture::on_postgres(super::$name); }
+        )*}
+    };
+}
+use on_both;

@@ -3,15 +3,14 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::fixture::{Answer, Go, Service, intent};
+use super::fixture::{Answer, Backing, Go, Service, intent};
 
 async fn count(service: &Service) -> usize {
     service.get("/v1/connections").await["connections"].as_array().unwrap().len()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_create_is_accepted_and_shown() {
-    let service = Service::start().await;
+async fn a_create_is_accepted_and_shown(backing: Backing) {
+    let service = Service::start(backing).await;
     let made = service.create("one").await;
     let id = made.body["id"].as_str().unwrap();
     assert_eq!(made.header("location"), format!("/v1/connections/{id}"));
@@ -36,9 +35,8 @@ async fn a_create_is_accepted_and_shown() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_idempotency_key_has_one_effect() {
-    let service = Service::start().await;
+async fn one_idempotency_key_has_one_effect(backing: Backing) {
+    let service = Service::start(backing).await;
     let post = |key: &str, path: &str, body: &Value| {
         service.ask(Method::POST, path).header("idempotency-key", key.to_owned()).json(body)
     };
@@ -79,9 +77,8 @@ async fn one_idempotency_key_has_one_effect() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_key_sent_twice_at_once_makes_one_connection() {
-    let service = Service::start().await;
+async fn one_key_sent_twice_at_once_makes_one_connection(backing: Backing) {
+    let service = Service::start(backing).await;
     let send = || {
         let request = service.ask(Method::POST, "/v1/connections").header("idempotency-key", "race");
         request.json(&intent("raced")).answer()
@@ -97,9 +94,8 @@ async fn one_key_sent_twice_at_once_makes_one_connection() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn creates_at_once_never_share_a_vlan_or_subnet() {
-    let service = Service::start().await;
+async fn creates_at_once_never_share_a_vlan_or_subnet(backing: Backing) {
+    let service = Service::start(backing).await;
     let send = |n: usize| {
         let mut body = intent(&format!("c{n}"));
         body["a"]["advertisedPrefixes"] = json!([format!("10.{n}.0.0/16")]);
@@ -122,9 +118,8 @@ async fn creates_at_once_never_share_a_vlan_or_subnet() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_needs_the_generation_that_was_read() {
-    let service = Service::start().await;
+async fn a_change_needs_the_generation_that_was_read(backing: Backing) {
+    let service = Service::start(backing).await;
     let path = service.create("one").await.header("location").to_owned();
     let patch = |if_match: Option<&str>, body: Value| {
         let request = service.ask(Method::PATCH, &path).header("content-type", "application/merge-patch+json");
@@ -170,9 +165,8 @@ async fn a_change_needs_the_generation_that_was_read() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wish_for_another_vlan_makes_the_channels_anew() {
-    let service = Service::start().await;
+async fn a_wish_for_another_vlan_makes_the_channels_anew(backing: Backing) {
+    let service = Service::start(backing).await;
     let made = service.create("one").await;
     let patch = json!({"wanted": {"vlanId": 77}});
     let request = service.ask(Method::PATCH, made.header("location")).header("if-match", "*").json(&patch);
@@ -184,9 +178,8 @@ async fn a_wish_for_another_vlan_makes_the_channels_anew() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_is_wanted_once() {
-    let service = Service::start().await;
+async fn a_deletion_is_wanted_once(backing: Backing) {
+    let service = Service::start(backing).await;
     let mut body = intent("one");
     body["deletionProtection"] = json!(true);
     let made = service.ask(Method::POST, "/v1/connections").json(&body).go(StatusCode::ACCEPTED).await;
@@ -212,9 +205,8 @@ async fn a_deletion_is_wanted_once() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_writes_nothing_and_tells_all() {
-    let service = Service::start().await;
+async fn a_dry_run_writes_nothing_and_tells_all(backing: Backing) {
+    let service = Service::start(backing).await;
     let plan = service.ask(Method::POST, "/v1/connections?dryRun=true").json(&intent("one")).go(StatusCode::OK).await;
     assert_eq!(plan.header("dry-run"), "true");
     assert_eq!(plan.body["id"], Value::Null);
@@ -245,9 +237,8 @@ async fn a_dry_run_writes_nothing_and_tells_all() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plan_is_applied_exactly_once_or_says_what_moved() {
-    let service = Service::with_engine().await;
+async fn a_plan_is_applied_exactly_once_or_says_what_moved(backing: Backing) {
+    let service = Service::with_engine(backing).await;
     let plan = |body: Value| service.ask(Method::POST, "/v1/plans").json(&body);
     let saved = plan(json!({"intent": intent("one")})).go(StatusCode::CREATED).await;
     let id = saved.body["id"].as_str().unwrap();
@@ -305,4 +296,16 @@ async fn a_plan_is_applied_exactly_once_or_says_what_moved() {
     assert_eq!(taken.body["applicable"], false);
     apply(taken.body["id"].as_str().unwrap()).go(StatusCode::CONFLICT).await;
     service.end().await;
+}
+
+super::on_both! {
+    a_create_is_accepted_and_shown,
+    one_idempotency_key_has_one_effect,
+    one_key_sent_twice_at_once_makes_one_connection,
+    creates_at_once_never_share_a_vlan_or_subnet,
+    a_change_needs_the_generation_that_was_read,
+    a_wish_for_another_vlan_makes_the_channels_anew,
+    a_deletion_is_wanted_once,
+    a_dry_run_writes_nothing_and_tells_all,
+    a_plan_is_applied_exactly_once_or_says_what_moved,
 }

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::fixture::{Go, Service, intent};
+use super::fixture::{Backing, Go, Service, intent};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_hold_every_row_once_in_order() {
-    let service = Service::start().await;
+async fn pages_hold_every_row_once_in_order(backing: Backing) {
+    let service = Service::start(backing).await;
     let mut made = BTreeSet::new();
     for n in 0..7 {
         let mut body = intent(&format!("c{n}"));
@@ -61,9 +60,8 @@ async fn pages_hold_every_row_once_in_order() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_exists_is_listed_and_shown() {
-    let service = Service::start().await;
+async fn what_exists_is_listed_and_shown(backing: Backing) {
+    let service = Service::start(backing).await;
     for (path, list, id) in [
         ("/v1/accounts", "accounts", "left"),
         ("/v1/environments", "environments", "left-right"),
@@ -88,9 +86,8 @@ async fn what_exists_is_listed_and_shown() {
     service.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_count_answers() {
-    let service = Service::start().await;
+async fn metrics_count_answers(backing: Backing) {
+    let service = Service::start(backing).await;
     service.get("/v1/accounts").await;
     let metrics = service.ask(Method::GET, "/metrics").go(StatusCode::OK).await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
@@ -99,4 +96,10 @@ async fn metrics_count_answers() {
     assert!(metrics.text.contains("tieline_http_request_duration_seconds_bucket{"));
     assert!(metrics.text.ends_with("# EOF\n"));
     service.end().await;
+}
+
+super::on_both! {
+    pages_hold_every_row_once_in_order,
+    what_exists_is_listed_and_shown,
+    metrics_count_answers,
 }

@@ -237,6 +237,7 @@ impl Db {
             expires_at: ms(START + 3_600_000),
             hash: join_hash.try_into().unwrap(),
             audit: audit("issueJoinToken"),
+            idempotency: None,
         };
         let gateway = NewGateway {
             id,
@@ -246,6 +247,7 @@ impl Db {
             }))
             .unwrap(),
             credential_hash: credential_hash.try_into().unwrap(),
+            audit: audit("joinGateway"),
             event: NewEvent { subject: format!("/v1/gateways/{id}"), ..event("gateway.joined", ConnectionId(id.0)) },
             at: ms(START),
         };

@@ -1,14 +1,18 @@
 //! Gateways: joining, what they are told, what they report.
 
-use tieline_api::store::{ChangeTo, EngineStatus, EngineWrite, Page, Store, StoreError, StoredPrincipal};
+use tieline_api::store::{
+    ChangeTo, EngineStatus, EngineWrite, KeptCondition, NewEvent, Page, ReportEffects, Store, StoreError,
+    StoredPrincipal,
+};
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
-    v1::{End, GatewayState, Observations, PathKind, PathSample, PathState},
+    v1::{ConditionStatus, ConditionType, End, GatewayState, Observations, PathKind, PathSample, PathState},
 };
 
 use super::{fixture::*, on_both};
 
 on_both!(
+    a_condition_keeps_its_time_until_it_changes,
     a_join_token_is_good_once,
     a_join_token_ends,
     gateways_are_told_of_both_ends,
@@ -123,6 +127,10 @@ fn sample(connection_id: ConnectionId, peer_id: GatewayId, path: PathKind, at: i
     }
 }
 
+fn effects(events: Vec<NewEvent>) -> ReportEffects {
+    ReportEffects { events, conditions: Vec::new() }
+}
+
 fn report(sequence: u64, samples: Vec<PathSample>) -> Observations {
     Observations { sequence, configuration_version: Some(3), samples, changes: Vec::new() }
 }
@@ -132,7 +140,7 @@ async fn a_report_is_taken_once(db: Db) {
     let id = db.created("one").await;
     let cursor = db.store.last_cursor().await.unwrap();
     let observe = async |gateway, report: Observations, at: i64| {
-        db.store.observe(gateway, &report, ms(START + at), vec![event("path.changed", id)]).await
+        db.store.observe(gateway, &report, ms(START + at), effects(vec![event("path.changed", id)])).await
     };
     let first = sample(id, b, PathKind::Private, 1_000, 50);
     let tunnel = sample(id, b, PathKind::Tunnel, 1_000, 20);
@@ -162,9 +170,39 @@ async fn a_gateway_speaks_for_its_own_network(db: Db) {
     let id = db.created("one").await;
     let gone = ConnectionId(db.uuid());
     let samples = vec![sample(id, a, PathKind::Private, 1, 1), sample(gone, a, PathKind::Private, 1, 1)];
-    assert!(db.store.observe(stranger, &report(1, samples.clone()), ms(START), vec![]).await.unwrap());
+    assert!(
+        db.store.observe(stranger, &report(1, samples.clone()), ms(START), ReportEffects::default()).await.unwrap()
+    );
     assert!(db.store.latest_samples(id).await.unwrap().is_empty());
-    assert!(db.store.observe(a, &report(1, samples), ms(START), vec![]).await.unwrap());
+    assert!(db.store.observe(a, &report(1, samples), ms(START), ReportEffects::default()).await.unwrap());
     assert_eq!(db.store.latest_samples(id).await.unwrap().len(), 1);
     assert!(db.store.latest_samples(gone).await.unwrap().is_empty());
+}
+
+async fn a_condition_keeps_its_time_until_it_changes(db: Db) {
+    let a = db.joined("point-a").await;
+    let (id, gone) = (db.created("one").await, ConnectionId(db.uuid()));
+    let kept = |kind, status, at: i64| KeptCondition { kind, status, since: ms(START + at) };
+    let observe = async |sequence, conditions: Vec<KeptCondition>| {
+        let effects =
+            ReportEffects { events: Vec::new(), conditions: vec![(id, conditions.clone()), (gone, conditions)] };
+        db.store.observe(a, &report(sequence, Vec::new()), ms(START), effects).await.unwrap()
+    };
+    let shown = async || db.store.connection(&project(), id).await.unwrap().path_conditions;
+    let (up, green) = (ConditionType::TunnelUp, ConditionType::ProbesGreen);
+    assert!(shown().await.is_empty());
+    let first = [kept(green, ConditionStatus::False, 5), kept(up, ConditionStatus::True, 5)];
+    assert!(observe(1, first.to_vec()).await);
+    assert!(!observe(1, vec![kept(up, ConditionStatus::False, 6)]).await, "a report counts once");
+    assert_eq!(shown().await, first);
+    assert!(observe(2, vec![kept(up, ConditionStatus::Unknown, 7)]).await);
+    assert_eq!(shown().await, [first[0], kept(up, ConditionStatus::Unknown, 7)], "the others stay as they were");
+    let (gateway, served) = db.store.reported_on(a, &[id, gone].into()).await.unwrap();
+    assert_eq!((gateway.id, served.len()), (a, 1));
+    assert_eq!(served[0].path_conditions, shown().await);
+
+    let claim = db.claim("engine").await;
+    db.store.write_fenced(&claim, vec![EngineWrite::Remove { quarantine_ms: 0 }]).await.unwrap();
+    assert!(observe(3, first.to_vec()).await, "late words about it are dropped");
+    assert!(db.store.reported_on(a, &[id].into()).await.unwrap().1.is_empty());
 }

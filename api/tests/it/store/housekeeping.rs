@@ -1,6 +1,6 @@
 //! What is not kept for ever.
 
-use tieline_api::store::{HousekeepingLimits, Store};
+use tieline_api::store::{HousekeepingLimits, ReportEffects, Store};
 use tieline_openapi::v1::{Observations, PathKind, PathSample, PathState};
 
 use super::{fixture::*, on_both};
@@ -30,7 +30,7 @@ async fn samples_are_kept_for_their_time(db: Db) {
     };
     let samples = vec![sample(b, 0), sample(a, 10_000)];
     let report = Observations { sequence: 1, configuration_version: None, samples, changes: Vec::new() };
-    db.store.observe(a, &report, ms(START), Vec::new()).await.unwrap();
+    db.store.observe(a, &report, ms(START), ReportEffects::default()).await.unwrap();
     let limits = HousekeepingLimits { samples_ms: 60_000, ..HousekeepingLimits::default() };
     db.at(59_999).await;
     db.store.housekeep(&limits).await.unwrap();

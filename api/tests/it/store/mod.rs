@@ -3,7 +3,7 @@
 mod allocations;
 mod claims;
 mod events;
-mod fixture;
+pub(crate) mod fixture;
 mod gateways;
 mod housekeeping;
 mod intent;

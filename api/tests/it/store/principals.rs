@@ -30,8 +30,8 @@ fn token(db: &Db, name: &str) -> Token {
 }
 
 async fn insert(db: &Db, token: &Token, hash: u8) -> Result<(), StoreError> {
-    let audit = Some(audit("createToken"));
-    db.store.insert_token(NewToken { token: token.clone(), hash: [hash; 32], audit }).await
+    let audit = audit("issueToken");
+    db.store.insert_token(NewToken { token: token.clone(), hash: [hash; 32], audit, idempotency: None }).await
 }
 
 async fn a_token_is_found_by_its_hash(db: Db) {

@@ -1,10 +1,13 @@
 //! The facts that state, verification and conditions are all computed from.
 
-use tieline_openapi::v1::{BgpState, Condition, ConditionStatus, ConditionType, End, PathKind, PathState, Timestamp};
+use tieline_openapi::v1::{BgpState, ConditionStatus, End, PathKind, Timestamp};
 use tieline_providers::Presence;
 
-use super::{CONDITIONS, bgp_states, paths};
-use crate::{plan::step::Seen, store::ConnectionRecord, topology::Topology};
+use super::{
+    bgp_states,
+    reports::{self, Reports},
+};
+use crate::{plan::step::Seen, store::ConnectionRecord};
 
 /// What is known of a connection at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +42,15 @@ pub struct Facts {
     pub standby: ConditionStatus,
     /// The newest observation of any kind.
     pub newest: Option<Timestamp>,
+    /// When the reports of one end grew too old to count, if they did.
+    pub reports_ran_out: Option<Timestamp>,
 }
 
 impl Facts {
-    /// The facts of a record.
+    /// The facts of a record at a time; `report_ms` is how often gateways report.
     #[must_use]
-    pub fn of(record: &ConnectionRecord, topology: &Topology, now: Timestamp) -> Self {
-        let reports = paths::Reports::of(record, topology, now);
+    pub fn of(record: &ConnectionRecord, report_ms: u32, now: Timestamp) -> Self {
+        let reports = Reports::of(record, report_ms, now);
         let private = reports.heard(PathKind::Private);
         let tunnel =
             if record.intent.fallback.tunnel { reports.heard(PathKind::Tunnel) } else { ConditionStatus::Unknown };
@@ -68,6 +73,7 @@ impl Facts {
             green: reports.green(),
             standby: reports.standby(),
             newest: newest(record),
+            reports_ran_out: reports::ran_out(record, report_ms, now),
         }
     }
 }
@@ -124,56 +130,5 @@ fn newest(record: &ConnectionRecord) -> Option<Timestamp> {
         Seen::Never => None,
         Seen::Present { at, .. } | Seen::Absent { at, .. } | Seen::Unknown { at, .. } => Some(*at),
     });
-    seen.chain(record.samples.iter().map(|sample| sample.at)).max()
-}
-
-/// All conditions. `since` is the earliest time from which the condition is known to have held without a doubt: that of the
-/// milestone or of the observation that it rests on.
-pub(super) fn all(record: &ConnectionRecord, facts: &Facts) -> Vec<Condition> {
-    CONDITIONS
-        .into_iter()
-        .map(|kind| {
-            let (status, milestone) = match kind {
-                ConditionType::TunnelUp => (facts.tunnel, None),
-                ConditionType::BgpEstablished => (facts.bgp, record.status.established_at),
-                ConditionType::Forwarding => (facts.forwarding, record.status.verified_at),
-                ConditionType::ProbesGreen => (facts.green, None),
-                ConditionType::StandbyHealthy => (facts.standby, None),
-                ConditionType::InSync => (facts.in_sync, record.status.provisioned_at),
-            };
-            let since = match status {
-                ConditionStatus::True => milestone.or(facts.newest),
-                ConditionStatus::False => facts.newest,
-                ConditionStatus::Unknown => None,
-            };
-            Condition {
-                kind,
-                status,
-                reason: reason(kind, status, record).to_owned(),
-                since: since.unwrap_or(record.updated_at),
-            }
-        })
-        .collect()
-}
-
-fn reason(kind: ConditionType, status: ConditionStatus, record: &ConnectionRecord) -> &'static str {
-    match (kind, status) {
-        (ConditionType::TunnelUp, _) if !record.intent.fallback.tunnel => "NotWanted",
-        (ConditionType::BgpEstablished, ConditionStatus::True) => "Established",
-        (ConditionType::BgpEstablished, ConditionStatus::False) => "NotEstablished",
-        (ConditionType::InSync, ConditionStatus::True) => "Usable",
-        (ConditionType::InSync, ConditionStatus::False) => "Differs",
-        (_, ConditionStatus::True) => "Heard",
-        (_, ConditionStatus::False) => "Silent",
-        (_, ConditionStatus::Unknown) => "NotObserved",
-    }
-}
-
-/// Whether a judged state means that the path is heard.
-pub(super) const fn is_heard(state: PathState) -> Option<bool> {
-    match state {
-        PathState::Up | PathState::Degraded => Some(true),
-        PathState::Down => Some(false),
-        PathState::Unknown => None,
-    }
+    seen.chain(record.samples.iter().map(|one| one.sample.at)).max()
 }

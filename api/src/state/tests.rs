@@ -18,7 +18,7 @@ prop_compose! {
         let [bgp, in_sync, private, tunnel, forwarding, green, standby] = statuses;
         Facts {
             person_needed, deleting, current, touched, provisioned, verified_once, gateways_at_both_ends,
-            bgp, in_sync, private, tunnel, forwarding, green, standby, newest: None,
+            bgp, in_sync, private, tunnel, forwarding, green, standby, newest: None, reports_ran_out: None,
         }
     }
 }
