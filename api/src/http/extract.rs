@@ -164,14 +164,20 @@ impl<T: DeserializeOwned> FromRequest<Http> for Json<T> {
     }
 }
 
-/// A merge patch (RFC 7396).
+/// A merge patch (RFC 7396) of an object's members. Another value would take the place of the whole, which nothing here
+/// allows.
 pub(super) struct MergePatch(pub Value);
 
 impl FromRequest<Http> for MergePatch {
     type Rejection = Fault;
 
     async fn from_request(request: Request, state: &Http) -> Result<Self, Fault> {
-        Ok(Self(value(&read(request, state, PATCH).await?)?))
+        let patch = value(&read(request, state, PATCH).await?)?;
+        if patch.is_object() {
+            Ok(Self(patch))
+        } else {
+            Err(Fault::invalid(vec![field("", "a merge patch is an object")]))
+        }
     }
 }
 

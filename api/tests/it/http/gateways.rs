@@ -28,7 +28,7 @@ async fn join_token(service: &Service, group: &str, attach_point: &str) -> Strin
     issued.body["secret"].as_str().unwrap().to_owned()
 }
 
-async fn join(service: &Service, group: &str, attach_point: &str, host: u8) -> Answer {
+pub(crate) async fn join(service: &Service, group: &str, attach_point: &str, host: u8) -> Answer {
     let token = join_token(service, group, attach_point).await;
     join_with(service, &token, group, host).await
 }

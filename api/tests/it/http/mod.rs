@@ -9,6 +9,7 @@ mod issues;
 mod lifecycle;
 mod mutations;
 mod reads;
+mod schemathesis;
 mod streams;
 
 /// Runs each named function `async fn(Backing)` over both databases.

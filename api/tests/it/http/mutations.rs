@@ -147,6 +147,7 @@ async fn a_change_needs_the_generation_that_was_read(backing: Backing) {
         (json!({"environmentId": "other"}), "/environmentId"),
         (json!({"a": {"attachPointId": "router-r"}}), "/a/attachPointId"),
         (json!({"name": null}), "/name"),
+        (json!([null]), ""),
         (json!({"a": {"advertisedPrefixes": ["10.0.0.1/8"]}}), "/a/advertisedPrefixes/0"),
     ] {
         let answer = patch(Some("*"), body).go(StatusCode::BAD_REQUEST).await;

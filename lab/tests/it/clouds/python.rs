@@ -25,27 +25,11 @@ fn run(command: &mut Command) -> Result<Output, String> {
     Err(format!("{:?}: {}", command.get_program(), said.lines().last().unwrap_or_default()))
 }
 
-/// A Python with the pinned packages, made once a user and version of the list.
+/// A Python with the pinned packages.
 fn python() -> Result<PathBuf, String> {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let wanted = std::fs::read_to_string(here().join("requirements.txt")).map_err(|error| error.to_string())?;
-    let mut hasher = DefaultHasher::new();
-    wanted.hash(&mut hasher);
-    let cache = std::env::var_os("HOME").map(PathBuf::from).ok_or("HOME is not set")?.join(".cache/tieline/python");
-    let venv = cache.join(format!("{:016x}", hasher.finish()));
-    let (interpreter, ready) = (venv.join("bin/python"), venv.join("ready"));
-    std::fs::create_dir_all(&cache).map_err(|error| error.to_string())?;
-    let lock = std::fs::File::create(cache.join("lock")).map_err(|error| error.to_string())?;
-    lock.lock().map_err(|error| error.to_string())?;
-    if !ready.exists() {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        let list = here().join("requirements.txt");
-        run(Command::new(&interpreter)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-            .arg(list))?;
-        std::fs::write(&ready, b"").map_err(|error| error.to_string())?;
-    }
-    Ok(interpreter)
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/python-with.sh");
+    let output = run(Command::new(script).arg(here().join("requirements.txt")))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
 }
 
 #[allow(clippy::print_stdout, reason = "a skipped test says why")]
