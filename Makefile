@@ -1,5 +1,6 @@
 # make demo    the main job, end to end, in a lab on this machine
 # make test    every check and every test
+# make bench   the figures of the README, beside what they must be at most
 # make build   target/release/tieline
 # Each installs what it needs.
 
@@ -15,7 +16,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 stage = @start=$$(date +%s); printf '\n== %s\n' '$(1)'; $(2); \
 	awk -v s=$$(( $$(date +%s) - start )) 'BEGIN { printf "== %s: %.1f min\n", "$(1)", s / 60 }'
 
-.PHONY: help build demo test tools-build tools-test fmt clippy deny machete nextest openapi faults
+.PHONY: help build demo bench test tools-build tools-test fmt clippy deny machete nextest openapi faults
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -32,6 +33,12 @@ build: tools-build
 demo: tools-build
 	cargo build -p tieline
 	$(TARGET)/debug/tieline demo $(if $(KEEP),--keep) $(DEMO_FLAGS)
+
+# BENCH='api_sqlite scale' chooses; BENCH_SECONDS, BENCH_LINKS and BENCH_RUNS shorten it.
+bench: tools-build
+	CARGO_TARGET_DIR=target cargo build --release -p tieline
+	$(if $(wildcard api/benches/negotiate.rs),CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench negotiate)
+	CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench bench -- $(BENCH)
 
 test:
 	$(call stage,tools,$(MAKE) --no-print-directory tools-test)

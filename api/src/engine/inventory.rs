@@ -154,21 +154,31 @@ impl Engine {
         Ok(())
     }
 
-    /// One list of each kind, in each object that such things live in.
+    /// One list of each kind, in each object that such things live in; before and after them all, whose account it is.
     async fn lists(&self, account: &AccountId) -> Lists {
         let mut lists = Lists::default();
         let Some(rules) = self.topology.rules(account) else { return lists };
-        for kind in rules.kinds() {
-            for parent in self.parents(account, kind) {
-                match self.list(account, kind.clone(), parent.clone(), Lane::Housekeeping).await {
-                    Ok(items) => lists.shelves.push((parent, items)),
-                    Err(blind) => {
-                        tracing::info!(%account, %kind, why = %blind, "an account could not be listed");
-                        lists.unseen.insert(kind.clone());
-                        lists.why = Some(blind);
+        let mut whose = self.confirm_identity(account, Lane::Housekeeping).await;
+        if whose.is_ok() {
+            for kind in rules.kinds() {
+                for parent in self.parents(account, kind) {
+                    match self.pages(account, kind.clone(), parent.clone(), Lane::Housekeeping).await {
+                        Ok(items) => lists.shelves.push((parent, items)),
+                        Err(blind) => {
+                            tracing::info!(%account, %kind, why = %blind, "an account could not be listed");
+                            lists.unseen.insert(kind.clone());
+                            lists.why = Some(blind);
+                        }
                     }
                 }
             }
+            whose = self.confirm_identity(account, Lane::Housekeeping).await;
+        }
+        if let Err(blind) = whose {
+            // Whatever was listed may be another account's.
+            tracing::info!(%account, why = %blind, "an account could not be listed");
+            let unseen = rules.kinds().iter().cloned().collect();
+            lists = Lists { shelves: Vec::new(), unseen, why: Some(blind) };
         }
         lists
     }

@@ -147,6 +147,19 @@ impl Engine {
         parent: Option<String>,
         lane: Lane,
     ) -> Result<Vec<Observed>, Blind> {
+        let items = self.pages(account, kind, parent, lane).await?;
+        self.confirm_identity(account, lane).await?;
+        Ok(items)
+    }
+
+    /// The pages of a list. Whose they are, the caller has to make sure.
+    pub(super) async fn pages(
+        &self,
+        account: &AccountId,
+        kind: ResourceKind,
+        parent: Option<String>,
+        lane: Lane,
+    ) -> Result<Vec<Observed>, Blind> {
         let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
         let scope = ListScope { kind, parent, timeout: self.call_timeout() };
         let mut items = Vec::new();
@@ -164,11 +177,9 @@ impl Engine {
             }
             page = listed.next;
             if page.is_none() {
-                break;
+                return Ok(items);
             }
         }
-        self.confirm_identity(account, lane).await?;
-        Ok(items)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hints that something was committed, for those who wait for it: readers of events, streams of gateway configurations,
-//! the engine. A hint may be lost (another replica's always is): whoever waits also looks once a second, and what the
-//! store says is the truth.
+//! the engine. On Postgres the store passes them on between replicas. A hint may be lost: whoever waits also looks once a
+//! second, and what the store says is the truth.
 
 use std::{sync::Arc, time::Duration};
 

@@ -39,6 +39,8 @@ pub struct OpenOptions {
     pub hints: Hints,
     /// Where its time comes from.
     pub time: StoreTime,
+    /// On Postgres: no hints go to other replicas, and none are heard of theirs. Polling finds everything.
+    pub alone: bool,
 }
 
 /// Opens a database, `sqlite://PATH` (made if it is not there; `sqlite::memory:` for one that is gone with the store) or

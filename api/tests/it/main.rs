@@ -8,4 +8,6 @@
 
 mod engine;
 mod http;
+#[path = "../postgres/mod.rs"]
+mod postgres;
 mod store;

@@ -1,7 +1,7 @@
 //! One account of the fake world, as an adapter.
 
 use async_trait::async_trait;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Bound, sync::Arc, time::Duration};
 use tieline_openapi::{problem::ProviderDetail, v1::Verb};
 
 use super::world::{FakeObject, FakeWorld, Fault, Gate, Refusal, Request, State, WireRecord, Write};
@@ -21,19 +21,27 @@ pub struct FakeApi {
     account: String,
     rules: Arc<dyn Rules>,
     gate: Option<Arc<dyn Gate>>,
+    page: usize,
 }
 
 impl FakeApi {
     /// An account by its cloud's own id.
     #[must_use]
     pub fn new(world: Arc<FakeWorld>, account: &str, rules: Arc<dyn Rules>) -> Self {
-        Self { world, account: account.to_owned(), rules, gate: None }
+        Self { world, account: account.to_owned(), rules, gate: None, page: PAGE }
     }
 
     /// The same with a gate before the socket.
     #[must_use]
     pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
         self.gate = Some(gate);
+        self
+    }
+
+    /// The same with pages of this many resources.
+    #[must_use]
+    pub fn with_page(mut self, page: usize) -> Self {
+        self.page = page.max(1);
         self
     }
 
@@ -132,7 +140,10 @@ impl FakeApi {
                 .filter(|o| o.account == self.account && o.kind == target.spec.key.kind && State::shows(o, at))
         };
         let found = match &target.lookup.cloud_id {
-            Some(id) => shown().find(|o| o.cloud_id == *id),
+            Some(id) => {
+                let found = state.objects.get(id);
+                found.filter(|o| o.account == self.account && o.kind == target.spec.key.kind && State::shows(o, at))
+            }
             None => match self.rules.identity(&target.spec.key.kind) {
                 IdentityKind::Blind => None,
                 IdentityKind::Slot => shown().find(|o| o.slot.is_some() && o.slot == target.spec.slot),
@@ -174,15 +185,15 @@ impl CloudApi for FakeApi {
         let now = self.world.now();
         let mut state = self.world.state();
         let at = state.as_of(now);
-        let all = state.objects.values().filter(|o| {
+        let after = page.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = state.objects.range::<str, _>((after, Bound::Unbounded)).map(|(_, o)| o).filter(|o| {
             o.account == self.account
                 && o.kind == scope.kind
                 && (scope.parent.is_none() || o.parent == scope.parent)
                 && State::shows(o, at)
         });
-        let after: Vec<_> = all.filter(|o| page.is_none_or(|last| o.cloud_id.as_str() > last)).collect();
-        let items: Vec<_> = after.iter().take(PAGE).map(|o| state.observed(o, at)).collect();
-        let next = if after.len() > PAGE { items.last().map(|o| o.cloud_id.clone()) } else { None };
+        let items: Vec<_> = rest.by_ref().take(self.page).map(|o| state.observed(o, at)).collect();
+        let next = rest.next().and(items.last()).map(|o| o.cloud_id.clone());
         Ok(ListPage { items, next })
     }
 

@@ -180,9 +180,20 @@ pub(super) struct State {
     pub wrong: BTreeSet<String>,
     /// VLANs over which no session comes up just now.
     cut: BTreeSet<u64>,
+    /// Ids by the end of a session that they are.
+    ends: BTreeMap<SessionEnd, BTreeSet<String>>,
     counter: u64,
     noise: u64,
     pub timing: Timing,
+}
+
+/// One end of a BGP session: VLAN, own address, the other end's.
+type SessionEnd = (u64, Ipv4Addr, Ipv4Addr);
+
+fn session_end(object: &FakeObject) -> Option<SessionEnd> {
+    let address = |field: &str| object.fields[field].as_str().and_then(|address| address.parse().ok());
+    let vlan = object.fields["vlan"].as_u64().filter(|_| object.kind != ATTACHMENT)?;
+    Some((vlan, address("host")?, address("peer")?))
 }
 
 /// What tells the time.
@@ -259,14 +270,16 @@ impl FakeWorld {
             deleted_at: None,
             before: None,
         };
-        state.objects.insert(cloud_id.clone(), object);
+        state.put(object);
         cloud_id
     }
 
     /// Changes a field behind everybody's back.
     pub fn meddle(&self, cloud_id: &str, field: &str, to: Value) {
-        if let Some(object) = self.state().objects.get_mut(cloud_id) {
+        let mut state = self.state();
+        if let Some(mut object) = state.take(cloud_id) {
             object.fields[field] = to;
+            state.put(object);
         }
     }
 
@@ -367,6 +380,21 @@ impl State {
         if bound == 0 { 0 } else { (z ^ (z >> 31)) % bound }
     }
 
+    fn put(&mut self, object: FakeObject) {
+        if let Some(end) = session_end(&object) {
+            self.ends.entry(end).or_default().insert(object.cloud_id.clone());
+        }
+        self.objects.insert(object.cloud_id.clone(), object);
+    }
+
+    fn take(&mut self, cloud_id: &str) -> Option<FakeObject> {
+        let object = self.objects.remove(cloud_id)?;
+        if let Some(ids) = session_end(&object).and_then(|end| self.ends.get_mut(&end)) {
+            ids.remove(cloud_id);
+        }
+        Some(object)
+    }
+
     /// Has a write's effect.
     pub(super) fn apply(&mut self, account: &str, write: &Write, now: Timestamp) -> Result<String, Refusal> {
         let done = self.apply_one(account, write, now)?;
@@ -388,12 +416,16 @@ impl State {
         let by = write.owner.instance;
         let mut harmed = Vec::new();
         for part in self.parts(account, &write.kind, parent).into_iter().filter(|part| part.cloud_id != own) {
-            let Some(object) = self.objects.get_mut(&part.cloud_id) else { continue };
-            match write.basis.iter().find(|old| old.cloud_id == part.cloud_id) {
-                None => object.deleted_at = Some(now),
-                Some(old) if old.fields != object.fields => object.fields = old.fields.clone(),
-                Some(_) => continue,
+            let old = write.basis.iter().find(|old| old.cloud_id == part.cloud_id);
+            if old.is_some_and(|old| old.fields == part.fields) {
+                continue;
             }
+            let Some(mut object) = self.take(&part.cloud_id) else { continue };
+            match old {
+                None => object.deleted_at = Some(now),
+                Some(old) => object.fields = old.fields.clone(),
+            }
+            self.put(object);
             harmed.push(part.cloud_id);
         }
         for old in write.basis.iter().filter(|old| old.cloud_id != own) {
@@ -409,15 +441,18 @@ impl State {
         match write.verb {
             Verb::Create => self.create(account, write, now),
             Verb::Update => {
-                let object = self.find_live(account, write)?;
-                object.before = Some((now, object.fields.clone()));
-                for (name, value) in write.fields.as_object().into_iter().flatten() {
-                    object.fields[name] = value.clone();
+                let id = self.find_live(account, write)?;
+                if let Some(mut object) = self.take(&id) {
+                    object.before = Some((now, object.fields.clone()));
+                    for (name, value) in write.fields.as_object().into_iter().flatten() {
+                        object.fields[name] = value.clone();
+                    }
+                    self.put(object);
                 }
-                Ok(object.cloud_id.clone())
+                Ok(id)
             }
             Verb::Delete => {
-                let id = self.find_live(account, write)?.cloud_id.clone();
+                let id = self.find_live(account, write)?;
                 if let Some(blocker) = self.blocker(&id) {
                     let message = format!("{blocker} still uses it");
                     return Err(Refusal { kind: CallErrorKind::Invalid, message });
@@ -452,17 +487,15 @@ impl State {
         self.objects.values().find(uses).filter(|_| !twin).map(|o| o.cloud_id.clone())
     }
 
-    fn find_live(&mut self, account: &str, write: &Write) -> Result<&mut FakeObject, Refusal> {
-        let found = self.objects.values_mut().find(|o| {
-            o.account == account
-                && o.deleted_at.is_none()
-                && o.kind == write.kind
-                && match &write.cloud_id {
-                    Some(id) => o.cloud_id == *id,
-                    None => o.owner == Some(write.owner),
-                }
-        });
-        found.ok_or_else(|| Refusal { kind: CallErrorKind::NotFound, message: "there is no such resource".to_owned() })
+    fn find_live(&self, account: &str, write: &Write) -> Result<String, Refusal> {
+        let lives = |o: &&FakeObject| o.account == account && o.deleted_at.is_none() && o.kind == write.kind;
+        let found = match &write.cloud_id {
+            Some(id) => self.objects.get(id).filter(lives),
+            None => self.objects.values().find(|o| lives(o) && o.owner == Some(write.owner)),
+        };
+        found
+            .map(|o| o.cloud_id.clone())
+            .ok_or_else(|| Refusal { kind: CallErrorKind::NotFound, message: "there is no such resource".to_owned() })
     }
 
     fn create(&mut self, account: &str, write: &Write, now: Timestamp) -> Result<String, Refusal> {
@@ -514,7 +547,7 @@ impl State {
             deleted_at: None,
             before: None,
         };
-        self.objects.insert(cloud_id.clone(), object);
+        self.put(object);
         Ok(cloud_id)
     }
 
@@ -564,15 +597,10 @@ impl State {
 
     /// A session is up where the other cloud has its mirror image on the same VLAN.
     fn session(&self, object: &FakeObject) -> BgpState {
-        let address = |o: &FakeObject, field: &str| o.fields[field].as_str().and_then(|a| a.parse::<Ipv4Addr>().ok());
-        let mirrored = self.objects.values().any(|o| {
-            o.deleted_at.is_none()
-                && o.account != object.account
-                && o.kind != ATTACHMENT
-                && o.fields["vlan"] == object.fields["vlan"]
-                && address(o, "host").is_some()
-                && address(o, "host") == address(object, "peer")
-                && address(o, "peer") == address(object, "host")
+        let mirrored = session_end(object).is_some_and(|(vlan, host, peer)| {
+            let others = self.ends.get(&(vlan, peer, host)).into_iter().flatten().filter_map(|id| self.objects.get(id));
+            let mut others = others.filter(|o| o.deleted_at.is_none() && o.account != object.account);
+            others.next().is_some()
         });
         let cut = object.fields["vlan"].as_u64().is_some_and(|vlan| self.cut.contains(&vlan));
         if mirrored && !cut { BgpState::Established } else { BgpState::Active }

@@ -1,7 +1,9 @@
 //! Postgres: for several replicas. Writers run READ COMMITTED and rely on row locks, unique constraints and one advisory
 //! lock; readers run REPEATABLE READ, so that all statements of one method see the same moment.
 
-use std::{str::FromStr, time::Duration};
+mod relay;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     PgPool, Postgres, Transaction,
@@ -9,9 +11,11 @@ use sqlx::{
 };
 
 use super::{
-    StoreError,
+    OpenOptions, StoreError,
     sql::{error::classify, migrate},
 };
+
+pub(crate) use relay::Relay;
 
 /// The store's time in milliseconds: when the statement came in, which is not before its caller sent it.
 pub(crate) const NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
@@ -27,10 +31,13 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 ];
 
 /// The connections to one database.
-pub(crate) struct PostgresPool(PgPool);
+pub(crate) struct PostgresPool {
+    pool: PgPool,
+    relay: Option<Arc<Relay>>,
+}
 
 impl PostgresPool {
-    pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &str, with: &OpenOptions) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url).map_err(classify)?.application_name("tieline");
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -39,18 +46,27 @@ impl PostgresPool {
             .await
             .map_err(classify)?;
         migrate::run(MIGRATIONS, &pool).await?;
-        Ok(Self(pool))
+        let relay = if with.alone { None } else { Relay::start(&pool, with.hints.clone()).await };
+        Ok(Self { pool, relay: relay.map(Arc::new) })
+    }
+
+    /// What tells other replicas of commits.
+    pub(crate) fn relay(&self) -> Option<Arc<Relay>> {
+        self.relay.clone()
     }
 
     pub(crate) async fn begin_write(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        self.0.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(classify)
+        self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(classify)
     }
 
     pub(crate) async fn begin_read(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        self.0.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(classify)
+        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(classify)
     }
 
     pub(crate) async fn close(&self) {
-        self.0.close().await;
+        if let Some(relay) = &self.relay {
+            relay.stop();
+        }
+        self.pool.close().await;
     }
 }

@@ -63,7 +63,7 @@ impl SqlStore {
         let backend = if url.starts_with("sqlite:") {
             Backend::Sqlite(SqlitePools::open(url).await?)
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            Backend::Postgres(PostgresPool::open(url).await?)
+            Backend::Postgres(PostgresPool::open(url, &options).await?)
         } else {
             return Err(StoreError::Unusable {
                 reason: "its URL begins neither with sqlite:// nor with postgres://".to_owned(),
@@ -104,11 +104,11 @@ impl SqlStore {
 
     /// Begins a writing transaction.
     async fn write(&self) -> Result<Write, StoreError> {
-        let tx = match &self.backend {
-            Backend::Sqlite(pools) => Tx::sqlite(pools.begin_write().await?, self.now_sql()),
-            Backend::Postgres(pool) => Tx::postgres(pool.begin_write().await?, self.now_sql()),
+        let (tx, relay) = match &self.backend {
+            Backend::Sqlite(pools) => (Tx::sqlite(pools.begin_write().await?, self.now_sql()), None),
+            Backend::Postgres(pool) => (Tx::postgres(pool.begin_write().await?, self.now_sql()), pool.relay()),
         };
-        Ok(Write::new(tx, self.options.hints.clone()))
+        Ok(Write::new(tx, self.options.hints.clone(), relay))
     }
 
     /// Begins a reading transaction: all its statements see the same moment.

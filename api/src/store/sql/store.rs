@@ -17,8 +17,8 @@ use crate::{
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
         EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection,
-        NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, Standing, Store, StoreError,
-        StoredPrincipal, Workpiece,
+        NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, Standing, Store,
+        StoreError, StoredPrincipal, Workpiece,
     },
 };
 

@@ -1,6 +1,6 @@
 //! One transaction, on either database. The bodies of the store's methods are written once, in the SQL that both speak.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     events::{Hints, Topic},
-    store::{NewEvent, StoreError},
+    store::{NewEvent, StoreError, postgres::Relay},
 };
 
 enum Inner {
@@ -129,6 +129,7 @@ impl Tx {
 pub(crate) struct Write {
     tx: Tx,
     hints: Hints,
+    relay: Option<Arc<Relay>>,
     events: Vec<NewEvent>,
     configuration: bool,
     due: bool,
@@ -147,8 +148,8 @@ impl std::ops::DerefMut for Write {
 }
 
 impl Write {
-    pub(crate) const fn new(tx: Tx, hints: Hints) -> Self {
-        Self { tx, hints, events: Vec::new(), configuration: false, due: false }
+    pub(crate) const fn new(tx: Tx, hints: Hints, relay: Option<Arc<Relay>>) -> Self {
+        Self { tx, hints, relay, events: Vec::new(), configuration: false, due: false }
     }
 
     /// Writes an event with this transaction.
@@ -183,6 +184,9 @@ impl Write {
         {
             if said {
                 self.hints.give(topic);
+                if let Some(relay) = &self.relay {
+                    relay.say(topic);
+                }
             }
         }
         Ok(())

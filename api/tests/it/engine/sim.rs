@@ -447,7 +447,7 @@ impl Sim {
             several => vec![several[0].supernet().unwrap()],
         };
         let mut allocated = self.store.allocated().await.unwrap();
-        allocated.release(&record.intent.name, &record.negotiated.channels);
+        allocated.release(id, &record.negotiated.channels);
         let keep = record.negotiated.channels.iter().map(|c| (c.channel_id.clone(), c.clone())).collect();
         let request = Request { connection_id: id, intent: &intent, keep, refused: BTreeMap::new() };
         let negotiated = negotiate(&self.topology, &allocated, &request).unwrap();

@@ -110,8 +110,8 @@ impl Backing {
     }
 
     /// None, with a printed reason, where there is no Postgres.
-    async fn postgres() -> Option<Self> {
-        let url = crate::store::server::database().await?;
+    fn postgres() -> Option<Self> {
+        let url = crate::postgres::database()?;
         Some(Self { url, folder: tempfile::tempdir().unwrap() })
     }
 }
@@ -126,7 +126,7 @@ pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Backing) -> F)
 
 pub(crate) fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(Backing) -> F) {
     runtime().block_on(async {
-        if let Some(backing) = Backing::postgres().await {
+        if let Some(backing) = Backing::postgres() {
             test(backing).await;
         }
     });

@@ -67,7 +67,7 @@ pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Db) -> F) {
 
 pub(crate) fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(Db) -> F) {
     runtime().block_on(async {
-        if let Some(url) = super::server::database().await {
+        if let Some(url) = crate::postgres::database() {
             test(Db::open(url, None).await).await;
         }
     });

@@ -5,12 +5,12 @@ mod claims;
 mod events;
 pub(crate) mod fixture;
 mod gateways;
+mod hints;
 mod housekeeping;
 mod intent;
 mod ledger;
 mod principals;
 mod races;
-pub(crate) mod server;
 mod sqlite_file;
 mod watch;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one Postgres server for the tests of one run: postgres-server.sh BASE BIN
+# Runs one Postgres server for the tests of one run: server.sh BASE BIN
 # It listens on a Unix socket in BASE only, and ends, removing BASE, once no test has held BASE/users for five seconds.
 # Whoever starts or uses it first takes BASE/lock.
 set -euo pipefail

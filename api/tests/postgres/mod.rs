@@ -1,6 +1,6 @@
 //! One real Postgres server for all tests of a run, and a database for each test. Tests run as processes of their own, so
 //! the first one starts the server, every one holds a shared lock while it needs it, and the server ends by itself soon
-//! after the last one.
+//! after the last one. Whole-system tests and benches include this file too.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,9 +14,8 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection};
-
 struct Server {
+    programs: PathBuf,
     socket: PathBuf,
     // Held until the process ends.
     _users: File,
@@ -63,13 +62,13 @@ fn start() -> Option<Server> {
     let start = lock(&base);
     let ready = base.join("ready");
     if !ready.exists() {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/store/postgres-server.sh");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/tests/postgres/server.sh");
         // A session of its own, so that neither the end of this test nor an interrupt takes it away from the others.
         let log = open(&base.join("script.log"));
         let mut child = Command::new("setsid")
             .arg(script)
             .arg(&base)
-            .arg(bin)
+            .arg(&bin)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -87,18 +86,21 @@ fn start() -> Option<Server> {
     let users = open(&base.join("users"));
     users.lock_shared().unwrap();
     drop(start);
-    Some(Server { socket: base.join("server"), _users: users })
+    Some(Server { programs: bin, socket: base.join("server"), _users: users })
 }
 
 /// The URL of a fresh database, or none (and a printed reason) where there is no Postgres.
-pub(crate) async fn database() -> Option<String> {
+pub(crate) fn database() -> Option<String> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let server = SERVER.get_or_init(start).as_ref()?;
     let name = format!("t_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let url = |name: &str| format!("postgres://postgres@localhost/{name}?host={}", server.socket.display());
-    let mut connection = PgConnection::connect(&url("postgres")).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-    Some(url(&name))
+    let made = Command::new(server.programs.join("createdb"))
+        .args(["--username", "postgres", "--host"])
+        .arg(&server.socket)
+        .arg(&name)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some(format!("postgres://postgres@localhost/{name}?host={}", server.socket.display()))
 }
