@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tieline_openapi::{
-    config::{Config, EngineConfig},
+    config::{Config, EngineConfig, RetentionConfig},
     ids::{AccountId, AttachPointId, EnvironmentId, InterconnectId, ProviderName},
     v1::{Account, AttachPoint, Environment, Interconnect, ProbeSettings},
 };
@@ -26,6 +26,8 @@ pub struct Topology {
     pub rules: BTreeMap<ProviderName, Arc<dyn Rules>>,
     /// The engine's clocks.
     pub engine: EngineConfig,
+    /// How long what is over is kept.
+    pub retention: RetentionConfig,
     /// How gateways probe.
     pub probe: ProbeSettings,
 }
@@ -105,6 +107,7 @@ impl Topology {
             interconnects,
             rules,
             engine: config.engine.clone(),
+            retention: config.retention.clone(),
             probe: config.probe,
         }
     }

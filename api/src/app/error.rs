@@ -84,6 +84,9 @@ pub enum AppError {
     /// A one-time right was used or has ended.
     #[error("this right was used already or has ended")]
     Spent,
+    /// The issue does not ask for what was told.
+    #[error("the issue does not ask this, or not any more")]
+    NotAsked,
     /// A secret could not be sealed.
     #[error("a secret could not be sealed")]
     Seal(#[source] SecretError),
@@ -105,6 +108,7 @@ impl From<StoreError> for AppError {
             StoreError::IdempotencyReplay(answer) => Self::Replay(answer),
             StoreError::CursorTooOld => Self::CursorTooOld,
             StoreError::Spent => Self::Spent,
+            StoreError::NotAsked => Self::NotAsked,
             other @ (StoreError::AllocationTaken { .. }
             | StoreError::Fenced
             | StoreError::InUse { .. }

@@ -52,6 +52,7 @@ pub const POLICY: &[(&str, Access)] = &[
     ("listIssues", READ),
     ("getIssue", READ),
     ("acknowledgeIssue", ADMIN),
+    ("resolveIssue", OPERATE),
     ("listEvents", READ),
     ("watchEvents", READ),
     ("getMetrics", READ),

@@ -194,7 +194,7 @@ impl Engine {
                 () = shutdown.cancelled() => return,
                 () = self.clock.sleep(Duration::from_millis(HOUSEKEEPING_MS.min(self.config.sweep_ms.max(1)))) => {}
             }
-            if let Err(error) = self.store.housekeep(&HousekeepingLimits::default()).await {
+            if let Err(error) = self.store.housekeep(&HousekeepingLimits::of(&self.topology.retention)).await {
                 tracing::warn!(%error, "housekeeping was put off");
             }
         }

@@ -169,6 +169,15 @@ impl Draft {
         self.instances.iter_mut().find(|i| i.id == id)
     }
 
+    /// Says which resource an instance is, or that nobody knows; what was seen of it before says nothing any more.
+    pub(super) fn name(&mut self, id: InstanceId, cloud_id: Option<String>) {
+        self.fresh.remove(&id);
+        if let Some(instance) = self.instance_mut(id) {
+            instance.cloud_id = cloud_id;
+            instance.seen = Seen::Never;
+        }
+    }
+
     /// What is wanted of an instance; for what this version cannot decompose any more, enough to delete it.
     pub(super) fn spec(&self, instance: &Instance) -> ResourceSpec {
         if let Some(twin) = &instance.twin {

@@ -158,6 +158,7 @@ impl Engine {
             deadline: plus(now, self.config.call_timeout_ms),
             verdict: Verdict::Open,
             decided_at: None,
+            answer: None,
         };
         // Looks from before the call say nothing about what it does.
         draft.fresh.remove(&instance_id);

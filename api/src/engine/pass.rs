@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tieline_openapi::{
-    ids::InstanceId,
+    ids::{InstanceId, ProviderCallId},
     v1::{Operation, OperationState, Timestamp, Verb},
 };
 
@@ -16,7 +16,7 @@ use super::{
     status::{Ending, Report},
 };
 use crate::{
-    plan::step::{Instance, Seen, Step, Trouble, Verdict, millis_between, next, rehearse::learned},
+    plan::step::{CreateAnswer, Instance, Seen, Step, Trouble, Verdict, millis_between, next, rehearse::learned},
     store::{Allocation, Claim, EngineStatus, EngineWrite, NewEvent, StoreError, Watch},
 };
 
@@ -131,6 +131,8 @@ impl Engine {
                 self.decide(draft, call, verdict, None).await?;
                 self.failpoints.hit(failpoints::RESOLVED).await;
             }
+            Step::Adopt { instance, cloud_id } => draft.name(instance, Some(cloud_id)),
+            Step::RefuseAnswer { call, cloud_id, why } => self.refuse_answer(draft, call, cloud_id, why).await?,
             Step::Learn { channel_id, generation, end, ipv4 } => {
                 return self.learn(draft, &channel_id, generation, end, ipv4).await;
             }
@@ -212,6 +214,24 @@ impl Engine {
         draft.progressed = true;
         self.failpoints.hit(failpoints::LEARNED).await;
         Ok(Taken::Further)
+    }
+
+    /// What a person named was looked at, and cannot be it.
+    async fn refuse_answer(
+        &self,
+        draft: &mut Draft,
+        id: ProviderCallId,
+        cloud_id: String,
+        why: String,
+    ) -> Result<(), StoreError> {
+        let answer = CreateAnswer::Misfit { cloud_id, why };
+        let Some(call) = draft.calls.iter_mut().find(|call| call.id == id) else { return Ok(()) };
+        call.answer = Some(answer.clone());
+        let instance = call.instance_id;
+        draft.name(instance, None);
+        let mut writes = draft.sightings(self.config.visibility_lag_ms);
+        writes.push(EngineWrite::RefuseAnswer { id, answer });
+        self.write(draft, writes).await
     }
 
     async fn retire_instance(&self, draft: &mut Draft, id: InstanceId) -> Result<(), StoreError> {

@@ -21,9 +21,12 @@ use super::{
     pages::Cut,
     problem::Fault,
 };
-use crate::app::{
-    Caller,
-    connections::{Accepted, etag},
+use crate::{
+    app::{
+        Caller,
+        connections::{Accepted, etag},
+    },
+    store::SavedAnswer,
 };
 
 /// Set on an answer that was given before under the same idempotency key.
@@ -204,15 +207,20 @@ pub(super) async fn answer(
             body = serde_json::to_value(connection).map_err(crate::app::AppError::from)?;
         }
     }
-    let status = StatusCode::from_u16(accepted.answer.status).unwrap_or(StatusCode::ACCEPTED);
-    let mut response = (status, Json(body)).into_response();
-    for (name, value) in &accepted.answer.headers {
+    Ok(saved(SavedAnswer { body, ..accepted.answer }, accepted.replayed))
+}
+
+/// An answer as it is kept under its idempotency key.
+pub(super) fn saved(answer: SavedAnswer, replayed: bool) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::ACCEPTED);
+    let mut response = (status, Json(answer.body)).into_response();
+    for (name, value) in &answer.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
         }
     }
-    if accepted.replayed {
+    if replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }

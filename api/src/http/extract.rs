@@ -41,6 +41,11 @@ pub(super) fn split_verb(segment: &str) -> (&str, Option<&str>) {
     segment.split_once(':').map_or((segment, None), |(id, verb)| (id, Some(verb)))
 }
 
+/// The last segment of a path, with its colon as it was meant.
+pub(super) fn last_segment(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().replace("%3A", ":").replace("%3a", ":")
+}
+
 impl<T: FromStr + Send> FromRequestParts<Http> for Id<T> {
     type Rejection = Fault;
 

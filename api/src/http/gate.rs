@@ -14,7 +14,7 @@ use utoipa::openapi::{OpenApi, PathItem, path::Operation};
 
 use super::{
     Http,
-    extract::{LONGEST_WAIT, split_verb},
+    extract::{LONGEST_WAIT, last_segment, split_verb},
     finish::RequestId,
     problem::Fault,
 };
@@ -64,7 +64,7 @@ impl Routes {
 
     /// The operation of a matched route. HEAD is GET without its body.
     fn find(&self, method: &Method, matched: &str, path: &str) -> Result<(&'static str, Access), Miss> {
-        let decoded = path.rsplit('/').next().unwrap_or_default().replace("%3A", ":").replace("%3a", ":");
+        let decoded = last_segment(path);
         let verb = if matched.ends_with("/{id}") { split_verb(&decoded).1 } else { None };
         let documented = verb.map_or_else(|| matched.to_owned(), |verb| format!("{matched}:{verb}"));
         let methods = self.0.get(&documented).ok_or(Miss::Path)?;

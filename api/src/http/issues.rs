@@ -3,22 +3,24 @@
 use axum::{Json, extract::State, http::Uri, response::Response};
 use tieline_openapi::{
     ids::IssueId,
-    v1::{Issue, IssueList},
+    v1::{Issue, IssueAnswer, IssueList},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    extract::{Id, NoBody, Nothing, Query},
+    connections::saved,
+    extract::{self, Headers, Id, NoBody, Nothing, Query},
     operations::PageQuery,
     pages::Cut,
     problem::Fault,
-    with_verb,
+    with_verbs,
 };
 use crate::app::Caller;
 
 pub(super) fn routes() -> OpenApiRouter<Http> {
-    with_verb(OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)), routes!(acknowledge))
+    let nouns = OpenApiRouter::new().routes(routes!(list)).routes(routes!(show));
+    with_verbs(nouns, [routes!(acknowledge), routes!(resolve)])
 }
 
 /// Lists issues, newest first.
@@ -62,4 +64,29 @@ async fn acknowledge(
     NoBody: NoBody,
 ) -> Result<Json<Issue>, Fault> {
     Ok(Json(http.app.acknowledge(&caller, id).await?))
+}
+
+/// Tells what became of a create without answer where nothing but a person can: the code of the issue is
+/// `create-without-answer`. The engine creates again, or takes what is named once a look shows that it fits; then the issue
+/// resolves. What does not fit is asked again.
+#[utoipa::path(post, path = "/v1/issues/{id}:resolve", operation_id = "resolveIssue", tag = "issues",
+    params(("id" = IssueId, Path, description = "The issue."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+            description = "The same key and request get the same answer for seven days; another request gets 422.")),
+    request_body = IssueAnswer,
+    responses(
+        (status = 202, description = "Noted. The issue resolves when the engine has gone on.", body = Issue,
+            headers(("Idempotent-Replayed", description = "`true` where this answer was given before."))),
+        (status = 409, description = "The issue does not ask this, or not any more."),
+        (status = 422, description = "The idempotency key was used with another request.")))]
+async fn resolve(
+    State(http): State<Http>,
+    caller: Caller,
+    Id(id): Id<IssueId>,
+    headers: Headers,
+    Query(Nothing {}): Query<Nothing>,
+    extract::Json(answer, raw): extract::Json<IssueAnswer>,
+) -> Result<Response, Fault> {
+    let (answer, replayed) = http.app.resolve_issue(&caller, id, &answer, headers.key(&caller, &raw)).await?;
+    Ok(saved(answer, replayed))
 }

@@ -28,8 +28,16 @@ mod tokens;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, post},
+};
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
@@ -119,17 +127,48 @@ fn api() -> OpenApiRouter<Http> {
         .merge(documents::routes())
 }
 
-/// Adds an operation with a custom verb. Its document says `{id}:verb`, which the router cannot tell apart: it routes `{id}`,
-/// and the gate lets through only the verbs that are documented.
+/// Adds an operation with a custom verb.
 fn with_verb(router: OpenApiRouter<Http>, verb: UtoipaMethodRouter<Http>) -> OpenApiRouter<Http> {
-    let (schemas, documented, handler) = verb;
-    let mut routed = BTreeMap::new();
-    for path in documented.paths.keys() {
-        routed.insert(extract::split_verb(path).0.to_owned(), ());
+    with_verbs(router, [verb])
+}
+
+/// Adds operations with custom verbs. Their documents say `{id}:verb`, which the router cannot tell apart: it routes `{id}`,
+/// the gate lets through only the verbs that are documented, and the verb chooses the handler.
+fn with_verbs<const N: usize>(
+    mut router: OpenApiRouter<Http>,
+    verbs: [UtoipaMethodRouter<Http>; N],
+) -> OpenApiRouter<Http> {
+    let mut routed: BTreeMap<String, BTreeMap<String, MethodRouter<Http>>> = BTreeMap::new();
+    for (schemas, documented, handler) in verbs {
+        for path in documented.paths.keys() {
+            let (path, verb) = extract::split_verb(path);
+            let of_path = routed.entry(path.to_owned()).or_default();
+            of_path.insert(verb.unwrap_or_default().to_owned(), handler.clone());
+        }
+        let document: &mut OpenApi = router.get_openapi_mut();
+        document.paths.paths.extend(documented.paths);
+        document.components.get_or_insert_default().schemas.extend(schemas);
     }
-    let mut router = routed.into_keys().fold(router, |router, path| router.route(&path, handler.clone()));
-    let document: &mut OpenApi = router.get_openapi_mut();
-    document.paths.paths.extend(documented.paths);
-    document.components.get_or_insert_default().schemas.extend(schemas);
+    for (path, handlers) in routed {
+        router = router.route(&path, post(by_verb(handlers)));
+    }
     router
+}
+
+/// The handler that the last segment of the path asks for.
+fn by_verb(
+    handlers: BTreeMap<String, MethodRouter<Http>>,
+) -> impl Fn(State<Http>, Request) -> BoxFuture<'static, Response> + Clone + Send + Sync {
+    let handlers = Arc::new(handlers);
+    move |State(http), request| {
+        let handlers = Arc::clone(&handlers);
+        Box::pin(async move {
+            let segment = extract::last_segment(request.uri().path());
+            let handler = extract::split_verb(&segment).1.and_then(|verb| handlers.get(verb)).cloned();
+            match handler {
+                Some(handler) => handler.with_state(http).oneshot(request).await.into_response(),
+                None => problem::Fault::not_found().into_response(),
+            }
+        })
+    }
 }

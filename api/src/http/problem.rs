@@ -215,6 +215,9 @@ impl From<AppError> for Fault {
             AppError::CursorTooOld => Self::new(ProblemCode::Gone, text)
                 .remedy("Read the lists afresh, then follow the events from the newest cursor."),
             AppError::Spent => Self::new(ProblemCode::Unauthenticated, text).remedy("Ask for a new join token."),
+            AppError::NotAsked => Self::new(ProblemCode::Conflict, text).remedy(
+                "Read the issue again: it was answered, its cause is gone, or it is about another resource now.",
+            ),
             AppError::Contended { .. } => Self::new(ProblemCode::Unavailable, text).header(header::RETRY_AFTER, "1"),
             AppError::Replay(_) | AppError::Seal(_) | AppError::Encode(_) => {
                 Self::new(ProblemCode::Internal, "something went wrong here, not in the request").because(&error)
@@ -237,6 +240,7 @@ fn stored(error: &StoreError) -> Fault {
         | StoreError::IdempotencyReplay(_)
         | StoreError::NotFound
         | StoreError::Spent
+        | StoreError::NotAsked
         | StoreError::Fenced
         | StoreError::CursorTooOld
         | StoreError::Unusable { .. }

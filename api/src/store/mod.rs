@@ -89,6 +89,9 @@ pub enum StoreError {
     /// A one-time right was used or has ended.
     #[error("this right was used already or has ended")]
     Spent,
+    /// Nobody asks this any more: the issue is resolved, is about something else by now, or was answered.
+    #[error("the issue does not ask this, or not any more")]
+    NotAsked,
     /// Another owner holds the claim now: whatever was to be written is void.
     #[error("the claim is held by another owner now")]
     Fenced,
@@ -225,6 +228,10 @@ pub trait Store: Send + Sync {
     async fn issues(&self, project: &ProjectId, page: Page) -> Result<Vec<Issue>, StoreError>;
     /// One issue.
     async fn issue(&self, project: &ProjectId, id: IssueId) -> Result<Issue, StoreError>;
+
+    /// Takes a person's answer to an issue about a create without answer, and makes the connection due. `NotAsked` where the
+    /// issue does not ask for it; `AllocationTaken` where what was named is recorded as another resource.
+    async fn answer_issue(&self, answered: IssueAnswered) -> Result<(), StoreError>;
 
     // ---- gateways -----------------------------------------------------------------------------------------------------
 

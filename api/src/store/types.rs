@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tieline_openapi::{
+    config::RetentionConfig,
     ids::{
         AccountId, AttachPointId, ChannelId, ConnectionId, GatewayGroupId, GatewayId, InstanceId, IssueId, JoinTokenId,
         OperationId, PortId, ProjectId, ProviderCallId,
@@ -18,7 +19,7 @@ use tieline_providers::ResourceKey;
 
 use crate::plan::{
     negotiate::{Negotiated, NegotiatedChannel},
-    step::{Instance, ProviderCall, Twin, Verdict},
+    step::{CreateAnswer, Instance, ProviderCall, Twin, Verdict},
 };
 
 /// A page: at most `limit` rows with an id after `after`.
@@ -227,6 +228,25 @@ pub struct ConnectionChange {
     pub idempotency: Option<(IdempotencyKey, SavedAnswer)>,
     /// When.
     pub at: Timestamp,
+}
+
+/// A person's answer to an issue about a create without answer.
+#[derive(Debug, Clone)]
+pub struct IssueAnswered {
+    /// The issue.
+    pub issue: IssueId,
+    /// Its project.
+    pub project: ProjectId,
+    /// The resource that was looked for: the second path in the issue's `about`.
+    pub resource: String,
+    /// What was found.
+    pub answer: CreateAnswer,
+    /// The event.
+    pub event: NewEvent,
+    /// Who.
+    pub audit: Audit,
+    /// The key and the answer to save under it.
+    pub idempotency: Option<(IdempotencyKey, SavedAnswer)>,
 }
 
 /// What becomes of a connection.
@@ -615,6 +635,13 @@ pub enum EngineWrite {
         /// The cloud's request id.
         request_id: Option<String>,
     },
+    /// What a person said of a create cannot be: they are asked again.
+    RefuseAnswer {
+        /// The call.
+        id: ProviderCallId,
+        /// The [`CreateAnswer::Misfit`].
+        answer: CreateAnswer,
+    },
     /// A channel's configuration: newly learned addresses, or a new generation after a walk-back.
     PutChannel {
         /// The configuration.
@@ -746,12 +773,40 @@ pub struct HousekeepingLimits {
     pub events: u64,
     /// Milliseconds that samples are kept.
     pub samples_ms: u64,
+    /// Milliseconds that rows of the audit log are kept.
+    pub audit_ms: u64,
+    /// Milliseconds that an instance is kept after it is gone for good, and with it its calls: what turns up in a cloud later
+    /// is not known as ours any more.
+    pub ledger_ms: u64,
+    /// Milliseconds that operations are kept after they have ended. The last one of a living connection stays.
+    pub operations_ms: u64,
+    /// Milliseconds that issues are kept after they were resolved.
+    pub issues_ms: u64,
     /// Rows that one call removes at most per table.
     pub rows: u32,
 }
 
 impl Default for HousekeepingLimits {
     fn default() -> Self {
-        Self { answers_ms: 7 * 24 * 3_600_000, events: 1_000_000, samples_ms: 24 * 3_600_000, rows: 1_000 }
+        Self::of(&RetentionConfig::default())
+    }
+}
+
+impl HousekeepingLimits {
+    /// The bounds that `tieline.toml` sets, and those that nobody can set.
+    #[must_use]
+    pub fn of(retention: &RetentionConfig) -> Self {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        let days = |days: u32| u64::from(days) * DAY_MS;
+        Self {
+            answers_ms: 7 * DAY_MS,
+            events: retention.events,
+            samples_ms: DAY_MS,
+            audit_ms: days(retention.audit_days),
+            ledger_ms: days(retention.ledger_days),
+            operations_ms: days(retention.operation_days),
+            issues_ms: days(retention.issue_days),
+            rows: 1_000,
+        }
     }
 }

@@ -89,18 +89,42 @@ fn start() -> Option<Server> {
     Some(Server { programs: bin, socket: base.join("server"), _users: users })
 }
 
+/// The server's databases.
+pub(crate) struct Databases(&'static Server);
+
+/// The server, or none (and a printed reason) where there is no Postgres.
+pub(crate) fn databases() -> Option<Databases> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    SERVER.get_or_init(start).as_ref().map(Databases)
+}
+
+impl Databases {
+    fn run(&self, program: &str, args: &[&str]) {
+        let mut command = Command::new(self.0.programs.join(program));
+        let done = command.args(["--username", "postgres", "--host"]).arg(&self.0.socket).args(args).output().unwrap();
+        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// The name and the URL of a fresh database; one that is given is copied.
+    pub(crate) fn fresh(&self, template: Option<&str>) -> (String, String) {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        match template {
+            None => self.run("createdb", &[&name]),
+            Some(template) => self.run("createdb", &["--template", template, &name]),
+        }
+        let url = format!("postgres://postgres@localhost/{name}?host={}", self.0.socket.display());
+        (name, url)
+    }
+
+    /// Gives a database back before the server ends.
+    #[allow(dead_code, reason = "whoever needs few databases leaves them to the server's end")]
+    pub(crate) fn remove(&self, name: &str) {
+        self.run("dropdb", &["--force", name]);
+    }
+}
+
 /// The URL of a fresh database, or none (and a printed reason) where there is no Postgres.
 pub(crate) fn database() -> Option<String> {
-    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let server = SERVER.get_or_init(start).as_ref()?;
-    let name = format!("t_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let made = Command::new(server.programs.join("createdb"))
-        .args(["--username", "postgres", "--host"])
-        .arg(&server.socket)
-        .arg(&name)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    Some(format!("postgres://postgres@localhost/{name}?host={}", server.socket.display()))
+    Some(databases()?.fresh(None).1)
 }

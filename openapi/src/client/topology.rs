@@ -7,7 +7,7 @@ use crate::{
     ids::{AccountId, AttachPointId, EnvironmentId, InterconnectId, IssueId, TokenId},
     v1::{
         Account, AccountList, AttachPoint, AttachPointList, Environment, EnvironmentList, Event, EventList,
-        Interconnect, InterconnectList, Issue, IssueList, IssuedToken, TokenList, TokenRequest,
+        Interconnect, InterconnectList, Issue, IssueAnswer, IssueList, IssuedToken, TokenList, TokenRequest,
     },
 };
 
@@ -48,6 +48,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn tokens(&self, page: &PageQuery) -> Result<TokenList, ClientError> {
         self.get("/v1/tokens", &page.pairs()).await
+    }
+
+    /// Tells what became of a create without answer, where an issue asks for it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `conflict` where the issue does not ask this, or not any more.
+    pub async fn resolve_issue(&self, id: IssueId, answer: &IssueAnswer) -> Result<Issue, ClientError> {
+        self.write(Method::POST, &format!("/v1/issues/{id}:resolve"), Some(answer)).await?.json()
     }
 
     /// Issues a token. Its secret is shown this once.

@@ -64,6 +64,7 @@ pub(super) fn all(config: &Config, document: &Document<'_>, problems: &mut Vec<C
     attach_points(config, &mut checker);
     interconnects(config, &mut checker);
     engine(config, &mut checker);
+    retention(config, &mut checker);
     probe(config, &mut checker);
 }
 
@@ -298,6 +299,24 @@ fn engine(config: &Config, checker: &mut Checker<'_, '_>) {
     let all = [("visibilityLagMs", engine.visibility_lag_ms), ("quarantineMs", engine.quarantine_ms)];
     for (key, _) in positive.iter().chain(&all).filter(|(_, value)| *value > longest) {
         checker.say(&way.to(*key), format!("must be at most {longest}"));
+    }
+}
+
+fn retention(config: &Config, checker: &mut Checker<'_, '_>) {
+    let way = Way::default().to("retention");
+    let kept = &config.retention;
+    let days = [
+        ("auditDays", kept.audit_days),
+        ("ledgerDays", kept.ledger_days),
+        ("operationDays", kept.operation_days),
+        ("issueDays", kept.issue_days),
+    ];
+    // A century: further times are mistakes.
+    for (key, _) in days.iter().filter(|(_, days)| !(1..=36_525).contains(days)) {
+        checker.say(&way.to(*key), "must be from 1 to 36525");
+    }
+    if kept.events == 0 {
+        checker.say(&way.to("events"), "must be at least 1");
     }
 }
 

@@ -171,7 +171,8 @@ pub(super) fn read(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     (Some(config), problems)
 }
 
-const SECTIONS: [&str; 7] = ["serve", "engine", "probe", "accounts", "environments", "interconnects", "attachPoints"];
+const SECTIONS: [&str; 8] =
+    ["serve", "engine", "retention", "probe", "accounts", "environments", "interconnects", "attachPoints"];
 
 fn sections(document: &Document<'_>, problems: &mut Vec<ConfigProblem>) -> Option<Config> {
     let mut config = Config::default();
@@ -180,6 +181,7 @@ fn sections(document: &Document<'_>, problems: &mut Vec<ConfigProblem>) -> Optio
         match key.get_ref().as_ref() {
             "serve" => one(document, value, &way, &mut config.serve, problems),
             "engine" => one(document, value, &way, &mut config.engine, problems),
+            "retention" => one(document, value, &way, &mut config.retention, problems),
             "probe" => one(document, value, &way, &mut config.probe, problems),
             "accounts" => list(document, value, &way, &mut config.accounts, problems),
             "environments" => list(document, value, &way, &mut config.environments, problems),

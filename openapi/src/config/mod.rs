@@ -175,6 +175,28 @@ impl Default for EngineConfig {
     }
 }
 
+/// How long what is over is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Days that the audit log goes back.
+    pub audit_days: u32,
+    /// Days that the ledger knows a resource after it is gone for good. What of it turns up in a cloud later is left alone.
+    pub ledger_days: u32,
+    /// Days that operations are kept after they have ended.
+    pub operation_days: u32,
+    /// Days that issues are kept after they were resolved.
+    pub issue_days: u32,
+    /// Events that are kept.
+    pub events: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { audit_days: 400, ledger_days: 90, operation_days: 90, issue_days: 90, events: 1_000_000 }
+    }
+}
+
 /// `tieline.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -184,6 +206,8 @@ pub struct Config {
     pub serve: BTreeMap<String, toml::Value>,
     /// The engine's clocks.
     pub engine: EngineConfig,
+    /// How long what is over is kept.
+    pub retention: RetentionConfig,
     /// How gateways probe and choose.
     pub probe: ProbeSettings,
     /// Cloud accounts.

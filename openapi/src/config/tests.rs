@@ -229,6 +229,8 @@ fn empty_and_meaningless_entries_are_refused() {
         "at least one",
     );
     check("leaseMs = 3000", "leaseMs = 9999999999999", "engine.leaseMs", "at most");
+    let problems = refusal("[engine]", "[retention]\nledgerDays = 0\n\n[engine]");
+    assert_eq!((problems[0].key.as_str(), problems[0].line), ("retention.ledgerDays", line("[engine]") + 1));
     let probe = "[probe]\ndeadPorts = 17\n\n[engine]";
     let problems = refusal("[engine]", probe);
     assert_eq!((problems[0].key.as_str(), problems[0].line), ("probe.deadPorts", line("[engine]") + 1));

@@ -42,6 +42,31 @@ pub struct Issue {
     pub resolved_at: Option<Timestamp>,
 }
 
+/// What a person found where a create was without answer and nothing tells whether it took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssueAnswer {
+    /// Which resource was looked for: the second path in the issue's `about`. The same issue may ask about another one later.
+    #[schema(min_length = 1, max_length = 400)]
+    pub resource: String,
+    /// What was found.
+    pub outcome: CreateOutcome,
+    /// With `CREATED`: the cloud's own id of what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 400)]
+    pub cloud_id: Option<String>,
+}
+
+/// What became of a create without answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CreateOutcome {
+    /// It is there.
+    Created,
+    /// It is not there, and nothing can still make it: it is created again.
+    NotCreated,
+}
+
 /// A page of issues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

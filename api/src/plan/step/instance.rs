@@ -8,7 +8,8 @@ use tieline_openapi::{
 use tieline_providers::{Addressing, IdentityKind, Observed, Presence, ResourceSpec};
 
 use super::{
-    Instance, NegotiatedChannel, ProviderCall, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why, time::plus,
+    CreateAnswer, Instance, NegotiatedChannel, ProviderCall, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why,
+    order, time::plus,
 };
 
 /// What one instance needs.
@@ -87,8 +88,8 @@ impl<'a> Case<'a> {
     // ---- calls without answer -------------------------------------------------------------------------------------
 
     fn open_create(&self, call: &ProviderCall) -> Need {
-        if call.identity == IdentityKind::Blind && self.instance.cloud_id.is_none() {
-            return self.blind();
+        if let Some(need) = self.open_blind_create(call) {
+            return need;
         }
         if self.instance.present().is_some() {
             return self.resolve(call, Verdict::FoundDone);
@@ -102,6 +103,53 @@ impl<'a> Case<'a> {
             return self.resolve(call, Verdict::FoundUndone);
         }
         self.wait_out(call, Verdict::FoundUndone)
+    }
+
+    /// A create that nothing can find again waits for a person's answer.
+    fn open_blind_create(&self, call: &ProviderCall) -> Option<Need> {
+        if call.identity != IdentityKind::Blind {
+            return None;
+        }
+        let recorded = self.instance.cloud_id.as_ref();
+        match &call.answer {
+            Some(CreateAnswer::Created { cloud_id }) if recorded == Some(cloud_id) => {
+                Some(self.judge_answer(call, cloud_id))
+            }
+            Some(CreateAnswer::Created { cloud_id }) => {
+                Some(Need::Act(Step::Adopt { instance: self.instance.id, cloud_id: cloud_id.clone() }))
+            }
+            _ if recorded.is_some() => None,
+            Some(CreateAnswer::NotCreated) => Some(self.resolve(call, Verdict::FoundUndone)),
+            Some(CreateAnswer::Misfit { cloud_id, why }) => Some(self.blind(call, &format!("; {cloud_id} {why}"))),
+            None => Some(self.blind(call, "")),
+        }
+    }
+
+    /// Whether what a person named can be what the create made.
+    fn judge_answer(&self, call: &ProviderCall, cloud_id: &str) -> Need {
+        let refuse = |why: &str| {
+            Need::Act(Step::RefuseAnswer { call: call.id, cloud_id: cloud_id.to_owned(), why: why.to_owned() })
+        };
+        let others = self.situation.instances.iter().filter(|i| i.id != self.instance.id);
+        if others.into_iter().any(|i| i.cloud_id.as_deref() == Some(cloud_id)) {
+            return refuse("is another resource of this connection");
+        }
+        match (&self.instance.seen, self.instance.present()) {
+            (_, Some(observed)) if self.fits(observed) => self.resolve(call, Verdict::FoundDone),
+            (_, Some(_)) => refuse("is configured as something else"),
+            (Seen::Present { .. }, None) => refuse("is gone, or somebody else's"),
+            (Seen::Absent { .. }, None) if self.absent_for_good() => refuse("is not there"),
+            (Seen::Absent { .. } | Seen::Never | Seen::Unknown { .. }, None) => {
+                Need::Wait(self.poll(), Why::Unseen(self.instance.key.clone()))
+            }
+        }
+    }
+
+    /// Whether what cannot be changed is as it was asked for.
+    fn fits(&self, observed: &Observed) -> bool {
+        let spec = order::spec_of(self.situation.specs, self.instance);
+        let changes = spec.and_then(|spec| self.diff(spec, observed)).unwrap_or_default();
+        observed.kind == self.instance.key.kind && changes.iter().all(|change| !change.immutable)
     }
 
     /// Whether a second create cannot make a second resource, whatever became of the first.
@@ -182,16 +230,20 @@ impl<'a> Case<'a> {
         Need::Act(Step::Resolve { call: call.id, verdict })
     }
 
-    fn blind(&self) -> Need {
-        let key = &self.instance.key;
+    fn blind(&self, call: &ProviderCall, more: &str) -> Need {
+        let Instance { key, account_id: account, channel_id, .. } = self.instance;
+        let kind = &key.kind;
         let trouble = self.trouble(
             TroubleCode::BlindCreate,
-            format!("the answer to the create of a {} was lost, and nothing tells whether it was made", key.kind),
             format!(
-                "look in account {} for a {} made since {}, delete it there if it exists, and ask support how to go on",
-                self.instance.account_id,
-                key.kind,
-                self.calls.first().map_or(self.situation.now, |c| c.written_at)
+                "the answer to the create of the {kind} of channel {channel_id} at {} was lost, and nothing tells \
+                 whether it was made{more}",
+                call.written_at
+            ),
+            format!(
+                "after {} look in account {account} for a {kind} made since, and tell what is there: \
+                 POST /v1/issues/{{id}}:resolve with the id of this issue",
+                self.over(call)
             ),
             None,
         );

@@ -135,6 +135,31 @@ pub struct ProviderCall {
     pub verdict: Verdict,
     /// When the verdict came.
     pub decided_at: Option<Timestamp>,
+    /// What a person said of a create without answer that nothing can find again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<CreateAnswer>,
+}
+
+/// What a person said of a create without answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum CreateAnswer {
+    /// It had no effect, and never will.
+    NotCreated,
+    /// It made this.
+    #[serde(rename_all = "camelCase")]
+    Created {
+        /// The cloud's id.
+        cloud_id: String,
+    },
+    /// What was named cannot be what the create made: the person is asked again.
+    #[serde(rename_all = "camelCase")]
+    Misfit {
+        /// The cloud's id.
+        cloud_id: String,
+        /// Why, to follow "it".
+        why: String,
+    },
 }
 
 /// The specs of both sides, by channel and generation: what [`Rules::decompose`] gave.
@@ -309,6 +334,22 @@ pub enum Step {
         call: ProviderCallId,
         /// What.
         verdict: Verdict,
+    },
+    /// A person named what a create without answer made: from now on this is looked at.
+    Adopt {
+        /// Of which instance.
+        instance: InstanceId,
+        /// The cloud's id.
+        cloud_id: String,
+    },
+    /// What a person named is not what the create made.
+    RefuseAnswer {
+        /// To which call.
+        call: ProviderCallId,
+        /// What was named.
+        cloud_id: String,
+        /// Why, to follow "it".
+        why: String,
     },
     /// A cloud picked addresses: they become part of the channel's configuration.
     Learn {

@@ -238,6 +238,7 @@ impl<'a> Stage<'a> {
             deadline: Timestamp::UNIX_EPOCH,
             verdict,
             decided_at: Some(Timestamp::UNIX_EPOCH),
+            answer: None,
         });
     }
 
@@ -275,9 +276,12 @@ impl<'a> Stage<'a> {
             Step::Wait { until, .. } if until > self.now => self.now = until,
             Step::Settled | Step::Gone => return Some(Reached::Goal),
             Step::Escalate { troubles, .. } => return Some(Reached::Person(troubles)),
-            Step::Observe { .. } | Step::Resolve { .. } | Step::WalkBack { .. } | Step::Wait { .. } => {
-                return Some(Reached::Clouds);
-            }
+            Step::Observe { .. }
+            | Step::Adopt { .. }
+            | Step::RefuseAnswer { .. }
+            | Step::Resolve { .. }
+            | Step::WalkBack { .. }
+            | Step::Wait { .. } => return Some(Reached::Clouds),
         }
         None
     }

@@ -252,6 +252,7 @@ impl Model {
             deadline: plus(now, 1_000),
             decided_at: (verdict != Verdict::Open).then_some(now),
             verdict,
+            answer: None,
         });
     }
 
@@ -289,7 +290,11 @@ impl Model {
             self.things.push(thing);
             return Ok(cloud_id);
         }
-        let thing = self.things.iter_mut().find(|t| t.instance == id && t.gone_ms.is_none());
+        let is_it = |t: &&mut Thing| match &instance.cloud_id {
+            Some(cloud_id) => t.cloud_id == *cloud_id,
+            None => t.instance == id,
+        };
+        let thing = self.things.iter_mut().filter(|t| t.gone_ms.is_none()).find(is_it);
         let thing = thing.ok_or(CallErrorKind::NotFound)?;
         match verb {
             Verb::Delete => thing.gone_ms = Some(now),
@@ -323,6 +328,13 @@ impl Model {
                 let row = self.calls.iter_mut().find(|c| c.id == call).unwrap();
                 (row.verdict, row.decided_at) = (verdict, Some(now));
             }
+            Step::Adopt { instance, cloud_id } => self.name(instance, Some(cloud_id)),
+            Step::RefuseAnswer { call, cloud_id, why } => {
+                let row = self.calls.iter_mut().find(|c| c.id == call).unwrap();
+                row.answer = Some(CreateAnswer::Misfit { cloud_id, why });
+                let instance = row.instance_id;
+                self.name(instance, None);
+            }
             Step::Learn { end, ipv4, generation, .. } => {
                 for channel in self.wanted.iter_mut().chain(&mut self.channels) {
                     if channel.generation == generation {
@@ -352,6 +364,12 @@ impl Model {
             end @ (Step::Settled | Step::Gone | Step::Wait { .. } | Step::Escalate { .. }) => return Some(end),
         }
         None
+    }
+
+    fn name(&mut self, id: InstanceId, cloud_id: Option<String>) {
+        let instance = self.instances.iter_mut().find(|i| i.id == id).unwrap();
+        (instance.cloud_id, instance.seen) = (cloud_id, Seen::Never);
+        self.fresh.remove(&id);
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
@@ -460,6 +478,90 @@ proptest! {
         }
         prop_assert_eq!(model.calls.len(), 1);
     }
+}
+
+/// A blind create that stopped, with a person's answer; the model, and what the next steps come to.
+fn answered(lost: Luck, answer: impl FnOnce(&Model) -> CreateAnswer) -> (Model, Option<Step>) {
+    let mut model = Model::new(IdentityKind::Blind, vec![lost]);
+    while !matches!(model.step(), Step::Escalate { .. }) {
+        let step = model.step();
+        model.take(step);
+    }
+    let answer = answer(&model);
+    model.calls[0].answer = Some(answer);
+    let end = model.run(1_000).unwrap();
+    (model, end)
+}
+
+#[test]
+fn a_person_answers_for_a_blind_create() {
+    let (model, end) = answered(Luck::RequestLost, |_| CreateAnswer::NotCreated);
+    assert_eq!((end, model.live().count()), (Some(Step::Settled), 3));
+    assert_eq!(model.calls[1].instance_id, model.calls[0].instance_id, "created again as the same instance");
+
+    let named = |model: &Model| CreateAnswer::Created { cloud_id: model.things[0].cloud_id.clone() };
+    let (model, end) = answered(Luck::AnswerLost, named);
+    assert_eq!((end, model.live().count()), (Some(Step::Settled), 3));
+    assert_eq!(model.calls[0].verdict, Verdict::FoundDone, "what was named is taken, and nothing is made beside it");
+}
+
+#[test]
+fn what_a_person_names_must_fit() {
+    let nothing = |_: &Model| CreateAnswer::Created { cloud_id: "nothing".to_owned() };
+    let (model, _) = answered(Luck::AnswerLost, nothing);
+    assert_eq!((model.calls.len(), &model.instances[0].cloud_id), (1, &None), "asked again");
+    let Step::Escalate { troubles, .. } = model.step() else { panic!("{:?}", model.step()) };
+    assert!(troubles[0].message.contains("nothing is not there"), "{}", troubles[0].message);
+
+    let mut model = Model::new(IdentityKind::Blind, vec![Luck::RequestLost]);
+    model.run(8).unwrap();
+    let (key, fields) = (model.instances[0].key.clone(), json!({ "port": "another", "vlan": 100 }));
+    let cloud_id = "other".to_owned();
+    let instance = InstanceId(Uuid::nil());
+    model.things.push(Thing { cloud_id, instance, key, fields, picked: None, made_ms: 0, gone_ms: None });
+    model.calls[0].answer = Some(CreateAnswer::Created { cloud_id: "other".to_owned() });
+    model.now_ms += LAG;
+    while !matches!(model.step(), Step::Escalate { .. }) {
+        let step = model.step();
+        assert!(
+            !matches!(step, Step::Resolve { .. } | Step::Delete { .. }),
+            "somebody else's thing was taken: {step:?}"
+        );
+        model.take(step);
+    }
+}
+
+#[test]
+fn a_twin_goes_and_nothing_else_does() {
+    let mut model = Model::new(IdentityKind::Tagged, Vec::new());
+    model.run(1_000).unwrap();
+    let of = model.instances.iter().find(|i| i.key.kind == ATTACHMENT).unwrap().clone();
+    let made = model.things.iter().find(|t| t.key == of.key).unwrap().clone();
+    model.things.push(Thing { cloud_id: "twin".to_owned(), ..made });
+    let id = InstanceId(model.draw());
+    let twin = Some(Box::new(Twin { of: of.id, parent: None, fields: json!({}) }));
+    model.instances.push(Instance { id, cloud_id: Some("twin".to_owned()), seen: Seen::Never, twin, ..of });
+    let mut steps = 0;
+    while model.step() != Step::Settled {
+        let step = model.step();
+        if let Step::Delete { instance } = &step {
+            assert_eq!(*instance, id);
+        }
+        model.take(step);
+        steps += 1;
+        assert!(steps < 1_000, "it goes on for ever: {:?}", model.step());
+    }
+    let left: Vec<_> = model.live().map(|t| t.cloud_id.as_str()).collect();
+    assert!(left.len() == 3 && !left.contains(&"twin"), "{left:?}");
+    assert_eq!(model.calls.iter().filter(|c| c.verb == Verb::Delete).count(), 0, "its ledger is retired with it");
+
+    // What is the recorded one after all, or carries no name, is let go untouched.
+    let of = model.instances.iter().find(|i| i.key.kind == ATTACHMENT).unwrap().clone();
+    let id = InstanceId(model.draw());
+    let twin = Some(Box::new(Twin { of: of.id, parent: None, fields: json!({}) }));
+    model.instances.push(Instance { id, twin, ..of });
+    model.look(id);
+    assert_eq!(model.step(), Step::RetireInstance { instance: id });
 }
 
 #[test]

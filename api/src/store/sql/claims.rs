@@ -82,17 +82,23 @@ impl SqlStore {
 
     pub(super) async fn wait_until_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
         let mut tx = self.read().await?;
-        let mut nearest = None;
-        for table in [table(false), table(true)] {
-            let far = format!("SELECT 1 FROM {table} WHERE ready_at > {{now}} + $1 LIMIT 1");
-            let far = tx.row(&far, args![LONGEST_WAIT_MS]).await?;
-            let next =
-                format!("SELECT ready_at - {{now}} FROM {table} WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1");
-            let Some(mut next) = tx.row(&next, args![]).await? else { continue };
-            let wait = if far.is_some() { 0 } else { u64::try_from(next.int()?).unwrap_or(0) };
-            nearest = Some(nearest.map_or(wait, |nearest: u64| nearest.min(wait)));
-        }
+        // Of each table whether a due time is too far ahead, and the next one.
+        let of = |gone| {
+            let table = table(gone);
+            format!(
+                "(SELECT 1 FROM {table} WHERE ready_at > {{now}} + $1 LIMIT 1),
+                 (SELECT ready_at - {{now}} FROM {table} WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1)"
+            )
+        };
+        let row = tx.row(&format!("SELECT {}, {}", of(false), of(true)), args![LONGEST_WAIT_MS]).await?;
         tx.done().await?;
+        let Some(mut row) = row else { return Ok(None) };
+        let mut nearest = None;
+        for _ in 0..2 {
+            let (far, next) = (row.opt_int()?, row.opt_int()?);
+            let wait = next.map(|next| if far.is_some() { 0 } else { u64::try_from(next).unwrap_or(0) });
+            nearest = nearest.into_iter().chain(wait).min();
+        }
         Ok(nearest.map(|wait| wait.min(longest_ms)))
     }
 

@@ -1,7 +1,13 @@
 //! What is not kept for ever, in bounded pieces.
 
-use super::{SqlStore, row::args};
+use super::{
+    SqlStore, records,
+    row::{Value, args},
+};
 use crate::store::{HousekeepingLimits, StoreError};
+
+/// Instances whose ledger one transaction deletes: each has a handful of calls.
+const CHUNK: u32 = 200;
 
 impl SqlStore {
     pub(super) async fn tidy(&self, limits: &HousekeepingLimits) -> Result<(), StoreError> {
@@ -25,7 +31,40 @@ impl SqlStore {
         )
         .await?;
         self.prune(&format!("latest_samples {path})"), "at <= {now} - $1", limits.samples_ms, limits.rows).await?;
+        self.prune("audit (seq)", "at <= {now} - $1", limits.audit_ms, limits.rows).await?;
+        self.prune("issues (id)", "resolved_at <= {now} - $1", limits.issues_ms, limits.rows).await?;
+        let is_last = "SELECT 1 FROM connections c WHERE c.id = operations.connection_id
+                       AND c.last_operation_id = operations.id";
+        let ended = format!("finished_at <= {{now}} - $1 AND NOT EXISTS ({is_last})");
+        self.prune("operations (id)", &ended, limits.operations_ms, limits.rows).await?;
+        self.prune_ledger("instances", limits).await?;
+        self.prune_ledger("twins", limits).await?;
+        let no_twin = "SELECT 1 FROM twins t WHERE t.connection_id = gone_connections.id AND t.retired_at IS NULL";
+        let gone = format!("gone_at <= {{now}} - $1 AND due_at IS NULL AND NOT EXISTS ({no_twin})");
+        self.prune("gone_connections (id)", &gone, limits.ledger_ms, limits.rows).await?;
         self.prune_events(limits).await
+    }
+
+    /// Deletes instances that have been gone for long, and first their calls. What is without verdict stays.
+    async fn prune_ledger(&self, table: &str, limits: &HousekeepingLimits) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let sql = format!(
+            "SELECT id FROM {table}
+             WHERE retired_at <= {{now}} - $1
+               AND NOT EXISTS (SELECT 1 FROM provider_calls c WHERE c.instance_id = {table}.id AND c.is_open = 1)
+             ORDER BY retired_at, id LIMIT $2"
+        );
+        let rows = write.rows(&sql, args![limits.ledger_ms, limits.rows.min(CHUNK)]).await?;
+        let ids =
+            rows.into_iter().map(|mut row| Ok(Value::from(row.text()?))).collect::<Result<Vec<_>, StoreError>>()?;
+        if !ids.is_empty() {
+            let these = records::list(ids.len());
+            let of_calls = format!("SELECT id FROM provider_calls WHERE instance_id IN {these}");
+            write.execute(&format!("DELETE FROM call_answers WHERE call_id IN ({of_calls})"), ids.clone()).await?;
+            write.execute(&format!("DELETE FROM provider_calls WHERE instance_id IN {these}"), ids.clone()).await?;
+            write.execute(&format!("DELETE FROM {table} WHERE id IN {these}"), ids).await?;
+        }
+        write.commit().await
     }
 
     /// Deletes old rows, each table in a transaction of its own: the writer is never held for long.

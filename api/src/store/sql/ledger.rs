@@ -1,5 +1,5 @@
-//! Instances and the ledger of provider calls. Neither is ever deleted: a resource that turns up in a cloud years later
-//! must still find its row.
+//! Instances and the ledger of provider calls. Both outlive their connection: a resource that turns up in a cloud months
+//! later must still find its row. Housekeeping deletes them in the end.
 
 use tieline_openapi::{
     ids::{AccountId, ConnectionId, InstanceId, ProviderCallId},
@@ -9,7 +9,7 @@ use tieline_providers::{Observed, ResourceKey};
 
 use super::{
     SqlStore, claims,
-    row::{args, to_doc, to_word},
+    row::{args, from_doc, to_doc, to_word},
     tx::Tx,
 };
 use crate::{
@@ -206,8 +206,9 @@ pub(super) async fn decide_call(
 pub(super) async fn calls(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<ProviderCall>, StoreError> {
     let rows = tx
         .rows(
-            "SELECT c.id, c.instance_id, c.verb, c.identity, c.written_at, c.deadline, c.verdict, c.decided_at
-             FROM provider_calls c LEFT JOIN instances i ON i.id = c.instance_id LEFT JOIN twins t ON t.id = c.instance_id
+            "SELECT c.id, c.instance_id, c.verb, c.identity, c.written_at, c.deadline, c.verdict, c.decided_at, a.answer
+             FROM provider_calls c LEFT JOIN instances i ON i.id = c.instance_id
+                 LEFT JOIN twins t ON t.id = c.instance_id LEFT JOIN call_answers a ON a.call_id = c.id
              WHERE c.connection_id = $1 AND ((i.retired_at IS NULL AND t.retired_at IS NULL) OR c.is_open = 1)
              ORDER BY c.seq",
             args![connection.uuid()],
@@ -224,6 +225,7 @@ pub(super) async fn calls(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<P
                 deadline: row.time()?,
                 verdict: row.doc("verdict")?,
                 decided_at: row.opt_time()?,
+                answer: row.opt_text()?.map(|text| from_doc("answer", &text)).transpose()?,
             })
         })
         .collect()

@@ -3,6 +3,7 @@
 
 mod allocations;
 mod answers;
+mod asked;
 mod claims;
 mod connections;
 pub(crate) mod error;
@@ -89,9 +90,11 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::Unusable`] when it was not.
     pub async fn set_time(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        write.execute("UPDATE store_time SET now_ms = $1 WHERE one = 1", args![now]).await?;
-        write.commit().await
+        let sql = "UPDATE store_time SET now_ms = $1 WHERE one = 1";
+        match &self.backend {
+            Backend::Sqlite(pools) => pools.execute(sql, now.as_millisecond()).await,
+            Backend::Postgres(pool) => pool.execute(sql, now.as_millisecond()).await,
+        }
     }
 
     /// Closes every connection to the database; later calls answer [`StoreError::Unavailable`].

@@ -16,7 +16,7 @@ use crate::{
     plan::negotiate::Allocated,
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection,
+        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts, NewConnection,
         NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, Standing, Store,
         StoreError, StoredPrincipal, Workpiece,
     },
@@ -133,6 +133,10 @@ impl Store for SqlStore {
 
     async fn issue(&self, project: &ProjectId, id: IssueId) -> Result<Issue, StoreError> {
         self.find_issue(project, id).await
+    }
+
+    async fn answer_issue(&self, answered: IssueAnswered) -> Result<(), StoreError> {
+        self.take_answer(answered).await
     }
 
     async fn insert_join_token(&self, project: &ProjectId, token: NewJoinToken) -> Result<(), StoreError> {

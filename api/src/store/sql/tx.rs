@@ -167,6 +167,11 @@ impl Write {
         self.due = true;
     }
 
+    /// Leaves nothing behind, and holds nothing any more when it returns.
+    pub(crate) async fn abandon(self) -> Result<(), StoreError> {
+        self.tx.done().await
+    }
+
     /// Commits, or leaves nothing behind.
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
         if self.configuration {

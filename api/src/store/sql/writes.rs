@@ -3,7 +3,7 @@
 use tieline_openapi::{ids::ChannelId, v1::Operation};
 
 use super::{
-    allocations, claims, connections, events, ledger, operations,
+    allocations, asked, claims, connections, events, ledger, operations,
     row::{args, to_doc},
     tx::Write,
     watch,
@@ -34,6 +34,7 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
         | EngineWrite::RetireInstance(_)
         | EngineWrite::OpenCall { .. }
         | EngineWrite::DecideCall { .. }
+        | EngineWrite::RefuseAnswer { .. }
         | EngineWrite::PutChannel { .. }
         | EngineWrite::RetireChannel { .. }
         | EngineWrite::PutStatus { .. }
@@ -67,6 +68,7 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
         EngineWrite::DecideCall { id, verdict, at, cloud_id, request_id } => {
             ledger::decide_call(write, claim.id, id, &verdict, at, cloud_id, request_id).await?;
         }
+        EngineWrite::RefuseAnswer { id, answer } => asked::refuse(write, claim.id, id, &answer).await?,
         EngineWrite::PutChannel { channel, allocations, secrets } => {
             put_channel(write, claim, &channel, allocations, secrets).await?;
         }

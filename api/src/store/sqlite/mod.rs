@@ -33,6 +33,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "account watch", include_str!("../../../migrations/sqlite/0002_account_watch.sql")),
     (3, "twins", include_str!("../../../migrations/sqlite/0003_twins.sql")),
     (4, "path conditions", include_str!("../../../migrations/sqlite/0004_path_conditions.sql")),
+    (5, "answers and ages", include_str!("../../../migrations/sqlite/0005_answers_and_ages.sql")),
 ];
 
 /// The connections to one file.
@@ -82,6 +83,11 @@ impl SqlitePools {
 
     pub(crate) async fn begin_read(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.readers.begin().await.map_err(classify)
+    }
+
+    /// One statement that is a transaction of its own.
+    pub(crate) async fn execute(&self, sql: &'static str, value: i64) -> Result<(), StoreError> {
+        sqlx::query(sql).bind(value).execute(&self.writer).await.map(drop).map_err(classify)
     }
 
     pub(crate) async fn close(&self) {

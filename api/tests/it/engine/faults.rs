@@ -1,23 +1,45 @@
 //! Random schedules: two replicas of the real engine, crashes at every step boundary, pauses between lease check and
 //! socket and before every transaction, lost, late and doubled requests, lagging answers, wrong credentials, changes and
 //! deletes at any time, clocks stepped by an hour. A seed is a schedule: `TIELINE_SEED=n` replays one, `TIELINE_SEEDS=n`
-//! runs that many on each database.
+//! runs that many on SQLite, and one for ten of them on Postgres.
 
 use std::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
+use tieline_api::store::{OpenOptions, SqlStore, StoreTime};
+
 use super::{errors::ErrorsOnly, schedule::Schedule, sim::Database};
+use crate::postgres::databases;
+
+/// Which database the schedules run on.
+enum On {
+    Sqlite,
+    Postgres { template: String },
+}
+
+impl On {
+    async fn fresh(&self) -> Database {
+        match self {
+            Self::Sqlite => Database::Memory,
+            Self::Postgres { template } => {
+                let server = databases().expect("it was there a moment ago");
+                let (name, url) = server.fresh(Some(template));
+                Database::Postgres { server, name, url }
+            }
+        }
+    }
+}
 
 /// Runs one schedule; the most live resources that any instance had at a time.
-fn run_seed(seed: u64, database: &dyn Fn() -> Database) -> Result<usize, String> {
+fn run_seed(seed: u64, on: &On) -> Result<usize, String> {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let errors = ErrorsOnly::default();
             let _guard = tracing::subscriber::set_default(errors.clone());
-            let mut schedule = Schedule::new(seed, database()).await;
+            let mut schedule = Schedule::new(seed, on.fresh().await).await;
             let run = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(schedule.run())).await;
             if run.is_err() || std::env::var("TIELINE_TRACE").is_ok() {
                 schedule.sim.print_trace();
@@ -37,11 +59,12 @@ fn run_seed(seed: u64, database: &dyn Fn() -> Database) -> Result<usize, String>
     })
 }
 
-fn run_all(name: &str, by_default: u64, database: &(dyn Fn() -> Database + Sync)) {
+/// `share`: one schedule for so many that are asked for.
+fn run_all(name: &str, by_default: u64, share: u64, on: &On) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds: Vec<u64> = match number("TIELINE_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("TIELINE_SEEDS").unwrap_or(by_default)).collect(),
+        None => (0..number("TIELINE_SEEDS").map_or(by_default, |seeds| seeds.div_ceil(share))).collect(),
     };
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
@@ -51,7 +74,7 @@ fn run_all(name: &str, by_default: u64, database: &(dyn Fn() -> Database + Sync)
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap()) {
-                    match run_seed(*seed, database) {
+                    match run_seed(*seed, on) {
                         Ok(most) if most > 1 => {
                             twins.fetch_add(1, Ordering::SeqCst);
                         }
@@ -71,5 +94,19 @@ fn run_all(name: &str, by_default: u64, database: &(dyn Fn() -> Database + Sync)
 
 #[test]
 fn no_schedule_loses_or_doubles_a_resource_on_sqlite() {
-    run_all("SQLite", 1_000, &|| Database::Memory);
+    run_all("SQLite", 1_000, 1, &On::Sqlite);
+}
+
+#[test]
+fn no_schedule_loses_or_doubles_a_resource_on_postgres() {
+    let Some(server) = databases() else { return };
+    // Copying a database is faster than making its schema anew.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let template = runtime.block_on(async {
+        let (name, url) = server.fresh(None);
+        let options = OpenOptions { time: StoreTime::Row, ..OpenOptions::default() };
+        SqlStore::open(&url, options).await.unwrap().close().await;
+        name
+    });
+    run_all("Postgres", 100, 10, &On::Postgres { template });
 }

@@ -207,6 +207,9 @@ impl Schedule {
     /// What users do: change, delete, create again.
     async fn use_it(&mut self) {
         let now = self.sim.sched.now_ms();
+        if self.identity == IdentityKind::Blind && self.chance(20) {
+            self.sim.answer_issues(12_000).await;
+        }
         let removed = self.sim.rows.take_removed();
         let shaken = self.weather.take_shaken();
         for n in 0..self.links.len() {
@@ -352,6 +355,7 @@ impl Schedule {
         let settled = self
             .sim
             .run_until(600_000, async |sim| {
+                sim.answer_issues(0).await;
                 for id in ids {
                     if sim.last_operation(*id).await.state != OperationState::Succeeded {
                         return false;
@@ -372,6 +376,7 @@ impl Schedule {
         let gone = self
             .sim
             .run_until(7_200_000, async |sim| {
+                sim.answer_issues(0).await;
                 for id in &ids {
                     if sim.record(*id).await.is_some() {
                         return false;

@@ -15,10 +15,13 @@ use tieline_api::{
         Engine, EngineParts, Failpoints, Vault, VaultError,
         clock::{ChaChaRandom, Random},
     },
-    plan::negotiate::{Request, allocations, negotiate},
+    plan::{
+        negotiate::{Request, allocations, negotiate},
+        step::{CreateAnswer, Instance},
+    },
     store::{
-        Audit, ChangeTo, ConnectionChange, ConnectionRecord, NewConnection, NewEvent, OpenOptions, SealedSecret,
-        SqlStore, Store, StoreError, StoreTime,
+        Audit, ChangeTo, ConnectionChange, ConnectionRecord, IssueAnswered, NewConnection, NewEvent, OpenOptions,
+        SealedSecret, SqlStore, Store, StoreError, StoreTime,
     },
     topology::{Clouds, Topology},
 };
@@ -38,18 +41,26 @@ use super::{
     sched::{Sched, SimClock, SimGate, SimPoints},
     store::{Rows, SimStore},
 };
+use crate::postgres::Databases;
 
 pub(crate) const ACCOUNTS: [&str; 2] = ["acct-a", "acct-b"];
 
 /// How late the clouds' answers are at most in the schedules; the engine reckons with a little more.
 pub(crate) const LAG_MS: u64 = 900;
 
-/// Where a simulation keeps its store.
+/// Where a simulation keeps its store: a fresh database.
 pub(crate) enum Database {
     /// SQLite in memory.
     Memory,
-    /// A fresh Postgres database with its schema, by its URL.
-    Postgres(String),
+    /// Postgres.
+    Postgres {
+        /// The server.
+        server: Databases,
+        /// The database.
+        name: String,
+        /// Its URL.
+        url: String,
+    },
 }
 
 pub(crate) fn config() -> EngineConfig {
@@ -152,6 +163,7 @@ pub(crate) struct Sim {
     pub(crate) random: Arc<ChaChaRandom>,
     pub(crate) topology: Arc<Topology>,
     vault: Arc<dyn Vault>,
+    database: Database,
     replicas: BTreeMap<u32, Replica>,
     next_replica: u32,
     pub(crate) store_stepped_ms: Arc<AtomicI64>,
@@ -197,7 +209,7 @@ impl Sim {
         let options = OpenOptions { time: StoreTime::Row, ..OpenOptions::default() };
         let url = match &database {
             Database::Memory => "sqlite::memory:",
-            Database::Postgres(url) => url,
+            Database::Postgres { url, .. } => url,
         };
         let store = SqlStore::open(url, options).await.unwrap();
         store.set_time(sched.now()).await.unwrap();
@@ -222,6 +234,7 @@ impl Sim {
             random,
             topology: Arc::new(topology),
             vault,
+            database,
             replicas: BTreeMap::new(),
             next_replica: 0,
             store_stepped_ms: Arc::default(),
@@ -485,12 +498,56 @@ impl Sim {
         self.strangers = self.world.strangers();
     }
 
+    /// A person answers what nothing else can tell, once nothing of it can be on its way any more; and errs at times.
+    pub(crate) async fn answer_issues(&self, after_ms: u64) {
+        let page = tieline_api::store::Page { limit: 100, after: None };
+        let late = self.world.late_creates();
+        for issue in self.store.issues(&project(), page).await.unwrap() {
+            let [connection, resource] = issue.about.as_slice() else { continue };
+            let Ok(id) = connection.trim_start_matches("/v1/connections/").parse::<ConnectionId>() else { continue };
+            if issue.code != "create-without-answer" || issue.resolved_at.is_some() {
+                continue;
+            }
+            let Some(record) = self.record(id).await else { continue };
+            let is_it = |i: &&Instance| {
+                let path = format!("{connection}/channels/{}/{}/{}", i.channel_id, i.key.end.as_str(), i.key.kind);
+                path == *resource
+            };
+            let Some(instance) = record.instances.iter().find(is_it).map(|i| i.id) else { continue };
+            if late.contains(&instance) || self.rows.created_at(instance) + after_ms > self.sched.now_ms() {
+                continue;
+            }
+            let there = self.world.live().into_iter().find(|object| object.made_for == Some(instance));
+            let answer = match self.random.below(6) {
+                0 => CreateAnswer::Created { cloud_id: "nothing-of-the-kind".to_owned() },
+                1 => CreateAnswer::Created { cloud_id: self.strangers[0].cloud_id.clone() },
+                _ => there.map_or(CreateAnswer::NotCreated, |o| CreateAnswer::Created { cloud_id: o.cloud_id }),
+            };
+            let answered = IssueAnswered {
+                issue: issue.id,
+                project: project(),
+                resource: resource.clone(),
+                answer,
+                event: self.event(id, "issue.answered"),
+                audit: self.audit(),
+                idempotency: None,
+            };
+            match self.store.answer_issue(answered).await {
+                Ok(()) | Err(StoreError::NotAsked) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     /// Ends everything that runs, and gives the database back.
     pub(crate) async fn close(mut self) {
         for replica in self.running() {
             self.crash(replica).await;
         }
         self.store.close().await;
+        if let Database::Postgres { server, name, .. } = &self.database {
+            server.remove(name);
+        }
     }
 
     pub(crate) async fn delete(&self, id: ConnectionId) {

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use tieline_api::store::{
     Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, LedgerFacts, NewConnection, NewGateway,
+    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts, NewConnection, NewGateway,
     NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, SqlStore, Standing, Store,
     StoreError, StoredPrincipal, Workpiece,
 };
@@ -80,6 +80,13 @@ impl Rows {
     /// When the row of the request that has just left was composed.
     pub(crate) fn leaving(&self) -> u64 {
         self.noted().leaving
+    }
+
+    /// When the newest row of a create of an instance was composed.
+    pub(crate) fn created_at(&self, instance: InstanceId) -> u64 {
+        let noted = self.noted();
+        let rows = noted.composed.iter().filter(|((_, of, verb), _)| *of == instance && *verb == "create");
+        rows.map(|(_, at)| *at).max().unwrap_or(0)
     }
 
     /// For how long no create has been without verdict.
@@ -266,6 +273,9 @@ impl Store for SimStore {
     }
     async fn issue(&self, project: &ProjectId, id: IssueId) -> Result<Issue, StoreError> {
         self.inner.issue(project, id).await
+    }
+    async fn answer_issue(&self, answered: IssueAnswered) -> Result<(), StoreError> {
+        self.inner.answer_issue(answered).await
     }
     async fn insert_join_token(&self, project: &ProjectId, token: NewJoinToken) -> Result<(), StoreError> {
         self.inner.insert_join_token(project, token).await

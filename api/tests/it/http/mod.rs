@@ -1,6 +1,7 @@
 //! The surface on a real listener, over the real stores.
 
 mod access;
+mod answers;
 mod bad_input;
 mod document;
 mod fixture;

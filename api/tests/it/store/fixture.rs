@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::json;
+use sqlx::Connection as _;
 use tieline_api::{
     engine::clock::{ChaChaRandom, Random},
     plan::{
@@ -110,6 +111,18 @@ impl Db {
         self.url.starts_with("postgres")
     }
 
+    /// Rows of the audit log, which nothing but SQL reads.
+    pub(crate) async fn audit_rows(&self) -> i64 {
+        const SQL: &str = "SELECT COUNT(*) FROM audit";
+        if self.is_postgres() {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(SQL).fetch_one(&mut connection).await.unwrap()
+        } else {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(SQL).fetch_one(&mut connection).await.unwrap()
+        }
+    }
+
     /// Sets the store's time, in milliseconds after [`START`].
     pub(crate) async fn at(&self, millis: i64) {
         self.store.set_time(ms(START + millis)).await.unwrap();
@@ -205,6 +218,7 @@ impl Db {
             deadline: ms(START + at + 10_000),
             verdict: Verdict::Open,
             decided_at: None,
+            answer: None,
         };
         let write = EngineWrite::OpenCall {
             call: Box::new(call.clone()),

@@ -1,14 +1,25 @@
 //! Instances and the ledger.
 
+use serde_json::json;
 use tieline_api::{
-    plan::step::{Seen, Verdict},
-    store::{EngineWrite, LedgerFacts, Store, StoreError},
+    plan::step::{CreateAnswer, Instance, Seen, Twin, Verdict},
+    store::{Claim, EngineWrite, IssueAnswered, LedgerFacts, Store, StoreError},
 };
-use tieline_openapi::v1::Verb;
+use tieline_openapi::{
+    ids::{ConnectionId, IssueId},
+    v1::{Issue, IssueState, Severity, Verb},
+};
 
 use super::{fixture::*, on_both};
 
-on_both!(a_call_is_written_before_it_is_decided, the_ledger_outlives_its_instance, a_resource_has_one_living_instance,);
+on_both!(
+    a_call_is_written_before_it_is_decided,
+    the_ledger_outlives_its_instance,
+    a_resource_has_one_living_instance,
+    a_twin_waits_for_its_connection,
+    a_twin_wakes_a_connection_that_is_gone,
+    an_answer_is_given_once,
+);
 
 async fn a_call_is_written_before_it_is_decided(db: Db) {
     db.created("a").await;
@@ -92,4 +103,121 @@ async fn a_resource_has_one_living_instance(db: Db) {
     assert_eq!(db.store.load(&claim).await.unwrap().record.instances.len(), 2);
     let unclaimed = db.store.write_unclaimed(vec![put(db.instance(2, 1))]).await;
     assert!(matches!(unclaimed, Err(StoreError::Invalid { .. })));
+}
+
+fn found(db: &Db, of: &Instance, cloud_id: &str) -> EngineWrite {
+    let twin = Twin { of: of.id, parent: Some("router".to_owned()), fields: json!({ "vlan": 7 }) };
+    EngineWrite::FoundTwin { id: db.uuid().into(), twin: Box::new(twin), cloud_id: cloud_id.to_owned() }
+}
+
+/// A connection with one instance that was made as `vif-1`.
+async fn made(db: &Db) -> (Claim, Instance) {
+    db.created("a").await;
+    let claim = db.claim("one").await;
+    let instance = Instance { cloud_id: Some("vif-1".to_owned()), ..db.instance(1, 1) };
+    db.store.write_fenced(&claim, vec![EngineWrite::PutInstance(Box::new(instance.clone()))]).await.unwrap();
+    (claim, instance)
+}
+
+async fn a_twin_waits_for_its_connection(db: Db) {
+    let (claim, instance) = made(&db).await;
+    db.store.write_fenced(&claim, vec![release(600_000)]).await.unwrap();
+    db.store.write_unclaimed(vec![found(&db, &instance, "vif-2")]).await.unwrap();
+    // Seen by the next sweep too: one row.
+    db.store.write_unclaimed(vec![found(&db, &instance, "vif-2")]).await.unwrap();
+    let claim = db.claim("two").await;
+    let work = db.store.load(&claim).await.unwrap();
+    let [own, twin] = work.record.instances.as_slice() else { panic!("{:?}", work.record.instances) };
+    assert_eq!((own, twin.named(), twin.cloud_id.as_deref()), (&instance, instance.id, Some("vif-2")));
+    assert_eq!((&twin.channel_id, &twin.key, &twin.account_id), (&own.channel_id, &own.key, &own.account_id));
+    let (call, open) = db.call(twin, Verb::Delete, 0);
+    db.store.write_fenced(&claim, vec![open]).await.unwrap();
+    assert_eq!(db.store.load(&claim).await.unwrap().calls, [call]);
+    // Users do not see it.
+    assert_eq!(db.store.connection(&project(), claim.id).await.unwrap().instances, [instance.clone()]);
+    db.store.write_fenced(&claim, vec![EngineWrite::RetireInstance(twin.id)]).await.unwrap();
+    assert_eq!(db.store.load(&claim).await.unwrap().record.instances, [instance]);
+}
+
+async fn a_twin_wakes_a_connection_that_is_gone(db: Db) {
+    let (claim, instance) = made(&db).await;
+    let remove = || EngineWrite::Remove { quarantine_ms: 1_000 };
+    db.store.write_fenced(&claim, vec![remove()]).await.unwrap();
+    assert!(db.store.claim("two", LEASE, 8).await.unwrap().is_empty(), "nothing is left to do");
+    assert_eq!(db.store.next_due(1_000).await.unwrap(), None);
+    db.store.write_unclaimed(vec![found(&db, &instance, "vif-1")]).await.unwrap();
+    assert_eq!(db.store.next_due(1_000).await.unwrap(), Some(0));
+    let late = db.store.write_fenced(&claim, vec![]).await;
+    assert!(matches!(late, Err(StoreError::Fenced)));
+    let gone = db.claim("two").await;
+    assert!(gone.gone && gone.id == claim.id && gone.epoch > claim.epoch);
+    let work = db.store.load(&gone).await.unwrap();
+    let [twin] = work.record.instances.as_slice() else { panic!("{:?}", work.record.instances) };
+    let (call, open) = db.call(twin, Verb::Delete, 0);
+    db.store.write_fenced(&gone, vec![open, release(5_000)]).await.unwrap();
+    assert_eq!(db.store.next_due(9_000).await.unwrap(), Some(5_000));
+    db.at(5_000).await;
+    let gone = db.claim("three").await;
+    assert_eq!(db.store.load(&gone).await.unwrap().calls, [call]);
+    assert!(matches!(db.store.connection(&project(), gone.id).await, Err(StoreError::NotFound)));
+    // Another one turns up just before the end: it is not forgotten.
+    db.store.write_unclaimed(vec![found(&db, &instance, "vif-9")]).await.unwrap();
+    db.store.write_fenced(&gone, vec![EngineWrite::RetireInstance(twin.id), remove()]).await.unwrap();
+    let gone = db.claim("four").await;
+    let left = db.store.load(&gone).await.unwrap().record.instances;
+    assert_eq!(left.len(), 1);
+    db.store.write_fenced(&gone, vec![EngineWrite::RetireInstance(left[0].id), remove()]).await.unwrap();
+    assert!(db.store.claim("five", LEASE, 8).await.unwrap().is_empty());
+}
+
+async fn an_answer_is_given_once(db: Db) {
+    let (claim, recorded) = made(&db).await;
+    let asked = db.instance(2, 1);
+    let (call, open) = db.call(&asked, Verb::Create, 0);
+    let resource = format!("/v1/connections/{}/channels/ch2/a/fake.attachment", claim.id);
+    let issue = Issue {
+        id: IssueId(db.uuid()),
+        severity: Severity::Error,
+        code: "create-without-answer".to_owned(),
+        about: vec![format!("/v1/connections/{}", claim.id), resource.clone()],
+        title: "lost".to_owned(),
+        cost: None,
+        remediation: "look".to_owned(),
+        state: IssueState::Open,
+        created_at: ms(START),
+        resolved_at: None,
+    };
+    let raise = EngineWrite::RaiseIssue { project: project(), issue: Box::new(issue.clone()) };
+    let put = EngineWrite::PutInstance(Box::new(asked));
+    db.store.write_fenced(&claim, vec![put, open, raise, release(600_000)]).await.unwrap();
+    let answer = |answer: CreateAnswer| IssueAnswered {
+        issue: issue.id,
+        project: project(),
+        resource: resource.clone(),
+        answer,
+        event: event("issue.answered", ConnectionId(issue.id.uuid())),
+        audit: audit("resolveIssue"),
+        idempotency: None,
+    };
+    let created = |id: &str| CreateAnswer::Created { cloud_id: id.to_owned() };
+    let other = IssueAnswered { resource: resource.replace("ch2", "ch1"), ..answer(created("vif-7")) };
+    assert!(matches!(db.store.answer_issue(other).await, Err(StoreError::NotAsked)));
+    let taken = db.store.answer_issue(answer(created(recorded.cloud_id.as_deref().unwrap()))).await;
+    assert!(matches!(taken, Err(StoreError::AllocationTaken { .. })), "recorded as another resource");
+    db.store.answer_issue(answer(created("vif-7"))).await.unwrap();
+    assert!(matches!(db.store.answer_issue(answer(CreateAnswer::NotCreated)).await, Err(StoreError::NotAsked)));
+    let claim = db.claim("two").await;
+    assert_eq!(db.store.load(&claim).await.unwrap().calls[0].answer, Some(created("vif-7")));
+
+    let misfit = CreateAnswer::Misfit { cloud_id: "vif-7".to_owned(), why: "is not there".to_owned() };
+    let refuse = EngineWrite::RefuseAnswer { id: call.id, answer: misfit.clone() };
+    db.store.write_fenced(&claim, vec![refuse]).await.unwrap();
+    assert_eq!(db.store.load(&claim).await.unwrap().calls[0].answer, Some(misfit));
+    db.store.answer_issue(answer(CreateAnswer::NotCreated)).await.unwrap();
+    assert_eq!(db.store.load(&claim).await.unwrap().calls[0].answer, Some(CreateAnswer::NotCreated));
+    // Decided: nobody asks any more.
+    let verdict = Verdict::FoundUndone;
+    let decide = EngineWrite::DecideCall { id: call.id, verdict, at: ms(START), cloud_id: None, request_id: None };
+    db.store.write_fenced(&claim, vec![decide]).await.unwrap();
+    assert!(matches!(db.store.answer_issue(answer(created("vif-8"))).await, Err(StoreError::NotAsked)));
 }
