@@ -17,7 +17,7 @@ use tieline_providers::{
 
 use super::{
     sim::{ACCOUNTS, Database, LAG_MS, Sim},
-    store::Place,
+    store::{LONGEST_WAY_MS, Place},
     weather::{Weather, is_excused},
 };
 
@@ -208,7 +208,7 @@ impl Schedule {
     async fn use_it(&mut self) {
         let now = self.sim.sched.now_ms();
         if self.identity == IdentityKind::Blind && self.chance(20) {
-            self.sim.answer_issues(12_000).await;
+            self.sim.answer_issues(LONGEST_WAY_MS).await;
         }
         let removed = self.sim.rows.take_removed();
         let shaken = self.weather.take_shaken();
@@ -331,6 +331,9 @@ impl Schedule {
     async fn calm(&mut self) {
         self.sim.trace.push("        calm".to_owned());
         self.weather.on.store(false, Ordering::SeqCst);
+        while self.sim.store_stepped_ms.load(Ordering::SeqCst) != 0 && !self.is_quiet() {
+            self.go_on().await;
+        }
         self.end_due(true).await;
         for replica in self.sim.running() {
             self.sim.step_clock(replica, 0);

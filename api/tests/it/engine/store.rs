@@ -26,6 +26,9 @@ use tieline_providers::ResourceKey;
 
 use super::sched::{Running, Sched};
 
+/// How long after its row was composed a request can have its effect, held and late, in milliseconds.
+pub(crate) const LONGEST_WAY_MS: u64 = 12_000;
+
 /// What was written into the ledger, and what it is about.
 #[derive(Default)]
 pub(crate) struct Rows(Mutex<Noted>);
@@ -50,7 +53,8 @@ struct Noted {
     composed: BTreeMap<(u32, InstanceId, &'static str), u64>,
     /// The same of the request that has just left the socket.
     leaving: u64,
-    open_creates: BTreeMap<ProviderCallId, InstanceId>,
+    /// When the rows of creates without verdict were composed.
+    open_creates: BTreeMap<ProviderCallId, u64>,
     /// When the last row of a create was written or decided.
     last_create: u64,
     /// Instances of which the sweep found a twin, and that nobody has asked about yet.
@@ -89,10 +93,11 @@ impl Rows {
         rows.map(|(_, at)| *at).max().unwrap_or(0)
     }
 
-    /// For how long no create has been without verdict.
+    /// For how long no create has been without verdict, but for those that nothing of can be on its way any more.
     pub(crate) fn quiet_for(&self, now: u64) -> u64 {
         let noted = self.noted();
-        if noted.open_creates.is_empty() { now.saturating_sub(noted.last_create) } else { 0 }
+        let open = noted.open_creates.values().any(|composed| composed + LONGEST_WAY_MS > now);
+        if open { 0 } else { now.saturating_sub(noted.last_create) }
     }
 
     /// Instances of which the sweep has found a twin since it was last asked.
@@ -126,7 +131,7 @@ impl Rows {
                     *noted.calls.entry((named, verb(call.verb))).or_default() += 1;
                     noted.composed.insert((replica, named, verb(call.verb)), composed);
                     if call.verb == Verb::Create {
-                        noted.open_creates.insert(call.id, named);
+                        noted.open_creates.insert(call.id, composed);
                         noted.last_create = composed;
                     }
                 }
