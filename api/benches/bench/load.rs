@@ -2,6 +2,7 @@
 //! before it, and its time is counted from that moment (G. Tene, "How NOT to Measure Latency": no coordinated omission).
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -27,12 +28,9 @@ use crate::{
     world::{Wire, World},
 };
 
-/// Links that are there before.
-const LINKS: usize = 200;
-
 /// The service, until its standard input ends. Its first line is its address, its second a token.
-pub(crate) async fn service(dir: &Path, database: &str) -> anyhow::Result<()> {
-    let world = World::new(dir, LINKS, |fake| fake)?;
+pub(crate) async fn service(settings: &Settings, dir: &Path, database: &str) -> anyhow::Result<()> {
+    let world = World::new(dir, settings.before, |fake| fake)?;
     let hints = Hints::new();
     let store = world.open(database, &hints).await?;
     let config = EngineConfig { poll_ms: 500, calls_per_second: 10_000, ..EngineConfig::default() };
@@ -53,7 +51,7 @@ pub(crate) async fn service(dir: &Path, database: &str) -> anyhow::Result<()> {
         engine: Some(engine),
     };
     let serving = tokio::spawn(serve(options, listener, stop.clone()));
-    let ids = seed::accept(&world, &store, &topology, 0..LINKS, &mut std::collections::BTreeMap::new()).await?;
+    let ids = seed::accept(&world, &store, &topology, 0..settings.before, &mut BTreeMap::new()).await?;
     seed::all_up(&store, &ids, Duration::from_secs(300)).await?;
     println!("{url}");
     println!("{}", std::fs::read_to_string(&token)?.trim());
@@ -98,8 +96,8 @@ pub(crate) async fn run(
     let list: Value = list.send().await?.error_for_status()?.json().await?;
     let ids = list["connections"].as_array().context("a list")?.iter();
     let links: Vec<_> = ids.filter_map(|c| Some(c["id"].as_str()?.to_owned())).collect();
-    if links.len() != LINKS {
-        bail!("{} links are there, not {LINKS}", links.len());
+    if links.len() != settings.before {
+        bail!("{} links are there, not {}", links.len(), settings.before);
     }
     let seen = Seen { micros: Histogram::new(3)?, errors: 0, first_error: None, made: Vec::new() };
     let load = Arc::new(Load {
@@ -108,7 +106,7 @@ pub(crate) async fn run(
         token,
         links,
         seen: Mutex::new(seen),
-        world: World::new(dir, LINKS, |fake| fake)?,
+        world: World::new(dir, settings.before, |fake| fake)?,
     });
     let count = settings.rate * settings.seconds;
     let gap = Duration::from_secs(1) / u32::try_from(settings.rate)?;
@@ -163,8 +161,8 @@ impl Load {
         };
         let took = u64::try_from(moment.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.micros.saturating_record(took.max(1));
-        if let Err(error) = answered {
+        let recorded = seen.micros.record(took.max(1));
+        if let Err(error) = answered.and_then(|()| Ok(recorded?)) {
             seen.errors += 1;
             seen.first_error.get_or_insert_with(|| format!("{error:#}"));
         }
@@ -198,7 +196,7 @@ impl Load {
 
     /// Links of the load come after those that are there, and no two share what they announce.
     fn intent(&self, n: u64) -> anyhow::Result<Value> {
-        let number = LINKS + usize::try_from(n)?;
+        let number = self.links.len() + usize::try_from(n)?;
         Ok(serde_json::to_value(self.world.intent(&format!("load-{n}"), number)?)?)
     }
 

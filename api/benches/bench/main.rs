@@ -31,6 +31,8 @@ use report::Row;
 pub(crate) struct Settings {
     /// Settled links.
     pub links: usize,
+    /// Links that a service under load has before.
+    pub before: usize,
     /// Links in the middle of a step.
     pub midway: usize,
     /// Milliseconds from one round of lists to the next.
@@ -55,6 +57,7 @@ impl Settings {
         let quick = std::env::var_os("BENCH_QUICK").is_some();
         Ok(Self {
             links,
+            before: if quick { 8 } else { 200 },
             midway: (links / 10).max(1),
             round_ms: if quick { 500 } else { 60_000 },
             rounds: if quick { 1 } else { 2 },
@@ -84,7 +87,9 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&rows)?);
             Ok(())
         }),
-        ["child", "service", dir, database] => runtime.block_on(load::service(Path::new(dir), database)),
+        ["child", "service", dir, database] => {
+            runtime.block_on(async { load::service(&Settings::from_environment()?, Path::new(dir), database).await })
+        }
         // `cargo bench` says so; anything else runs it as a test.
         _ if !has("--bench") => smoke(),
         _ => {

@@ -197,6 +197,8 @@ impl Scale<'_> {
         tokio::time::timeout(PATIENCE, sent).await.context("every link sends its first create")?;
         running.kill().await;
         store.close().await;
+        // With its last handle goes the lock on the file.
+        drop(store);
         lost.0.store(false, Ordering::SeqCst);
 
         let (ready, serving, store, stop) = self.start_again().await?;

@@ -9,4 +9,9 @@ mod crash;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+#[path = "../../../api/tests/postgres/mod.rs"]
+mod postgres;
+#[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod rig;

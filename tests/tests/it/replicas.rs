@@ -77,7 +77,10 @@ async fn two_services_share_one_database_and_one_may_die() -> anyhow::Result<()>
     // In the middle of the work: something is built, and not everything.
     until("something is built", async || {
         let built = second.connection(ids[0]).await?.placements.iter().any(|placement| {
-            placement.channels.iter().any(|channel| !channel.a.attachments.is_empty() || !channel.b.attachments.is_empty())
+            placement
+                .channels
+                .iter()
+                .any(|channel| !channel.a.attachments.is_empty() || !channel.b.attachments.is_empty())
         });
         Ok(built.then_some(()))
     })

@@ -36,6 +36,8 @@ pub(crate) struct Rig {
     /// What the lab tells.
     pub facts: LabFacts,
     service: Option<Child>,
+    /// Further services, by name.
+    replicas: BTreeMap<String, Child>,
     /// A client of the simulated clouds' side door.
     http: reqwest::Client,
 }
@@ -59,37 +61,68 @@ impl Rig {
         }
         let facts = assembly::facts(&dir.path().join("lab"))?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        Ok(Some(Self { dir, facts, service: None, http }))
+        Ok(Some(Self { dir, facts, service: None, replicas: BTreeMap::new(), http }))
     }
 
     /// Starts the service, with this failpoint armed where one is given, and gives a client with the first token.
     pub(crate) fn serve(&mut self, failpoint: Option<&str>) -> anyhow::Result<Client> {
+        let database = format!("sqlite://{}", self.dir.path().join("tieline.db").display());
+        let (service, client) = self.start("service", &database, failpoint)?;
+        self.service = Some(service);
+        Ok(client)
+    }
+
+    /// Starts one of several services on a database that they share, with the key that they share.
+    pub(crate) fn replica(&mut self, name: &str, database: &str) -> anyhow::Result<Client> {
+        let (service, client) = self.start(name, database, None)?;
+        self.replicas.insert(name.to_owned(), service);
+        Ok(client)
+    }
+
+    /// Kills one of them.
+    pub(crate) fn kill_replica(&mut self, name: &str) -> anyhow::Result<()> {
+        let mut service = self.replicas.remove(name).context("it runs")?;
+        service.kill()?;
+        service.wait()?;
+        Ok(())
+    }
+
+    fn start(&self, name: &str, database: &str, failpoint: Option<&str>) -> anyhow::Result<(Child, Client)> {
         let at = |name: &str| self.dir.path().join(name);
+        let log = std::fs::File::options().create(true).append(true).open(at(&format!("{name}.log")))?;
         let mut command = Command::new(binary());
         command
             .arg("serve")
             .arg("--config")
             .arg(&self.facts.config)
-            .args(["--listen", "127.0.0.1:0", "--database"])
-            .arg(format!("sqlite://{}", at("tieline.db").display()))
+            .args(["--listen", "127.0.0.1:0", "--database", database])
             .arg("--first-token-file")
             .arg(at("tieline.token"))
             .arg("--key-file")
             .arg(at("tieline.key"))
             .env_remove("TIELINE_FAILPOINT")
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::options().create(true).append(true).open(at("service.log"))?);
+            .stderr(log);
         if let Some(failpoint) = failpoint {
             command.env("TIELINE_FAILPOINT", failpoint);
         }
         let mut service = command.spawn()?;
         let stdout = service.stdout.take().context("it was piped")?;
-        self.service = Some(service);
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let url = line.trim().strip_prefix("listening on ").with_context(|| format!("the service said {line:?}"))?;
-        let token = std::fs::read_to_string(at("tieline.token"))?;
-        Ok(Client::new(url, &SecretString::from(token.trim()))?)
+        let told = line.trim().strip_prefix("listening on ").map(|url| {
+            let token = std::fs::read_to_string(at("tieline.token"))?;
+            anyhow::Ok(Client::new(url, &SecretString::from(token.trim()))?)
+        });
+        match told {
+            Some(client) => Ok((service, client?)),
+            None => {
+                // It has ended, or is about to.
+                let _ = service.kill();
+                service.wait()?;
+                bail!("{name} said {line:?}: {}", self.log_of(name))
+            }
+        }
     }
 
     /// Whether the service has ended by itself.
@@ -180,13 +213,21 @@ impl Rig {
 
     /// The service's log.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("service.log")).unwrap_or_default()
+        self.log_of("service")
+    }
+
+    fn log_of(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
         let _ = self.kill();
+        for mut replica in std::mem::take(&mut self.replicas).into_values() {
+            let _ = replica.kill();
+            let _ = replica.wait();
+        }
         let _ = Command::new(binary()).args(["lab", "down", "--dir"]).arg(self.lab_dir()).output();
         if std::thread::panicking() {
             let log = self.log();

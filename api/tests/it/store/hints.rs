@@ -72,6 +72,7 @@ impl Clock for Brief {
 fn another_replica_is_woken_by_a_commit() {
     on_postgres(async |db| {
         let (other, hints) = replica(&db, false).await;
+        let closing = Arc::clone(&other);
         let [mut events, mut configuration, mut due] =
             [Topic::Events, Topic::Configuration, Topic::Due].map(|topic| hints.subscribe(topic));
         let mut reader = EventReader::new(other, Arc::new(Frozen), &hints, project(), 0);
@@ -85,6 +86,7 @@ fn another_replica_is_woken_by_a_commit() {
         assert_eq!(next.unwrap()[0].kind, "x.y");
         // An event says nothing about configurations.
         assert!(!is_heard(&mut configuration).await);
+        soon(closing.close()).await;
     });
 }
 
