@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tieline_api::{
     app::bootstrap,
     events::Hints,
+    http::StreamLimits,
     service::{ServeOptions, serve},
 };
 use tieline_openapi::config::EngineConfig;
@@ -50,6 +51,7 @@ pub(crate) async fn service(dir: &Path, database: &str) -> anyhow::Result<()> {
         clock: Arc::clone(&world.clock),
         random: Arc::clone(&world.random),
         hints,
+        streams: StreamLimits::default(),
         engine: Some(engine),
     };
     let serving = tokio::spawn(serve(options, listener, stop.clone()));
