@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tieline_api::{
     app::bootstrap,
     events::Hints,
+    http::StreamLimits,
     service::{ServeOptions, serve},
 };
 use tieline_openapi::config::EngineConfig;
@@ -48,6 +49,7 @@ pub(crate) async fn service(settings: &Settings, dir: &Path, database: &str) -> 
         clock: Arc::clone(&world.clock),
         random: Arc::clone(&world.random),
         hints,
+        streams: StreamLimits::default(),
         engine: Some(engine),
     };
     let serving = tokio::spawn(serve(options, listener, stop.clone()));

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use secrecy::SecretString;
 use tieline_api::{
     events::Hints,
+    http::StreamLimits,
     plan::negotiate::Allocated,
     service::{ServeOptions, serve},
     store::{SqlStore, Store as _},
@@ -240,6 +241,7 @@ impl Scale<'_> {
             clock: Arc::clone(&self.world.clock),
             random: Arc::clone(&self.world.random),
             hints,
+            streams: StreamLimits::default(),
             engine: Some(engine),
         };
         let serving = tokio::spawn(serve(options, listener, stop.clone()));
