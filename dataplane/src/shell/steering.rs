@@ -47,8 +47,13 @@ const fn copy(dst: u8, src: u8) -> u64 {
     instruction(0xbf, dst, src, 0, 0)
 }
 
-/// Mixes register 0 into the hash.
-const MIX: u64 = instruction(0xaf, HASH, 0, 0, 0);
+/// Adds register 0 to the hash.
+const MIX: u64 = instruction(0x0f, HASH, 0, 0, 0);
+
+/// XORs the hash, as 32 bits, with itself shifted right.
+const fn fold(by: i32) -> [u64; 3] {
+    [instruction(0xbc, 0, HASH, 0, 0), instruction(0x74, 0, 0, 0, by), instruction(0xac, HASH, 0, 0, 0)]
+}
 
 const fn jump_equal(value: i32, over: i16) -> u64 {
     instruction(0x15, 0, 0, over, value)
@@ -58,8 +63,8 @@ const fn jump(over: i16) -> u64 {
     instruction(0x05, 0, 0, over, 0)
 }
 
-/// Addresses of both ends, and ports where the packet is no fragment, mixed by XOR, which does not know directions.
-const PROGRAM: [u64; 53] = [
+/// Addresses of both ends, and ports where the packet is no fragment, added up, since a sum does not know directions.
+const PROGRAM: [u64; 61] = [
     copy(CONTEXT, 1),
     instruction(0xb7, HASH, 0, 0, 0),
     byte(0),
@@ -110,10 +115,18 @@ const PROGRAM: [u64; 53] = [
     MIX,
     half(42),
     MIX,
-    // The end: the upper half of a 32-bit product depends on all bits.
-    instruction(0x24, HASH, 0, 0, 0x9e37_79b1_u32 as i32),
-    instruction(0x77, HASH, 0, 0, 16),
-    instruction(0x57, HASH, 0, 0, 0xffff),
+    // The end: the finalizer of MurmurHash3, after which each bit depends on all.
+    fold(16)[0],
+    fold(16)[1],
+    fold(16)[2],
+    instruction(0x24, HASH, 0, 0, 0x85eb_ca6b_u32 as i32),
+    fold(13)[0],
+    fold(13)[1],
+    fold(13)[2],
+    instruction(0x24, HASH, 0, 0, 0xc2b2_ae35_u32 as i32),
+    fold(16)[0],
+    fold(16)[1],
+    fold(16)[2],
     copy(0, HASH),
     instruction(0x95, 0, 0, 0, 0),
 ];

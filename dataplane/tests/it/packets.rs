@@ -260,31 +260,85 @@ fn carried(status: &Status, before: &Status) -> Vec<u64> {
     lanes(status).iter().zip(lanes(before)).map(|(now, before)| now - before).collect()
 }
 
+/// Both ends send numbered datagrams to each other at once, from and to the same port; how many arrive at each, in order.
+fn exchange(ends: [&Ns; 2], port: u16, count: u32) -> [u32; 2] {
+    let addresses: [SocketAddr; 2] = [([10, 0, 1, 2], port).into(), ([10, 1, 1, 2], port).into()];
+    let sockets = [0, 1].map(|n| {
+        let socket = ends[n].run(move || UdpSocket::bind(addresses[n]).unwrap()).join().unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+        socket
+    });
+    let receivers = [&sockets[0], &sockets[1]].map(|socket| {
+        let socket = socket.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let (mut next, mut got, mut bytes) = (0, 0, [0; 300]);
+            while socket.recv(&mut bytes).is_ok() {
+                let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+                assert!(number >= next, "{number} after {next}");
+                (next, got) = (number + 1, got + 1);
+            }
+            got
+        })
+    });
+    let mut bytes = [5; 300];
+    for number in 0..count {
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        for n in [0, 1] {
+            sockets[n].send_to(&bytes, addresses[1 - n]).unwrap();
+        }
+        if number % 32 == 31 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    receivers.map(|receiver| receiver.join().unwrap())
+}
+
+/// The lane of a flow between the two hosts on one port: the steering program, written down once more.
+fn lane_of(port: u16, lanes: usize) -> usize {
+    let addresses = u32::from_be_bytes([10, 0, 1, 2]).wrapping_add(u32::from_be_bytes([10, 1, 1, 2]));
+    let mut hash = addresses.wrapping_add(2 * u32::from(port));
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash = (hash ^ (hash >> 16)) & 0xffff;
+    hash as usize % lanes
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spreads_flows_over_lanes_and_keeps_each_in_order() {
     if cannot_run() {
         return;
     }
+    const COUNT: u32 = 1_500;
     let world = World::new();
     let gateways = tunnelled(&world, [3, 3], &[], |_, _| {}).await;
-    let before = until(&gateways[0], "it answers", |_| true).await;
-    let before_back = until(&gateways[1], "it answers", |_| true).await;
-    // Both ends begin at once, on the same ports: a device that follows its peer would swap lanes all the time.
+    let mut before = Vec::new();
+    for gateway in &gateways {
+        before.push(until(gateway, "it answers", |_| true).await);
+    }
+    let mut expected = [0_u64; 3];
     std::thread::scope(|scope| {
-        for port in 9_400..9_412_u16 {
-            let world = &world;
-            for (from, to, address) in [(0, 1, [10, 1, 1, 2]), (1, 0, [10, 0, 1, 2])] {
-                scope.spawn(move || {
-                    let got = datagrams(&world.host[from], &world.host[to], (address, port).into(), 400, 300);
-                    assert!(got > 300, "{got} of 400 datagrams");
-                });
-            }
+        for port in 9_400..9_408_u16 {
+            expected[lane_of(port, 3)] += u64::from(COUNT);
+            let ends = [&world.host[0], &world.host[1]];
+            scope.spawn(move || {
+                let got = exchange(ends, port, COUNT);
+                assert!(got.iter().all(|got| *got > COUNT * 9 / 10), "{got:?} of {COUNT} datagrams");
+            });
         }
     });
-    for (gateway, before) in [(&gateways[0], &before), (&gateways[1], &before_back)] {
+    assert!(expected.iter().all(|packets| *packets > 0), "the ports are chosen so that every lane has a flow");
+    for (gateway, before) in gateways.iter().zip(&before) {
         let status = until(gateway, "it answers", |_| true).await;
         let carried = carried(&status, before);
-        assert!(carried.iter().all(|packets| *packets >= 300), "every lane has carried: {carried:?}");
+        for (carried, expected) in carried.iter().zip(expected) {
+            // Probes are on one of them, and some datagrams may be lost.
+            let right = expected * 9 / 10..expected + u64::from(COUNT) * 9 / 10;
+            assert!(
+                right.contains(carried),
+                "{carried} where {expected} belong: a flow has one lane in both directions"
+            );
+        }
     }
     stop(gateways);
 }

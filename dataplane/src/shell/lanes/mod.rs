@@ -238,7 +238,7 @@ impl Lanes {
                 try_again = now + TRY_AGAIN;
                 self.offloads.try_long_again();
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep((now + TICK).saturating_duration_since(clock::now()));
         }
     }
 

@@ -35,6 +35,11 @@ const MAX_READS: usize = 64;
 /// Bytes that one UDP sending takes at most: 65,535 less the headers of IPv4 and UDP.
 const MAX_SEND: usize = 65_507;
 
+/// boringtun remembers this many message counters to tell replays. A lane's datagrams leave in the order of their counters,
+/// but for handshakes, keepalives and staged packets, which other threads send past one batch: that must be far within it.
+const REPLAY_WINDOW: usize = 1_024;
+const _: () = assert!(MAX_SEGMENTS < REPLAY_WINDOW / 2);
+
 /// The datagrams that go out next: encrypted one behind the other, to be sent in one call.
 struct Out {
     buffer: Box<[u8]>,
