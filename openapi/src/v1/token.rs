@@ -55,7 +55,7 @@ pub struct TokenRequest {
 
 /// The answer of `POST /v1/tokens`: the only time that the secret is shown. A secret is never kept, so an answer that is given
 /// again under the same `Idempotency-Key` has none.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuedToken {
     /// The token.
@@ -106,7 +106,7 @@ pub struct JoinTokenRequest {
 
 /// The answer of `:issueJoinToken`: the only time that the secret is shown. A secret is never kept, so an answer that is given
 /// again under the same `Idempotency-Key` has none.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuedJoinToken {
     /// The join token.
