@@ -133,7 +133,7 @@ impl Rig {
                 "--endpoint",
                 endpoint,
                 "--join-token",
-                &join.secret,
+                join.secret.as_deref().context("a join token came without its secret")?,
             ];
             running.push(self.on("-", name, &arguments, Stdio::null())?);
         }
