@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod constraints;
+pub mod costs;
 pub mod credential;
 pub mod error;
 pub mod feature;
@@ -33,6 +34,7 @@ pub mod google;
 
 pub use api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target};
 pub use constraints::{Constraints, PrefixControl, Rule, Sourced};
+pub use costs::{BilledBy, CostDriver};
 pub use credential::{ConnectError, CredentialRef};
 pub use error::{CallError, CallErrorKind, Outcome};
 pub use feature::{Addressing, FeatureSide, Ipv4Pair};

@@ -2,6 +2,7 @@
 
 use crate::{
     constraints::{Constraints, PrefixControl, Rule, Sourced},
+    costs::CostDriver,
     feature::FeatureSide,
     resource::{Change, IdentityKind, Observed, ResourceKind, ResourceSpec},
 };
@@ -76,6 +77,11 @@ pub trait Rules: Send + Sync {
     /// What is known of a field of this kind's resources, by its JSON pointer into [`ResourceSpec::fields`].
     fn field(&self, _kind: &ResourceKind, _pointer: &str) -> FieldFacts {
         FieldFacts::of(None)
+    }
+
+    /// What the cloud bills because of a connection, beyond the port and the attach point. By default nothing is known.
+    fn costs(&self) -> &'static [CostDriver] {
+        &[]
     }
 
     /// The object that resources of this kind live in, at an attach point in a region, where they live in one (a Cloud

@@ -1,9 +1,10 @@
 //! Plans: what would be done, without doing it; and applying exactly that.
 
 mod apply;
+mod costs;
 mod steps;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use tieline_openapi::{
 };
 
 use super::{
-    App, AppError, Caller,
+    App, AppError, Caller, Paged,
     connections::{Change, IfMatch, Patched},
     digest,
     error::field,
@@ -22,11 +23,28 @@ use super::{
 };
 use crate::{
     plan::negotiate::{Negotiated, Unsatisfiable},
-    store::{ConnectionFilter, ConnectionRecord, Standing, StoreError},
+    store::{ConnectionFilter, ConnectionRecord, IdempotencyKey, NewPlan, SavedAnswer, Standing, StoreError},
 };
 
 /// How long a plan may be applied.
 const VALID: Duration = Duration::from_secs(3600);
+
+/// A plan that was saved, now or under the same key before.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The plan.
+    pub plan: Plan,
+    /// What is answered.
+    pub answer: SavedAnswer,
+    /// Whether this answer was given before.
+    pub replayed: bool,
+}
+
+impl Kept {
+    fn again(answer: SavedAnswer) -> Result<Self, AppError> {
+        Ok(Self { plan: serde_json::from_value(answer.body.clone())?, answer, replayed: true })
+    }
+}
 
 /// What a saved plan keeps to be applied exactly.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -92,8 +110,51 @@ impl App {
     /// Plans and saves.
     ///
     /// # Errors
-    /// [`AppError::Invalid`], or the store's. What cannot be met is a plan with findings, not an error.
-    pub async fn plan(&self, caller: &Caller, request: &PlanRequest, save: bool) -> Result<Plan, AppError> {
+    /// [`AppError::Invalid`], [`AppError::KeyReused`], or the store's. What cannot be met is a plan with findings, not an
+    /// error.
+    pub async fn save_plan(
+        &self,
+        caller: &Caller,
+        request: &PlanRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Kept, AppError> {
+        if let Some(answer) = self.answered(key.as_ref()).await? {
+            return Kept::again(answer);
+        }
+        let (mut plan, saved) = self.drafted(caller, request).await?;
+        let id = PlanId(self.random.uuid_v7(self.now()));
+        plan.id = Some(id);
+        let answer = SavedAnswer {
+            digest: key.as_ref().map_or([0; 32], |key| key.digest),
+            status: 201,
+            headers: BTreeMap::from([("location".to_owned(), format!("/v1/plans/{id}"))]),
+            body: serde_json::to_value(&plan)?,
+        };
+        let new = NewPlan {
+            project: caller.project.clone(),
+            connection_id: saved.connection_id,
+            plan: plan.clone(),
+            request: serde_json::to_value(&saved)?,
+            idempotency: key.map(|key| (key, answer.clone())),
+        };
+        match self.store.insert_plan(new).await {
+            Err(StoreError::IdempotencyReplay(answer)) => Kept::again(*answer),
+            other => {
+                other?;
+                Ok(Kept { plan, answer, replayed: false })
+            }
+        }
+    }
+
+    /// Plans without saving.
+    ///
+    /// # Errors
+    /// As [`App::save_plan`].
+    pub async fn dry_plan(&self, caller: &Caller, request: &PlanRequest) -> Result<Plan, AppError> {
+        Ok(self.drafted(caller, request).await?.0)
+    }
+
+    async fn drafted(&self, caller: &Caller, request: &PlanRequest) -> Result<(Plan, Saved), AppError> {
         let draft = match asked(request)? {
             Asked::Create(intent) => self.draft_create(caller, intent).await.map_err(|e| below("/intent", e))?,
             Asked::Patch(id, patch) => {
@@ -102,12 +163,7 @@ impl App {
             }
             Asked::Delete(id) => self.draft_delete(self.of_body(caller, id).await?)?,
         };
-        let (mut plan, saved) = self.finish(draft)?;
-        if save {
-            plan.id = Some(PlanId(self.random.uuid_v7(self.now())));
-            self.store.insert_plan(&caller.project, &plan, &serde_json::to_value(&saved)?).await?;
-        }
-        Ok(plan)
+        self.finish(draft)
     }
 
     /// A connection that a body names: not visible is a wrong field, not a wrong path.
@@ -122,7 +178,7 @@ impl App {
     /// The unsaved plan of a create.
     ///
     /// # Errors
-    /// As [`App::plan`].
+    /// As [`App::save_plan`].
     pub async fn dry_create(&self, caller: &Caller, intent: &ConnectionIntent) -> Result<Plan, AppError> {
         Ok(self.finish(self.draft_create(caller, intent).await?)?.0)
     }
@@ -130,7 +186,7 @@ impl App {
     /// The unsaved plan of a patch.
     ///
     /// # Errors
-    /// As [`App::plan`], [`AppError::Stale`] and [`AppError::Deleting`].
+    /// As [`App::save_plan`], [`AppError::Stale`] and [`AppError::Deleting`].
     pub async fn dry_patch(
         &self,
         caller: &Caller,
@@ -146,11 +202,26 @@ impl App {
     /// The unsaved plan of a deletion.
     ///
     /// # Errors
-    /// As [`App::plan`], [`AppError::Stale`] and [`AppError::Protected`].
+    /// As [`App::save_plan`], [`AppError::Stale`] and [`AppError::Protected`].
     pub async fn dry_delete(&self, caller: &Caller, id: ConnectionId, if_match: &IfMatch) -> Result<Plan, AppError> {
         let standing = self.store.standing(&caller.project, id).await?;
         if_match.check(standing.record.generation)?;
         Ok(self.finish(self.draft_delete(standing)?)?.0)
+    }
+
+    /// A page of saved plans, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn plans(
+        &self,
+        project: &ProjectId,
+        connection: Option<ConnectionId>,
+        size: u32,
+        after: Option<uuid::Uuid>,
+    ) -> Result<Paged<Plan>, AppError> {
+        let rows = self.store.plans(project, connection, one_more(size, after)).await?;
+        Ok(Paged::of(rows, size, |plan| plan.id.map_or_else(String::new, |id| id.to_string())))
     }
 
     /// A saved plan.
@@ -289,7 +360,7 @@ impl App {
             after: draft.after.as_ref().map(|record| Box::new(view::connection(record, &self.topology, now))),
             applicable: draft.findings.iter().all(|finding| finding.severity != Severity::Error),
             disruption: draft.steps.iter().map(|step| step.disruption).max().unwrap_or(Disruption::None),
-            costs: Vec::new(),
+            costs: draft.after.as_ref().map(|record| costs::of(&self.topology, record)).unwrap_or_default(),
             steps: draft.steps,
             findings: draft.findings,
         };

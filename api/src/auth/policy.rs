@@ -27,6 +27,7 @@ pub const POLICY: &[(&str, Access)] = &[
     ("getConnection", READ),
     ("patchConnection", OPERATE),
     ("deleteConnection", OPERATE),
+    ("listPlans", READ),
     ("createPlan", READ),
     ("getPlan", READ),
     ("applyPlan", OPERATE),

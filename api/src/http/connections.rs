@@ -197,7 +197,7 @@ pub(super) async fn answer(
     accepted: Accepted,
     wait: Option<Wait>,
 ) -> Result<Response, Fault> {
-    let mut body = accepted.answer.body;
+    let mut body = accepted.answer.body.clone();
     if let Some(Wait(longest)) = wait {
         http.app.wait_for(project, accepted.operation, longest).await?;
         // A replayed answer stays what it was. A connection that is gone by now is shown as it last was.

@@ -207,13 +207,16 @@ pub trait Store: Send + Sync {
         page: Page,
     ) -> Result<Vec<Operation>, StoreError>;
 
-    /// Saves a plan.
-    async fn insert_plan(
+    /// Saves a plan and the answer that it was given with.
+    async fn insert_plan(&self, new: NewPlan) -> Result<(), StoreError>;
+    /// A page of a project's plans, newest first, of one connection where given. Expired ones are among them until they are
+    /// pruned.
+    async fn plans(
         &self,
         project: &ProjectId,
-        plan: &Plan,
-        request: &serde_json::Value,
-    ) -> Result<(), StoreError>;
+        connection: Option<ConnectionId>,
+        page: Page,
+    ) -> Result<Vec<Plan>, StoreError>;
     /// A saved plan and what it was asked for.
     async fn plan(&self, project: &ProjectId, id: PlanId) -> Result<(Plan, serde_json::Value), StoreError>;
 

@@ -12,7 +12,7 @@ use tieline_openapi::{
     },
     v1::{
         AddressFamily, ConditionStatus, ConditionType, ConnectionIntent, ConnectionKind, ConnectionState, Gateway,
-        Issue, JoinRequest, Operation, OperationState, PathSample, Stage, Timestamp, Verb,
+        Issue, JoinRequest, Operation, OperationState, PathSample, Plan, Stage, Timestamp, Verb,
     },
 };
 use tieline_providers::ResourceKey;
@@ -106,6 +106,21 @@ pub struct SavedAnswer {
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: serde_json::Value,
+}
+
+/// A plan to save.
+#[derive(Debug, Clone)]
+pub struct NewPlan {
+    /// Whose.
+    pub project: ProjectId,
+    /// The connection that it is about; of a create, the one that applying it makes.
+    pub connection_id: ConnectionId,
+    /// The plan, with its id.
+    pub plan: Plan,
+    /// What is kept to apply it exactly.
+    pub request: serde_json::Value,
+    /// The key under which the answer is given again, and the answer.
+    pub idempotency: Option<(IdempotencyKey, SavedAnswer)>,
 }
 
 /// An event to be written; its cursor is drawn inside the transaction.

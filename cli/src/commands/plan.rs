@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use tieline_openapi::v1::{self, Severity};
+use tieline_openapi::v1::{self, Disruption, Severity, Verb};
 
 use super::{client, connections};
 use crate::{args, exit::Exit, output};
@@ -31,8 +31,17 @@ pub(crate) async fn run(command: args::Plan) -> anyhow::Result<ExitCode> {
 
 fn print(plan: &v1::Plan) {
     for step in &plan.steps {
+        let (style, sign) = match step.verb {
+            Verb::Create => (ADD, '+'),
+            Verb::Update => (WARN, '~'),
+            Verb::Delete => (BAD, '-'),
+        };
+        let disruption = match step.disruption {
+            Disruption::None => String::new(),
+            Disruption::Brief | Disruption::Outage => format!(", disruption {}", output::word(&step.disruption)),
+        };
         anstream::println!(
-            "{ADD}+{ADD:#} {:>2}  {} on end {}, channel {}",
+            "{style}{sign}{style:#} {:>2}  {} on end {}, channel {}{disruption}",
             step.n,
             step.resource_type,
             step.end.as_str(),
@@ -46,6 +55,14 @@ fn print(plan: &v1::Plan) {
             };
             anstream::println!("        {} = {value}", field.pointer);
         }
+    }
+    for cost in &plan.costs {
+        let price = match (cost.price_usd, &cost.as_of) {
+            (Some(price), Some(day)) => format!("USD {price} a {}, as of {day}", cost.unit),
+            _ => format!("by the {}; no published price is known", cost.unit),
+        };
+        let count = cost.count.map_or_else(String::new, |count| format!("{count} × "));
+        anstream::println!("cost    end {}: {count}{}: {price} ({})", cost.end.as_str(), cost.what, cost.source);
     }
     for finding in &plan.findings {
         let (style, word) = match finding.severity {

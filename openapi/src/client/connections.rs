@@ -1,4 +1,4 @@
-//! Connections, plans and operations.
+//! Connections and operations.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::{Answer, Client, ClientError, PageQuery, TIMEOUT};
 use crate::{
-    ids::{ConnectionId, EnvironmentId, OperationId, PlanId},
+    ids::{ConnectionId, EnvironmentId, OperationId},
     v1::{
         AddressFamily, Connection, ConnectionIntent, ConnectionList, ConnectionState, Operation, OperationList,
-        OperationState, Plan, PlanRequest,
+        OperationState, Plan,
     },
 };
 
@@ -89,13 +89,13 @@ fn connection_path(id: ConnectionId) -> String {
     format!("/v1/connections/{id}")
 }
 
-/// A mutation of a connection on its way out.
-struct Mutation<'a> {
-    method: Method,
-    path: String,
-    generation: Option<u64>,
-    body: Option<(&'static str, &'a Value)>,
-    dry_run: bool,
+/// A mutation on its way out.
+pub(super) struct Mutation<'a> {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) generation: Option<u64>,
+    pub(super) body: Option<(&'static str, &'a Value)>,
+    pub(super) dry_run: bool,
 }
 
 impl Client {
@@ -194,7 +194,7 @@ impl Client {
         Mutation { method: Method::DELETE, path, generation: Some(generation), body: None, dry_run }
     }
 
-    async fn mutate(&self, mutation: Mutation<'_>, write: &Write) -> Result<Answer, ClientError> {
+    pub(super) async fn mutate(&self, mutation: Mutation<'_>, write: &Write) -> Result<Answer, ClientError> {
         let Mutation { method, path, generation, body, dry_run } = mutation;
         let wait = write.wait.unwrap_or_default();
         let mut request = self.request(method.clone(), &path).timeout(TIMEOUT + wait);
@@ -216,34 +216,9 @@ impl Client {
         self.send(&method, &path, request).await
     }
 
-    async fn change(&self, mutation: Mutation<'_>, write: &Write) -> Result<Changed, ClientError> {
+    pub(super) async fn change(&self, mutation: Mutation<'_>, write: &Write) -> Result<Changed, ClientError> {
         let answer = self.mutate(mutation, write).await?;
         changed(&answer)
-    }
-
-    /// Saves a plan.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn create_plan(&self, request: &PlanRequest) -> Result<Plan, ClientError> {
-        self.write(Method::POST, "/v1/plans", Some(request)).await?.json()
-    }
-
-    /// A saved plan.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn plan(&self, id: PlanId) -> Result<Plan, ClientError> {
-        self.get(&format!("/v1/plans/{id}"), &[]).await
-    }
-
-    /// Applies exactly a saved plan.
-    ///
-    /// # Errors
-    /// [`ClientError`]; `precondition-failed` with what has moved since.
-    pub async fn apply_plan(&self, id: PlanId, write: &Write) -> Result<Changed, ClientError> {
-        let path = format!("/v1/plans/{id}:apply");
-        self.change(Mutation { method: Method::POST, path, generation: None, body: None, dry_run: false }, write).await
     }
 
     /// A page of operations, newest first, of one connection where given.
@@ -289,7 +264,7 @@ impl Client {
     }
 }
 
-fn encode(path: &str, body: &impl Serialize) -> Result<Value, ClientError> {
+pub(super) fn encode(path: &str, body: &impl Serialize) -> Result<Value, ClientError> {
     serde_json::to_value(body).map_err(|source| ClientError::Decode { path: path.to_owned(), source })
 }
 

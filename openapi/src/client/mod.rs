@@ -8,6 +8,7 @@ mod connections;
 pub mod coordinator;
 mod error;
 mod gateways;
+mod plans;
 #[cfg(test)]
 mod tests;
 mod topology;

@@ -10,9 +10,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    ids::{ConnectionId, OperationId},
+    ids::{ConnectionId, OperationId, PlanId},
     problem::ProblemCode,
-    v1::{ConnectionState, GatewayConfiguration, ProbeSettings},
+    v1::{ConnectionState, GatewayConfiguration, PlanRequest, ProbeSettings},
 };
 
 /// Answers one scripted reply a connection, in order, and keeps what was asked.
@@ -149,6 +149,27 @@ async fn a_mutation_carries_its_conditions() {
     }
     assert!(asked[1].starts_with(&format!("DELETE /v1/connections/{}?dryRun=true HTTP/1.1\r\n", id())));
     assert!(asked[1].contains("if-match: \"g4\"\r\n"));
+}
+
+#[tokio::test]
+async fn plans_are_tried_dry_listed_and_made_once() {
+    let refused = reply("412 Precondition Failed", "", &problem(ProblemCode::PreconditionFailed));
+    let none = reply("200 OK", "", r#"{"plans": []}"#);
+    let server = Server::start(vec![refused.clone(), refused.clone(), refused, none]).await;
+    let plan: PlanId = "0192f0c1-2345-7abc-8def-0123456789ad".parse().unwrap();
+    let request: PlanRequest =
+        serde_json::from_value(serde_json::json!({"connectionId": id(), "delete": true})).unwrap();
+    let write = Write { idempotency_key: Some("k1".to_owned()), wait: Some(Duration::from_secs(60)) };
+    let client = server.client();
+    client.create_plan(&request, &write).await.unwrap_err();
+    client.dry_plan(&request).await.unwrap_err();
+    client.dry_apply_plan(plan).await.unwrap_err();
+    assert_eq!(client.plans(Some(id()), &PageQuery::default()).await.unwrap().plans, []);
+    let asked = server.asked();
+    assert!(asked[0].starts_with("POST /v1/plans HTTP/1.1\r\n") && asked[0].contains("idempotency-key: k1\r\n"));
+    assert!(asked[1].starts_with("POST /v1/plans?dryRun=true HTTP/1.1\r\n"));
+    assert!(asked[2].starts_with(&format!("POST /v1/plans/{plan}:apply?dryRun=true HTTP/1.1\r\n")));
+    assert!(asked[3].starts_with(&format!("GET /v1/plans?connectionId={} HTTP/1.1\r\n", id())));
 }
 
 #[tokio::test]

@@ -129,17 +129,27 @@ pub struct Basis {
     pub revision: String,
 }
 
-/// One line of a bill.
+/// Something that a cloud bills because of the connection. Ports and attach points are not among them: they exist, and are
+/// paid for, without it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cost {
-    /// In which cloud.
+    /// What is billed.
+    pub what: String,
+    /// On which end.
+    pub end: End,
+    /// By which cloud.
     pub provider: ProviderName,
-    /// For what.
-    pub item: String,
-    /// US dollars a month of 730 hours; null where the price is not known.
-    pub usd_per_month: Option<f64>,
-    /// Where the price comes from, and of which day.
+    /// What a price is for: `hour`, `GB` (10^9 bytes), `GiB` (2^30 bytes).
+    pub unit: String,
+    /// How many of it there are at any time; null where the bill follows the traffic.
+    pub count: Option<u32>,
+    /// The list price of one unit in US dollars, without taxes and discounts; null where no published one is known.
+    pub price_usd: Option<f64>,
+    /// The day on which the price was published or read, as `YYYY-MM-DD`; null without a price.
+    #[schema(format = Date)]
+    pub as_of: Option<String>,
+    /// Where the vendor publishes it.
     pub source: String,
 }
 
@@ -168,12 +178,23 @@ pub struct Plan {
     pub applicable: bool,
     /// The worst disruption of its steps.
     pub disruption: Disruption,
-    /// What it costs.
+    /// What the clouds bill for the connection as it would be.
     pub costs: Vec<Cost>,
     /// The provider calls, in order.
     pub steps: Vec<PlanStep>,
     /// What the planner noticed.
     pub findings: Vec<Finding>,
+}
+
+/// A page of plans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanList {
+    /// The page.
+    pub plans: Vec<Plan>,
+    /// Give it back as `pageToken` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// The body of `POST /v1/plans`: exactly one of `intent` (create) or `connectionId` with `patch` (update), or with

@@ -7,6 +7,7 @@ use super::{limits, map};
 use crate::{
     call::BGP_PASSWORD,
     constraints::{Constraints, PrefixControl, Sourced},
+    costs::{self, CostDriver},
     feature::FeatureSide,
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
@@ -64,6 +65,10 @@ impl Rules for AwsRules {
             immutable: immutable.iter().map(|field| format!("/{field}")).collect(),
             secrets: vec![BGP_PASSWORD.to_owned()],
         }]
+    }
+
+    fn costs(&self) -> &'static [CostDriver] {
+        costs::of("aws")
     }
 
     fn kinds(&self) -> &'static [ResourceKind] {

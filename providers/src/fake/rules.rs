@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 use tieline_openapi::{
     units::{BandwidthMbps, Mtu},
     v1::{AttachPoint, BfdSettings, ChannelPort, Disruption},
@@ -10,6 +10,7 @@ use tieline_openapi::{
 
 use crate::{
     constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixControl, Rule, Sourced},
+    costs::{BilledBy, CostDriver},
     feature::{Addressing, FeatureSide},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
@@ -21,6 +22,25 @@ pub const ATTACHMENT: ResourceKind = ResourceKind::of("fake.attachment");
 pub const PEER: ResourceKind = ResourceKind::of("fake.peer");
 /// What the taking side attaches with: it has the addresses and the BGP session in one.
 pub const INTERFACE: ResourceKind = ResourceKind::of("fake.interface");
+
+static COSTS: [CostDriver; 2] = [
+    CostDriver {
+        what: Cow::Borrowed("channel"),
+        billed_by: BilledBy::Channel,
+        unit: Cow::Borrowed("hour"),
+        price_usd: Some(0.25),
+        as_of: Some(Cow::Borrowed("2026-01-01")),
+        source: Cow::Borrowed("https://fake.example/prices"),
+    },
+    CostDriver {
+        what: Cow::Borrowed("data over the tunnel"),
+        billed_by: BilledBy::TunnelTraffic,
+        unit: Cow::Borrowed("GB"),
+        price_usd: None,
+        as_of: None,
+        source: Cow::Borrowed("https://fake.example/prices"),
+    },
+];
 
 static PICKING: [ResourceKind; 2] = [ATTACHMENT, PEER];
 static TAKING: [ResourceKind; 1] = [INTERFACE];
@@ -93,6 +113,10 @@ impl Rules for FakeRules {
             }
             FakeSide::Taking => vec![self.interface(side)],
         }
+    }
+
+    fn costs(&self) -> &'static [CostDriver] {
+        &COSTS
     }
 
     fn kinds(&self) -> &'static [ResourceKind] {

@@ -11,6 +11,7 @@ use super::{limits, map::last_segment};
 use crate::{
     call::BGP_PASSWORD,
     constraints::{Constraints, PrefixControl, Rule, Sourced},
+    costs::{self, CostDriver},
     feature::{Addressing, FeatureSide, Ipv4Pair},
     resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
@@ -51,6 +52,10 @@ impl Rules for GoogleRules {
         let attachment = ResourceKey { end: side.end, kind: INTERCONNECT_ATTACHMENT };
         let peer = ResourceKey { end: side.end, kind: ROUTER_PEER };
         vec![attachment_spec(side, attachment.clone()), peer_spec(side, peer, attachment)]
+    }
+
+    fn costs(&self) -> &'static [CostDriver] {
+        costs::of("google")
     }
 
     fn kinds(&self) -> &'static [ResourceKind] {

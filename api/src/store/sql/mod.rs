@@ -14,6 +14,7 @@ mod leases;
 mod ledger;
 pub(crate) mod migrate;
 mod operations;
+mod plans;
 mod principals;
 mod records;
 pub(crate) mod row;

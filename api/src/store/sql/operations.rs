@@ -1,8 +1,8 @@
-//! Operations and plans. Both outlive their connection.
+//! Operations. They outlive their connection.
 
 use tieline_openapi::{
-    ids::{ConnectionId, OperationId, PlanId, ProjectId},
-    v1::{Operation, Plan},
+    ids::{ConnectionId, OperationId, ProjectId},
+    v1::Operation,
 };
 
 use super::{
@@ -70,43 +70,5 @@ impl SqlStore {
         };
         tx.done().await?;
         rows.into_iter().map(|mut row| row.doc("operation")).collect()
-    }
-
-    pub(super) async fn save_plan(
-        &self,
-        project: &ProjectId,
-        plan: &Plan,
-        request: &serde_json::Value,
-    ) -> Result<(), StoreError> {
-        let id =
-            plan.id.ok_or_else(|| StoreError::Invalid { reason: "a plan without an id is a dry run".to_owned() })?;
-        let mut write = self.write().await?;
-        write
-            .execute(
-                "INSERT INTO plans (id, project, expires_at, doc, request) VALUES ($1, $2, $3, $4, $5)",
-                args![
-                    id.uuid(),
-                    project.as_str(),
-                    plan.expires_at,
-                    to_doc("plan", plan)?,
-                    to_doc("plan request", request)?
-                ],
-            )
-            .await?;
-        write.commit().await
-    }
-
-    pub(super) async fn find_plan(
-        &self,
-        project: &ProjectId,
-        id: PlanId,
-    ) -> Result<(Plan, serde_json::Value), StoreError> {
-        let mut tx = self.read().await?;
-        let row = tx
-            .row("SELECT doc, request FROM plans WHERE id = $1 AND project = $2", args![id.uuid(), project.as_str()])
-            .await?;
-        tx.done().await?;
-        let mut row = row.ok_or(StoreError::NotFound)?;
-        Ok((row.doc("plan")?, row.doc("plan request")?))
     }
 }

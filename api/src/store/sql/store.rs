@@ -16,9 +16,9 @@ use crate::{
     plan::negotiate::Allocated,
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts, NewConnection,
-        NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, Standing, Store,
-        StoreError, StoredPrincipal, Workpiece,
+        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
+        NewConnection, NewGateway, NewJoinToken, NewPlan, NewToken, Page, ReportEffects, SavedAnswer, SharedLease,
+        Sighting, Standing, Store, StoreError, StoredPrincipal, Workpiece,
     },
 };
 
@@ -106,13 +106,17 @@ impl Store for SqlStore {
         self.list_operations(project, connection, page).await
     }
 
-    async fn insert_plan(
+    async fn insert_plan(&self, new: NewPlan) -> Result<(), StoreError> {
+        self.save_plan(new).await
+    }
+
+    async fn plans(
         &self,
         project: &ProjectId,
-        plan: &Plan,
-        request: &serde_json::Value,
-    ) -> Result<(), StoreError> {
-        self.save_plan(project, plan, request).await
+        connection: Option<ConnectionId>,
+        page: Page,
+    ) -> Result<Vec<Plan>, StoreError> {
+        self.list_plans(project, connection, page).await
     }
 
     async fn plan(&self, project: &ProjectId, id: PlanId) -> Result<(Plan, serde_json::Value), StoreError> {

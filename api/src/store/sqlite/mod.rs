@@ -34,6 +34,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "twins", include_str!("../../../migrations/sqlite/0003_twins.sql")),
     (4, "path conditions", include_str!("../../../migrations/sqlite/0004_path_conditions.sql")),
     (5, "answers and ages", include_str!("../../../migrations/sqlite/0005_answers_and_ages.sql")),
+    (6, "plans of a connection", include_str!("../../../migrations/sqlite/0006_plans_of_a_connection.sql")),
 ];
 
 /// The connections to one file.

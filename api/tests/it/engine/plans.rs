@@ -166,7 +166,7 @@ impl Stage {
 
     async fn plan(&self, request: Value) -> Plan {
         let request: PlanRequest = serde_json::from_value(request).unwrap();
-        self.app.plan(&self.caller, &request, true).await.unwrap()
+        self.app.save_plan(&self.caller, &request, None).await.unwrap().plan
     }
 
     /// Runs what was applied, without a disturbance, until it is done, or for so long as the next request leaves it.

@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 use tieline_api::store::{
     Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts, NewConnection, NewGateway,
-    NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, SqlStore, Standing, Store,
-    StoreError, StoredPrincipal, Workpiece,
+    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
+    NewConnection, NewGateway, NewJoinToken, NewPlan, NewToken, Page, ReportEffects, SavedAnswer, SharedLease,
+    Sighting, SqlStore, Standing, Store, StoreError, StoredPrincipal, Workpiece,
 };
 use tieline_openapi::{
     ids::{
@@ -256,13 +256,16 @@ impl Store for SimStore {
     ) -> Result<Vec<Operation>, StoreError> {
         self.inner.operations(project, connection, page).await
     }
-    async fn insert_plan(
+    async fn insert_plan(&self, new: NewPlan) -> Result<(), StoreError> {
+        self.inner.insert_plan(new).await
+    }
+    async fn plans(
         &self,
         project: &ProjectId,
-        plan: &Plan,
-        request: &serde_json::Value,
-    ) -> Result<(), StoreError> {
-        self.inner.insert_plan(project, plan, request).await
+        connection: Option<ConnectionId>,
+        page: Page,
+    ) -> Result<Vec<Plan>, StoreError> {
+        self.inner.plans(project, connection, page).await
     }
     async fn plan(&self, project: &ProjectId, id: PlanId) -> Result<(Plan, serde_json::Value), StoreError> {
         self.inner.plan(project, id).await

@@ -9,6 +9,7 @@ mod gateways;
 mod issues;
 mod lifecycle;
 mod mutations;
+mod plans;
 mod reads;
 mod schemathesis;
 mod streams;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use tieline_api::store::{
-    ChangeTo, ConnectionFilter, EngineStatus, EngineWrite, IdempotencyKey, Page, SavedAnswer, Store, StoreError,
+    ChangeTo, ConnectionFilter, EngineStatus, EngineWrite, HousekeepingLimits, IdempotencyKey, NewPlan, Page,
+    SavedAnswer, Store, StoreError,
 };
 use tieline_openapi::{
-    ids::ConnectionId,
+    ids::{ConnectionId, PlanId},
     v1::{AddressFamily, OperationState, Plan},
 };
 
@@ -26,6 +27,8 @@ on_both!(
     an_answer_is_kept_for_seven_days,
     nul_is_refused,
     plans_are_saved,
+    pages_of_plans,
+    a_plan_is_saved_once_under_a_key,
     pages_of_operations,
 );
 
@@ -244,20 +247,77 @@ async fn nul_is_refused(db: Db) {
     assert_eq!(db.store.connection(&project(), id).await.unwrap().intent.description, "a\0b");
 }
 
-async fn plans_are_saved(db: Db) {
-    let id = db.uuid().into();
+fn new_plan(db: &Db, connection_id: ConnectionId) -> NewPlan {
     let plan: Plan = serde_json::from_value(json!({
-        "id": id, "hash": "h", "expiresAt": "2030-01-01T00:00:00Z", "action": "CREATE", "connectionId": null,
+        "id": db.uuid(), "hash": "h", "expiresAt": ms(START + 1_000), "action": "CREATE", "connectionId": null,
         "baseGeneration": null, "basis": [], "after": null, "applicable": true, "disruption": "NONE", "costs": [],
         "steps": [], "findings": [],
     }))
     .unwrap();
     let request = json!({ "intent": { "name": "x" } });
-    db.store.insert_plan(&project(), &plan, &request).await.unwrap();
-    assert_eq!(db.store.plan(&project(), id).await.unwrap(), (plan.clone(), request.clone()));
+    NewPlan { project: project(), connection_id, plan, request, idempotency: None }
+}
+
+async fn plans_are_saved(db: Db) {
+    let new = new_plan(&db, db.uuid().into());
+    let (plan, id) = (new.plan.clone(), new.plan.id.unwrap());
+    db.store.insert_plan(new.clone()).await.unwrap();
+    assert_eq!(db.store.plan(&project(), id).await.unwrap(), (plan.clone(), new.request.clone()));
     assert!(matches!(db.store.plan(&"other".parse().unwrap(), id).await, Err(StoreError::NotFound)));
-    let dry = Plan { id: None, ..plan };
-    assert!(matches!(db.store.insert_plan(&project(), &dry, &request).await, Err(StoreError::Invalid { .. })));
+    let dry = NewPlan { plan: Plan { id: None, ..plan }, ..new };
+    assert!(matches!(db.store.insert_plan(dry).await, Err(StoreError::Invalid { .. })));
+}
+
+async fn pages_of_plans(db: Db) {
+    let (one, two) = (ConnectionId(db.uuid()), ConnectionId(db.uuid()));
+    let mut ids = Vec::new();
+    for of in [one, two, one] {
+        let new = new_plan(&db, of);
+        ids.push(new.plan.id.unwrap());
+        db.store.insert_plan(new).await.unwrap();
+    }
+    let listed = async |connection, after: Option<PlanId>| {
+        let page = Page { limit: 2, after: after.map(|id| id.uuid()) };
+        let plans = db.store.plans(&project(), connection, page).await.unwrap();
+        plans.into_iter().map(|plan| plan.id.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(None, None).await, [ids[2], ids[1]], "newest first");
+    assert_eq!(listed(None, Some(ids[1])).await, [ids[0]]);
+    assert_eq!(listed(Some(one), None).await, [ids[2], ids[0]]);
+    assert_eq!(listed(Some(two), Some(ids[1])).await, []);
+    let elsewhere = db.store.plans(&"other".parse().unwrap(), None, Page { limit: 9, after: None }).await.unwrap();
+    assert_eq!(elsewhere, []);
+    // Kept for a while after their end, then pruned.
+    let limits = HousekeepingLimits { answers_ms: 500, ..HousekeepingLimits::default() };
+    db.at(1_499).await;
+    db.store.housekeep(&limits).await.unwrap();
+    assert_eq!(listed(None, None).await.len(), 2);
+    db.at(1_500).await;
+    db.store.housekeep(&limits).await.unwrap();
+    assert_eq!(listed(None, None).await, []);
+}
+
+async fn a_plan_is_saved_once_under_a_key(db: Db) {
+    let keyed = |digest: u8| {
+        let mut new = new_plan(&db, db.uuid().into());
+        let key = IdempotencyKey {
+            principal: "token:t".to_owned(),
+            method: "POST".to_owned(),
+            path: "/v1/plans".to_owned(),
+            key: "k".to_owned(),
+            digest: [digest; 32],
+        };
+        let body = json!({ "id": new.plan.id });
+        let answer = SavedAnswer { digest: [digest; 32], status: 201, headers: BTreeMap::new(), body };
+        new.idempotency = Some((key, answer));
+        new
+    };
+    let first = keyed(1);
+    db.store.insert_plan(first.clone()).await.unwrap();
+    let Err(StoreError::IdempotencyReplay(again)) = db.store.insert_plan(keyed(1)).await else { panic!() };
+    assert_eq!(again.body, json!({ "id": first.plan.id }));
+    assert!(matches!(db.store.insert_plan(keyed(2)).await, Err(StoreError::IdempotencyKeyReused)));
+    assert_eq!(db.store.plans(&project(), None, Page { limit: 9, after: None }).await.unwrap().len(), 1);
 }
 
 async fn pages_of_operations(db: Db) {
