@@ -25,9 +25,20 @@ pub(crate) enum Command {
     /// A little internet on this machine, to rehearse in.
     #[command(subcommand)]
     Lab(Lab),
-    /// Private links: list, create, show, delete.
+    /// Private links: list, create, show, update, delete.
     #[command(subcommand)]
     Connections(Connections),
+    /// Gateways: who stands where, and whether it is heard.
+    #[command(subcommand)]
+    Gateways(Gateways),
+    /// Issues: what a person should look at.
+    #[command(subcommand)]
+    Issues(Issues),
+    /// What happened, and with `--follow` what happens.
+    Events(Events),
+    /// API tokens: list, create, revoke.
+    #[command(subcommand)]
+    Tokens(Tokens),
     /// Show what creating a connection would do, without doing it. Exits with 2 if there is something to do.
     Plan(Plan),
     /// Look closely: BGP sessions, paths, and why a value was chosen.
@@ -254,6 +265,24 @@ pub(crate) enum Connections {
         api: Api,
         /// The id or the name.
         connection: String,
+        /// Show it again whenever it changes, until it is gone.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Change one, by id or name.
+    Update {
+        #[command(flatten)]
+        api: Api,
+        /// The id or the name.
+        connection: String,
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// Show what would be done, and do nothing. Exits with 2 if there is something to do.
+        #[arg(long)]
+        dry_run: bool,
+        /// Wait until the change is made, at most this many seconds (600 if no number is given).
+        #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
+        wait: Option<u64>,
     },
     /// Delete one, by id or name.
     Delete {
@@ -265,6 +294,105 @@ pub(crate) enum Connections {
         #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
         wait: Option<u64>,
     },
+}
+
+/// What to change. What is not named stays as it is.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct ChangeArgs {
+    /// Another name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Another bandwidth: `1Gbps`, `500Mbps`, or a number of Mbit/s.
+    #[arg(long)]
+    pub bandwidth: Option<String>,
+    /// Another description.
+    #[arg(long)]
+    pub description: Option<String>,
+    /// Whether deletion is refused.
+    #[arg(long, value_name = "BOOL")]
+    pub deletion_protection: Option<bool>,
+    /// Any field, as an RFC 7396 merge patch: `{"wanted":{"vlanId":77}}`.
+    #[arg(long, value_name = "JSON")]
+    pub patch: Option<String>,
+}
+
+/// Flags of `tieline gateways`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Gateways {
+    /// List them.
+    List {
+        #[command(flatten)]
+        api: Api,
+    },
+}
+
+/// Flags of `tieline issues`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Issues {
+    /// List the open ones.
+    List {
+        #[command(flatten)]
+        api: Api,
+        /// The resolved ones too.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Flags of `tieline events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub api: Api,
+    /// Only events after this cursor. Without it: all that are kept, or with `--follow` those from now on.
+    #[arg(long, value_name = "CURSOR")]
+    pub since: Option<String>,
+    /// Go on with events as they happen.
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+}
+
+/// Flags of `tieline tokens`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// List them, without their secrets.
+    List {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Create one. Its secret alone goes to standard output, this once.
+    Create {
+        #[command(flatten)]
+        api: Api,
+        /// Its name.
+        name: String,
+        /// What it may do.
+        #[arg(long, value_enum)]
+        scope: ScopeArg,
+        /// Seconds until it ends; without it, it has no end.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in_seconds: Option<u64>,
+    },
+    /// End one at once, by id or name.
+    Revoke {
+        #[command(flatten)]
+        api: Api,
+        /// The id or the name.
+        #[arg(value_name = "ID_OR_NAME")]
+        which: String,
+    },
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// Read everything in its project.
+    Read,
+    /// And create, change and delete connections.
+    Operate,
+    /// And issue tokens and join gateways.
+    Admin,
 }
 
 /// What to connect: flags, or a file with the body of `POST /v1/connections`.

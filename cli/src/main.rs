@@ -46,6 +46,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(demo) => asynchronous(demo::run(demo)),
         Command::Lab(lab) => asynchronous(commands::lab::run(lab)),
         Command::Connections(connections) => asynchronous(commands::connections::run(connections)),
+        Command::Gateways(gateways) => asynchronous(commands::gateways::run(gateways)),
+        Command::Issues(issues) => asynchronous(commands::issues::run(issues)),
+        Command::Events(events) => asynchronous(commands::events::run(events)),
+        Command::Tokens(tokens) => asynchronous(commands::tokens::run(tokens)),
         Command::Plan(plan) => asynchronous(commands::plan::run(plan)),
         Command::Show(show) => asynchronous(commands::show::run(show)),
     }

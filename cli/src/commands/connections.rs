@@ -1,13 +1,15 @@
-//! `tieline connections`: list, create, show, delete.
+//! `tieline connections`: list, create, show, update, delete.
 
 use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use ipnet::IpNet;
+use serde_json::{Map, Value};
 use tieline_openapi::{
-    client::{Client, ConnectionQuery, PageQuery, Write},
+    client::{Client, ClientError, ConnectionQuery, PageQuery, Write},
     ids::OperationId,
+    problem::ProblemCode,
     units::BandwidthMbps,
     v1::{
         AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Redundancy,
@@ -15,15 +17,15 @@ use tieline_openapi::{
     },
 };
 
-use super::{client, explain_timeout, find};
+use super::{PAGE, client, explain_timeout, find};
 use crate::{
-    args::{Connections, Intent, RedundancyArg},
+    args::{ChangeArgs, Connections, Intent, RedundancyArg},
     exit::{Exit, Failure},
     output,
 };
 
-/// Connections that one page holds.
-const PAGE: u32 = 200;
+/// A watched connection is looked at this often without an event.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs `tieline connections ...`.
 pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
@@ -34,9 +36,23 @@ pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
             let changed = client.create_connection(&intent, &Write::default()).await?;
             finish(&client, changed.connection, changed.operation, wait, api.json).await?;
         }
-        Connections::Show { api, connection } => {
-            let connection = find(&client(&api)?, &connection).await?;
-            if api.json { output::json(&connection)? } else { print(&connection) }
+        Connections::Show { api, connection, watch } => {
+            let client = client(&api)?;
+            let connection = find(&client, &connection).await?;
+            show(&connection, api.json)?;
+            if watch {
+                follow(&client, connection, api.json).await?;
+            }
+        }
+        Connections::Update { api, connection, change, dry_run, wait } => {
+            let (client, patch) = (client(&api)?, patch(&change)?);
+            let connection = find(&client, &connection).await?;
+            let (id, generation) = (connection.id, connection.generation);
+            if dry_run {
+                return super::plan::show(&client.plan_update(id, generation, &patch).await?, api.json);
+            }
+            let changed = client.update_connection(id, generation, &patch, &Write::default()).await?;
+            finish(&client, changed.connection, changed.operation, wait, api.json).await?;
         }
         Connections::Delete { api, connection, wait } => {
             let client = client(&api)?;
@@ -81,6 +97,76 @@ fn carried_by(connection: &Connection) -> String {
     let carrying = connection.paths.iter().filter(|p| p.carries.a_to_b || p.carries.b_to_a).map(|p| p.id.as_str());
     let all = carrying.collect::<Vec<_>>().join("+");
     if all.is_empty() { "-".to_owned() } else { all }
+}
+
+fn show(connection: &Connection, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(connection);
+    }
+    print(connection);
+    Ok(())
+}
+
+/// Shows a connection again whenever it differs, until it is gone. Events tell when to look.
+async fn follow(client: &Client, mut shown: Connection, json: bool) -> anyhow::Result<()> {
+    let mut events = client.watch_events(None);
+    let subject = format!("/v1/connections/{}", shown.id);
+    loop {
+        // Paths are measured all the time, which is no event: look now and then, too.
+        match tokio::time::timeout(LOOK_AGAIN, events.next()).await {
+            Ok(Some(Ok(event))) if event.subject != subject => continue,
+            Ok(Some(Err(error @ ClientError::Problem { .. }))) => return Err(error.into()),
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        let now = match client.connection(shown.id).await {
+            Ok(now) => now,
+            Err(ClientError::Problem { problem, .. }) if problem.code == ProblemCode::NotFound => {
+                anstream::eprintln!("{} is gone", shown.intent.name);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if told(&now) != told(&shown) {
+            show(&now, json)?;
+        }
+        shown = now;
+    }
+}
+
+/// What makes a connection worth showing again: all but what is measured anew all the time.
+fn told(connection: &Connection) -> Connection {
+    let mut told = connection.clone();
+    for path in &mut told.paths {
+        path.measured = None;
+    }
+    for side in told.placements.iter_mut().flat_map(|p| &mut p.channels).flat_map(|c| [&mut c.a, &mut c.b]) {
+        for attachment in &mut side.attachments {
+            attachment.observed_at = None;
+        }
+    }
+    told
+}
+
+/// The merge patch of the flags; fields by name win over `--patch`.
+fn patch(change: &ChangeArgs) -> anyhow::Result<Value> {
+    let mut patch = match &change.patch {
+        None => Map::new(),
+        Some(text) => serde_json::from_str(text).map_err(|error| usage("--patch", &error))?,
+    };
+    let named = [
+        ("name", change.name.clone().map(Value::from)),
+        (
+            "bandwidthMbps",
+            change.bandwidth.as_deref().map(bandwidth).transpose()?.map(serde_json::to_value).transpose()?,
+        ),
+        ("description", change.description.clone().map(Value::from)),
+        ("deletionProtection", change.deletion_protection.map(Value::from)),
+    ];
+    for (field, value) in named {
+        patch.extend(value.map(|value| (field.to_owned(), value)));
+    }
+    Ok(Value::from(patch))
 }
 
 fn print(c: &Connection) {

@@ -1,12 +1,16 @@
 //! One file a command.
 
 pub(crate) mod connections;
+pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod gateway;
+pub(crate) mod gateways;
+pub(crate) mod issues;
 pub(crate) mod lab;
 pub(crate) mod plan;
 pub(crate) mod serve;
 pub(crate) mod show;
+pub(crate) mod tokens;
 
 use std::path::Path;
 
@@ -21,6 +25,26 @@ use crate::{
     args::Api,
     exit::{Exit, Failure},
 };
+
+/// Rows of one page.
+pub(crate) const PAGE: u32 = 200;
+
+/// Everything that a list of the client holds, page after page: `every_page!(client.tokens => tokens)`.
+macro_rules! every_page {
+    ($client:ident.$list:ident => $rows:ident) => {{
+        let mut page = tieline_openapi::client::PageQuery { size: Some($crate::commands::PAGE), token: None };
+        let mut all = Vec::new();
+        loop {
+            let list = $client.$list(&page).await?;
+            all.extend(list.$rows);
+            match list.next_page_token {
+                Some(token) => page.token = Some(token),
+                None => break all,
+            }
+        }
+    }};
+}
+pub(crate) use every_page;
 
 /// Where `tieline serve` leaves its first token.
 const TOKEN_FILE: &str = "tieline.token";

@@ -15,11 +15,15 @@ const BAD: Style = AnsiColor::Red.on_default();
 /// Runs `tieline plan`. Exits with 2 where there is something to do, and with 1 where it cannot be done.
 pub(crate) async fn run(command: args::Plan) -> anyhow::Result<ExitCode> {
     let intent = connections::read(&command.intent)?;
-    let plan = client(&command.api)?.plan_create(&intent).await?;
-    if command.api.json {
-        output::json(&plan)?;
+    show(&client(&command.api)?.plan_create(&intent).await?, command.api.json)
+}
+
+/// Prints a plan; its exit code says whether there is something to do.
+pub(crate) fn show(plan: &v1::Plan, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        output::json(plan)?;
     } else {
-        print(&plan);
+        print(plan);
     }
     let exit = match (plan.applicable, plan.steps.is_empty()) {
         (false, _) => Exit::Failure,
