@@ -14,11 +14,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use tieline_openapi::{
     client::{ClientError, Write},
-    ids::OperationId,
+    ids::{ConnectionId, OperationId},
     problem::ProblemCode,
     v1::{
         AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Path,
-        PathKind, Redundancy, Routing, StageState, Wanted,
+        PathKind, PathState, Redundancy, Routing, StageState, Wanted,
     },
 };
 use tokio::time::{interval, timeout};
@@ -76,7 +76,7 @@ async fn tell(timeline: &mut Timeline, world: &mut World, demo: &args::Demo) -> 
     let intent = intent(&world.facts.environment_id, &world.facts.attach_points, demo.channels)?;
     let created = world.client.create_connection(&intent, &Write::default()).await?;
     timeline.plain("POST /v1/connections", &format!("202, operation {}", created.operation));
-    follow(timeline, world, created.operation).await?;
+    follow(timeline, world, created.operation, Some(created.connection.id)).await?;
     let connection = world.client.connection(created.connection.id).await?;
     summary(timeline, &connection);
 
@@ -88,7 +88,7 @@ async fn tell(timeline: &mut Timeline, world: &mut World, demo: &args::Demo) -> 
     timeline.head("Deleted");
     timeline.restart();
     let deleted = world.client.delete_connection(connection.id, connection.generation, &Write::default()).await?;
-    follow(timeline, world, deleted.operation).await?;
+    follow(timeline, world, deleted.operation, None).await?;
     match world.client.connection(connection.id).await {
         Err(ClientError::Problem { problem, .. }) if problem.code == ProblemCode::NotFound => {}
         Ok(_) => bail!("the connection is still there after its deletion succeeded"),
@@ -200,18 +200,27 @@ fn intent(environment: &str, attach_points: &[String; 2], channels: u8) -> anyho
     })
 }
 
-/// Tells each stage when it ends, until the operation has.
-async fn follow(timeline: &Timeline, world: &World, operation: OperationId) -> anyhow::Result<()> {
+/// Tells each stage when it ends, until the operation has; and when the paths of a connection that is being built come up.
+async fn follow(
+    timeline: &Timeline,
+    world: &World,
+    operation: OperationId,
+    built: Option<ConnectionId>,
+) -> anyhow::Result<()> {
     let mut told = BTreeSet::new();
     let watching = async {
         let mut every = interval(LOOK);
         loop {
             every.tick().await;
+            let paths_up = match built {
+                Some(id) => tell_paths(timeline, &world.client.connection(id).await?, &mut told),
+                None => true,
+            };
             let now = world.client.operation(operation).await?;
             tell_stages(timeline, &now, &mut told);
             match now.state {
-                OperationState::Succeeded => return Ok(()),
-                OperationState::Running | OperationState::Waiting => {}
+                OperationState::Succeeded if paths_up => return Ok(()),
+                OperationState::Succeeded | OperationState::Running | OperationState::Waiting => {}
                 OperationState::ActionRequired | OperationState::Failed | OperationState::Superseded => {
                     let why = now.problem.map_or_else(|| "no reason was given".to_owned(), |p| p.detail);
                     bail!("the operation did not succeed: {why}");
@@ -220,6 +229,20 @@ async fn follow(timeline: &Timeline, world: &World, operation: OperationId) -> a
         }
     };
     timeout(PATIENCE, watching).await.with_context(|| format!("not done within {} s", PATIENCE.as_secs()))?
+}
+
+/// Tells the first time that each path is heard both ways. Whether all of them have been.
+fn tell_paths(timeline: &Timeline, connection: &Connection, told: &mut BTreeSet<String>) -> bool {
+    for (kind, what, detail) in [
+        (PathKind::Tunnel, "tunnel up", "WireGuard carries the traffic from here on"),
+        (PathKind::Private, "forwarding", "probes cross the private path both ways"),
+    ] {
+        let up = connection.paths.iter().any(|path| path.kind == kind && path.state == PathState::Up);
+        if up && told.insert(what.to_owned()) {
+            timeline.good(what, detail);
+        }
+    }
+    told.contains("tunnel up") && told.contains("forwarding")
 }
 
 fn tell_stages(timeline: &Timeline, operation: &Operation, told: &mut BTreeSet<String>) {

@@ -47,7 +47,15 @@ fn ends_well(tieline: &mut Command, dir: &Path) {
     assert!(demo.status.success(), "{out}\n{err}");
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().all(|line| line["mood"] != "bad"), "{out}");
-    for what in ["bgp", "verified", "the tunnel carries", "back on the private path", "both clouds are as they were"] {
+    for what in [
+        "tunnel up",
+        "bgp",
+        "forwarding",
+        "verified",
+        "the tunnel carries",
+        "back on the private path",
+        "both clouds are as they were",
+    ] {
         assert!(lines.iter().any(|line| line["what"] == what && line["mood"] == "good"), "no {what:?} in {out}");
     }
     // Nothing of it lives on: neither a process that names its folder nor an interface.
