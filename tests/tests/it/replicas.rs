@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 use tieline_openapi::{
-    client::{Client, PageQuery, Write},
+    client::{Client, ConnectionQuery, PageQuery, Write},
     ids::ConnectionId,
     v1::{ConnectionIntent, ConnectionState, OperationState, Redundancy},
 };
@@ -113,7 +113,7 @@ async fn two_services_share_one_database_and_one_may_die() -> anyhow::Result<()>
         client.delete_connection(*id, connection.generation, &Write::default()).await?;
     }
     until("every connection is gone", async || {
-        let left = third.connections(&Default::default()).await?;
+        let left = third.connections(&ConnectionQuery::default()).await?;
         Ok(left.connections.is_empty().then_some(()))
     })
     .await?;
