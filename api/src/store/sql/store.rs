@@ -16,9 +16,9 @@ use crate::{
     plan::negotiate::Allocated,
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts, NewConnection,
-        NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, Standing, Store,
-        StoreError, StoredPrincipal, Workpiece,
+        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
+        NewConnection, NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting,
+        Standing, Store, StoreError, StoredPrincipal, Workpiece,
     },
 };
 

@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 use tieline_api::store::{
     Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts, NewConnection, NewGateway,
-    NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting, SqlStore, Standing, Store,
-    StoreError, StoredPrincipal, Workpiece,
+    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
+    NewConnection, NewGateway, NewJoinToken, NewToken, Page, ReportEffects, SavedAnswer, SharedLease, Sighting,
+    SqlStore, Standing, Store, StoreError, StoredPrincipal, Workpiece,
 };
 use tieline_openapi::{
     ids::{
