@@ -31,9 +31,13 @@ const SILENT: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64 + 5);
 /// The longest message that is no data message: an initiation.
 pub const MAX_HANDSHAKE: usize = 148;
 
-// boringtun does not refuse to send message 2^64 - 2^13 of a session (whitepaper, section 6.1: REJECT_AFTER_MESSAGES), nor
-// does it rekey after 2^60. It ends every session after 180 s, in which even 10^9 packets a second reach neither.
-const _: () = assert!(180 * 1_000_000_000_u64 < 1 << 60);
+/// How long boringtun uses a session (whitepaper, section 6.1: REJECT_AFTER_TIME).
+const SESSION: Duration = Duration::from_secs(180);
+/// More messages than any machine sends in a second.
+const MESSAGES_A_SECOND: u64 = 1_000_000_000;
+// boringtun neither rekeys after 2^60 messages of a session nor refuses to send message 2^64 - 2^13 (section 6.1:
+// REKEY_AFTER_MESSAGES and REJECT_AFTER_MESSAGES). A session ends before it can come to either.
+const _: () = assert!(SESSION.as_secs() * MESSAGES_A_SECOND < 1 << 60);
 
 /// Why packets were dropped, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
