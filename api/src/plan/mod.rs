@@ -2,5 +2,6 @@
 
 pub mod carried;
 pub mod checks;
+pub mod coordinate;
 pub mod negotiate;
 pub mod step;

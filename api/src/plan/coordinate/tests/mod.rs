@@ -1,0 +1,5 @@
+//! The two roles against each other, and the specification's recovery table.
+
+mod model;
+mod recovery;
+mod world;
