@@ -3,6 +3,7 @@
 //! At rest a secret is sealed with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03, RFC 8439) under a random 192-bit nonce,
 //! bound to the place where it stands: a ciphertext that is moved to another row does not open there.
 
+mod activation;
 mod draw;
 mod keys;
 
@@ -14,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tieline_openapi::ids::{ChannelId, ConnectionId};
 use zeroize::Zeroizing;
 
+pub use activation::{ActivationKeyError, EncryptionKey, EncryptionKeys, encrypt};
 pub use draw::{bgp_password, token_hash, token_secret};
 pub use keys::{KeyError, KeyId, Sealer};
 

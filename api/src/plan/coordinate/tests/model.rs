@@ -89,8 +89,9 @@ fn both_sides_agree_and_leave_nothing() {
         let parts = parts.into_iter().map(|part| part.join().expect("a schedule failed"));
         parts.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
     });
-    let many = seeds.end - seeds.start >= 100;
-    assert!(!many || (stale > 100 && conflicts > 100), "the schedules have become too tame: {stale} {conflicts}");
+    // In a hundred schedules a few dozen proposals clash; fewer, and the schedules have become too tame.
+    let many = (seeds.end - seeds.start) as usize;
+    assert!(many < 100 || (stale > many && conflicts * 5 > many), "too tame: {stale} {conflicts}");
 }
 
 #[test]
