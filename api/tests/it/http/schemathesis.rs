@@ -21,7 +21,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
                       response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method";
 
 /// What only a gateway may ask, and what is not there while nothing goes wrong: they are asked, and refuse.
-const NEVER_DONE: [&str; 4] = ["joinGateway", "reportObservations", "getIssue", "acknowledgeIssue"];
+const NEVER_DONE: [&str; 5] = ["joinGateway", "reportObservations", "getIssue", "acknowledgeIssue", "resolveIssue"];
 
 /// Makes what the operations are about, and tells the tool its ids: it would not guess them.
 async fn settings(service: &Service) -> String {
