@@ -199,8 +199,8 @@ impl L3BaseConfig {
         if !(1..=80).contains(&password.expose().len()) {
             return Err(wrong("md5BgpPassword", "has 1 to 80 bytes"));
         }
-        let ipv4 = ipv4(self, [&first.1, &second.1])?;
-        let ipv6 = ipv6(self, [&first.1, &second.1])?;
+        let ipv4 = ipv4(self, [first.1, second.1])?;
+        let ipv6 = ipv6(self, [first.1, second.1])?;
         if ipv4.is_none() && ipv6.is_none() {
             return Err(wrong("ipv4Subnet", "is required, or ipv6Subnet"));
         }

@@ -39,7 +39,10 @@ async fn ours(rig: &Rig) -> anyhow::Result<BTreeMap<String, usize>> {
                 serde_json::Value::String(text) if text.starts_with("tl-") => {
                     names.insert(text.clone());
                 }
-                _ => {}
+                serde_json::Value::Null
+                | serde_json::Value::Bool(_)
+                | serde_json::Value::Number(_)
+                | serde_json::Value::String(_) => {}
             }
         }
         for name in names {

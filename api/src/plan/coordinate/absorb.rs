@@ -40,12 +40,12 @@ impl Book {
                 Reply::Seen { bandwidth_mbps, features, .. } => {
                     self.seen(&mut next, *as_of, *bandwidth_mbps, features, now)
                 }
-                _ if refusal.is_some_and(|r| r.status == 404) => {
+                Reply::Refused(_) if refusal.is_some_and(|r| r.status == 404) => {
                     if self.missing(&mut next, *as_of, now) {
                         return self.elsewhere(next, now);
                     }
                 }
-                _ => return Vec::new(),
+                Reply::Done | Reply::Key(_) | Reply::Guidance(_) | Reply::Refused(_) => return Vec::new(),
             },
             Ask::Resize { request_id, to_mbps, .. } if row.resize.is_some_and(|r| r.request_id == *request_id) => {
                 next.resize = None;
@@ -66,7 +66,7 @@ impl Book {
                     next.guidance = Some(guidance.clone());
                     next.attempts = Attempts::default();
                 }
-                _ => next.look_at = now,
+                Reply::Done | Reply::Key(_) | Reply::Seen { .. } | Reply::Refused(_) => next.look_at = now,
             },
             Ask::CreateFeature { channel, feature, .. } => self.proposed(&mut next, channel, feature, refusal, now),
             Ask::DeleteFeature { feature, .. } => {

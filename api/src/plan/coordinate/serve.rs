@@ -99,7 +99,12 @@ impl Book {
             Ask::Guidance { place } => {
                 return read(self.visible(place).map_or_else(|no| no, |_| Reply::Guidance(self.guidance(place))));
             }
-            change => match request.request_id.and_then(|id| self.replays.get(&id)) {
+            change @ (Ask::Create { .. }
+            | Ask::Resize { .. }
+            | Ask::Delete { .. }
+            | Ask::CreateFeature { .. }
+            | Ask::DeleteFeature { .. }
+            | Ask::Notify { .. }) => match request.request_id.and_then(|id| self.replays.get(&id)) {
                 Some(replay) if replay.digest == request.digest => return read(replay.reply.clone()),
                 Some(_) => return read(Reply::no(409, "requestId was used for another request")),
                 None => self.changed(change, now),
@@ -136,12 +141,12 @@ impl Book {
     }
 
     fn mark(&self, ask: &Ask, now: Timestamp) -> Vec<Change> {
-        match ask {
-            Ask::Delete { place, .. } if !self.rows.contains_key(place) => {
-                vec![Change::Tombstone { place: place.clone(), at: now }]
-            }
-            _ => Vec::new(),
+        if let Ask::Delete { place, .. } = ask
+            && !self.rows.contains_key(place)
+        {
+            return vec![Change::Tombstone { place: place.clone(), at: now }];
         }
+        Vec::new()
     }
 
     /// A row that the peer may know of.

@@ -56,7 +56,7 @@ impl<'a> Case<'a> {
     /// Whether a create was sent that the cloud did not refuse. A twin was found, so somebody made it.
     fn was_made(&self) -> bool {
         let asked = |c: &&ProviderCall| c.verb == Verb::Create && !matches!(c.verdict, Verdict::Refused { .. });
-        self.instance.twin.is_some() || self.calls.iter().any(|c| asked(c))
+        self.instance.twin.is_some() || self.calls.iter().any(asked)
     }
 
     /// Whether a step about it needs a look at it.

@@ -135,10 +135,8 @@ impl Rows {
                         noted.last_create = composed;
                     }
                 }
-                (EngineWrite::DecideCall { id, .. }, _) => {
-                    if noted.open_creates.remove(id).is_some() {
-                        noted.last_create = composed;
-                    }
+                (EngineWrite::DecideCall { id, .. }, _) if noted.open_creates.remove(id).is_some() => {
+                    noted.last_create = composed;
                 }
                 (EngineWrite::Remove { .. }, Some(claim)) if !claim.gone => noted.removed.push(claim.id),
                 _ => {}

@@ -134,7 +134,7 @@ async fn a_twin_waits_for_its_connection(db: Db) {
     db.store.write_fenced(&claim, vec![open]).await.unwrap();
     assert_eq!(db.store.load(&claim).await.unwrap().calls, [call]);
     // Users do not see it.
-    assert_eq!(db.store.connection(&project(), claim.id).await.unwrap().instances, [instance.clone()]);
+    assert_eq!(db.store.connection(&project(), claim.id).await.unwrap().instances, std::slice::from_ref(&instance));
     db.store.write_fenced(&claim, vec![EngineWrite::RetireInstance(twin.id)]).await.unwrap();
     assert_eq!(db.store.load(&claim).await.unwrap().record.instances, [instance]);
 }

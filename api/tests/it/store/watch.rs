@@ -242,9 +242,10 @@ async fn an_observation_is_as_old_as_the_last_list(db: Db) {
     };
     let seen = Seen::Present { observed: Box::new(observed), at: ms(START - 5) };
     db.store.write_sightings(&lease, vec![sighting(id, &instance, seen, false)]).await.unwrap();
-    let at = async || match db.store.connection(&project(), id).await.unwrap().instances.remove(0).seen {
-        Seen::Present { at, .. } => at,
-        other => panic!("{other:?}"),
+    let at = async || {
+        let seen = db.store.connection(&project(), id).await.unwrap().instances.remove(0).seen;
+        let Seen::Present { at, .. } = seen else { panic!("{seen:?}") };
+        at
     };
     assert_eq!(at().await, ms(START - 5));
     db.store.end_round(&lease, round(false), Vec::new()).await.unwrap();

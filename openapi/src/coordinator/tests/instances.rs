@@ -141,10 +141,10 @@ fn every_instance_is_read(file: &str) {
                 let after = id.reread(answer, instance.clone());
                 let after = after.map_err(|e| TestCaseError::fail(format!("{what}: {e}: {instance}")))?;
                 survives(&instance, &after, "").map_err(|e| TestCaseError::fail(format!("{what}{e}")))?;
-                if file == "latest.yaml" {
-                    if let Some(error) = our.iter_errors(&after).next() {
-                        return Err(TestCaseError::fail(format!("{what}: {error}: {after}")));
-                    }
+                if file == "latest.yaml"
+                    && let Some(error) = our.iter_errors(&after).next()
+                {
+                    return Err(TestCaseError::fail(format!("{what}: {error}: {after}")));
                 }
                 Ok(())
             })
