@@ -332,6 +332,8 @@ impl Schedule {
         self.sim.trace.push("        calm".to_owned());
         self.weather.on.store(false, Ordering::SeqCst);
         while self.sim.store_stepped_ms.load(Ordering::SeqCst) != 0 && !self.is_quiet() {
+            // Who crashed comes back: without a replica, nobody ends what is on its way.
+            self.end_due(false).await;
             self.go_on().await;
         }
         self.end_due(true).await;
