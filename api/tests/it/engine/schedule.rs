@@ -331,7 +331,10 @@ impl Schedule {
     async fn calm(&mut self) {
         self.sim.trace.push("        calm".to_owned());
         self.weather.on.store(false, Ordering::SeqCst);
-        while self.sim.store_stepped_ms.load(Ordering::SeqCst) != 0 && !self.is_quiet() {
+        // Nothing is on its way for longer, whatever a row says of which nobody wrote the end.
+        let end = self.sim.sched.now_ms() + LONGEST_WAY_MS + LAG_MS;
+        let is_over = |this: &Self| this.is_quiet() || this.sim.sched.now_ms() > end;
+        while self.sim.store_stepped_ms.load(Ordering::SeqCst) != 0 && !is_over(self) {
             // Who crashed comes back: without a replica, nobody ends what is on its way.
             self.end_due(false).await;
             self.go_on().await;
