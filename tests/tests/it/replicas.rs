@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// Connections that each of the two is asked for.
-const EACH: usize = 6;
+const EACH: usize = 4;
 
 /// A link of its own /24 on both ends.
 fn intent(rig: &Rig, n: usize) -> anyhow::Result<ConnectionIntent> {
     let mut intent = rig.intent(&format!("link-{n}"), Redundancy::Dual)?;
-    intent.bandwidth_mbps = 100.try_into()?;
+    intent.bandwidth_mbps = 1_000.try_into()?;
     intent.a.advertised_prefixes = vec![format!("10.0.{n}.0/24").parse()?];
     intent.b.advertised_prefixes = vec![format!("10.1.{n}.0/24").parse()?];
     Ok(intent)
