@@ -1,6 +1,6 @@
 # make demo    the main job, end to end, in a lab on this machine
 # make test    every check and every test
-# make bench   the figures of the README, beside what they must be at most
+# make bench   what it costs, beside what it must be at most
 # make build   target/release/tieline
 # Each installs what it needs.
 
