@@ -122,6 +122,7 @@ async fn all(settings: &Settings, groups: &[&str], folder: &Path) -> anyhow::Res
     let mut rows = Vec::new();
     for group in groups {
         eprintln!("== {group}");
+        let told = rows.len();
         match *group {
             "negotiate" => match report::negotiate(&target())? {
                 Some(row) => rows.push(row),
@@ -150,6 +151,10 @@ async fn all(settings: &Settings, groups: &[&str], folder: &Path) -> anyhow::Res
                 let dir = tempfile::tempdir()?;
                 rows.extend(scaled(dir.path())?);
             }
+        }
+        // A later group may fail.
+        for row in &rows[told..] {
+            eprintln!("{}: {:.3} {}", row.name, row.value, row.unit);
         }
     }
     println!("{}", report::table(&machine, &rows));

@@ -1,10 +1,10 @@
 //! Ten thousand settled links: what it costs to observe them, and how long a restart takes in the middle of work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -37,16 +37,32 @@ use crate::{
 
 /// How long a call to a cloud takes.
 const CALL: Duration = Duration::from_millis(20);
+/// When a caller gives up an answer that was lost.
+const LOST_AFTER_MS: u64 = 1_000;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// While it is on, every create has its effect and its answer is lost.
 #[derive(Default)]
-struct LostAnswers(AtomicBool);
+struct LostAnswers {
+    on: AtomicBool,
+    instances: Mutex<HashSet<InstanceId>>,
+}
+
+impl LostAnswers {
+    /// What has been created without an answer.
+    fn instances(&self) -> MutexGuard<'_, HashSet<InstanceId>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Chaos for LostAnswers {
     fn fault(&self, request: &Request) -> Fault {
-        if self.0.load(Ordering::SeqCst) && request.verb == Verb::Create { Fault::LoseAnswer } else { Fault::None }
+        if !self.on.load(Ordering::SeqCst) || request.verb != Verb::Create {
+            return Fault::None;
+        }
+        self.instances().insert(request.instance);
+        Fault::LoseAnswer
     }
 }
 
@@ -183,15 +199,15 @@ impl Scale<'_> {
     async fn restart(&mut self, lost: &LostAnswers) -> anyhow::Result<Vec<Row>> {
         let hints = Hints::new();
         let store = self.world.open(&self.url, &hints).await?;
-        let topology = self.world.topology(&hurried())?;
+        // A call whose answer is lost ends when its time is over.
+        let topology = self.world.topology(&EngineConfig { call_timeout_ms: LOST_AFTER_MS, ..hurried() })?;
         let range = self.settings.links..self.settings.links + self.settings.midway;
-        lost.0.store(true, Ordering::SeqCst);
-        let before = self.world.fake.wire().len();
+        lost.on.store(true, Ordering::SeqCst);
         let ids = seed::accept(&self.world, &store, &topology, range, &mut self.taken).await?;
         let engine = self.world.engine(Arc::clone(&store), topology, &Wire::new(Duration::ZERO)).await?;
         let running = Running::start(engine, &hints);
         let sent = async {
-            while self.world.fake.wire().len() < before + ids.len() {
+            while lost.instances().len() < ids.len() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -200,7 +216,7 @@ impl Scale<'_> {
         store.close().await;
         // With its last handle goes the lock on the file.
         drop(store);
-        lost.0.store(false, Ordering::SeqCst);
+        lost.on.store(false, Ordering::SeqCst);
 
         let (ready, serving, store, stop) = self.start_again().await?;
         let began = Instant::now();
