@@ -1,7 +1,7 @@
 //! One WireGuard lane to one peer gateway, over `boringtun`'s [`Tunn`].
 //!
 //! [`Tunn`] reads the machine's clock for its own timers; this wrapper adds what keeps the tunnel always warm, and takes the
-//! time as an argument: an initiation at once and every second while there is no session (a peer learns of us at a moment
+//! time as an argument: an initiation at once and then often while there is no session (a peer learns of us at a moment
 //! that we do not know), a persistent keepalive, and a new state machine where boringtun would give up.
 
 use std::{
@@ -22,6 +22,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub const OVERHEAD: usize = 32;
 /// Between two initiations while there is no session.
 const KNOCK: Duration = Duration::from_secs(1);
+/// The same in the beginning, when the peer is about to learn of us: one that came too early is dropped.
+const FIRST_KNOCK: Duration = Duration::from_millis(250);
+/// How long the beginning lasts.
+const BEGINNING: Duration = Duration::from_secs(5);
 /// Without a session for this long, the state machine is made anew: boringtun's own gives up for good after 90 s.
 const RENEW: Duration = Duration::from_secs(60);
 /// Seconds between two keepalives: NATs forget a UDP mapping after 30 s at the earliest (RFC 4787, REQ-5, and practice).
@@ -293,7 +297,8 @@ impl Lane {
                 self.tunn = machine(&self.keys, self.index, &self.limiter);
             }
             if now >= self.knock_at {
-                self.knock_at = now + KNOCK;
+                let beginning = now.saturating_duration_since(since) < BEGINNING;
+                self.knock_at = now + if beginning { FIRST_KNOCK } else { KNOCK };
                 return self.initiate(out);
             }
         }
@@ -451,18 +456,19 @@ mod tests {
     }
 
     #[test]
-    fn knocks_every_second_until_answered() {
+    fn knocks_often_and_then_every_second_until_answered() {
         let now = origin();
         let (mut a, _) = pair(now);
         let mut out = [0; 2_048];
-        let mut knocks = 0;
-        for ms in (0..5_000).step_by(100) {
+        let mut knocks = Vec::new();
+        for ms in (0..10_000).step_by(50) {
             if let Output::Send(datagram) = a.tick(now + Duration::from_millis(ms), &mut out) {
                 assert_eq!(addressed(datagram), Some(Addressed::Initiation));
-                knocks += 1;
+                knocks.push(ms);
             }
         }
-        assert_eq!(knocks, 5);
+        let beginning: Vec<_> = (0..5_250).step_by(250).collect();
+        assert_eq!(knocks, [beginning, vec![6_000, 7_000, 8_000, 9_000]].concat());
     }
 
     proptest! {
