@@ -248,6 +248,9 @@ pub(crate) enum Connections {
     List {
         #[command(flatten)]
         api: Api,
+        /// Go on, and show each again whenever it changes.
+        #[arg(long)]
+        watch: bool,
     },
     /// Create one.
     Create {

@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Usage = 64,
     /// The service cannot be reached (`EX_UNAVAILABLE`).
     Unreachable = 69,
+    /// Stopped by SIGINT or SIGTERM before it was done (128 and the number of SIGINT, as shells count).
+    Stopped = 130,
 }
 
 impl From<Exit> for ExitCode {

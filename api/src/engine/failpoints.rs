@@ -149,6 +149,7 @@ impl Failpoints {
 
     /// Passes a point.
     pub async fn hit(&self, name: &'static str) {
+        debug_assert!(NAMES.contains(&name), "{name} is not listed, so nothing ever dies there");
         if let Some(hook) = &self.0 {
             hook.at(name).await;
         }

@@ -11,7 +11,7 @@ use super::{
     Http,
     extract::{Id, Nothing, Query},
     operations::PageQuery,
-    pages::Cut,
+    pages::{of_topology, one_of_topology},
     problem::Fault,
 };
 use crate::app::Caller;
@@ -29,9 +29,11 @@ async fn list(
     uri: Uri,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Fault> {
-    let cut = Cut::of(&http, &caller, "", query.page_size, query.page_token.as_deref())?;
-    let page = cut.of_memory(http.app.topology.attach_points.iter());
-    cut.answer(&http, &uri, page, |attach_points, next_page_token| AttachPointList { attach_points, next_page_token })
+    let all = &http.app.topology.attach_points;
+    of_topology(&http, &caller, &uri, &query, all, |attach_points, next_page_token| AttachPointList {
+        attach_points,
+        next_page_token,
+    })
 }
 
 /// Shows an attach point.
@@ -43,5 +45,5 @@ async fn show(
     Id(id): Id<AttachPointId>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<AttachPoint>, Fault> {
-    http.app.topology.attach_points.get(&id).cloned().map(Json).ok_or_else(Fault::not_found)
+    one_of_topology(&http.app.topology.attach_points, &id)
 }

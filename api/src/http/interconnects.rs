@@ -11,7 +11,7 @@ use super::{
     Http,
     extract::{Id, Nothing, Query},
     operations::PageQuery,
-    pages::Cut,
+    pages::{of_topology, one_of_topology},
     problem::Fault,
 };
 use crate::app::Caller;
@@ -29,9 +29,11 @@ async fn list(
     uri: Uri,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Fault> {
-    let cut = Cut::of(&http, &caller, "", query.page_size, query.page_token.as_deref())?;
-    let page = cut.of_memory(http.app.topology.interconnects.iter());
-    cut.answer(&http, &uri, page, |interconnects, next_page_token| InterconnectList { interconnects, next_page_token })
+    let all = &http.app.topology.interconnects;
+    of_topology(&http, &caller, &uri, &query, all, |interconnects, next_page_token| InterconnectList {
+        interconnects,
+        next_page_token,
+    })
 }
 
 /// Shows an interconnect.
@@ -43,5 +45,5 @@ async fn show(
     Id(id): Id<InterconnectId>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Interconnect>, Fault> {
-    http.app.topology.interconnects.get(&id).cloned().map(Json).ok_or_else(Fault::not_found)
+    one_of_topology(&http.app.topology.interconnects, &id)
 }

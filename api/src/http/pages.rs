@@ -1,5 +1,7 @@
 //! Pages: size, opaque token, and the link to the next one.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{HeaderValue, Uri, header},
@@ -8,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use tieline_openapi::problem::FieldError;
 
-use super::{Http, problem::Fault};
+use super::{Http, operations::PageQuery, problem::Fault};
 use crate::app::{Caller, Paged, error::field};
 
 /// Rows of a page where the query does not say.
@@ -84,16 +86,31 @@ impl Cut {
     }
 
     /// A page of what is in memory, in order of its id.
-    pub(super) fn of_memory<'a, K: Ord + std::fmt::Display + 'a, T: Clone + 'a>(
-        &self,
-        all: impl Iterator<Item = (&'a K, &'a T)>,
-    ) -> Paged<T> {
-        let rest = all.map(|(id, item)| (id.to_string(), item));
+    fn of_memory<K: std::fmt::Display, T: Clone>(&self, all: &BTreeMap<K, T>) -> Paged<T> {
+        let rest = all.iter().map(|(id, item)| (id.to_string(), item));
         let rest = rest.filter(|(id, _)| self.after.as_ref().is_none_or(|after| id > after));
         let rows: Vec<(String, &T)> = rest.take(self.size as usize + 1).collect();
         let page = Paged::of(rows, self.size, |(id, _)| id.clone());
         Paged { items: page.items.into_iter().map(|(_, item)| item.clone()).collect(), last: page.last }
     }
+}
+
+/// A page of a noun of which the topology holds everything.
+pub(super) fn of_topology<K: std::fmt::Display, T: Clone, L: Serialize>(
+    http: &Http,
+    caller: &Caller,
+    uri: &Uri,
+    query: &PageQuery,
+    all: &BTreeMap<K, T>,
+    list: impl FnOnce(Vec<T>, Option<String>) -> L,
+) -> Result<Response, Fault> {
+    let cut = Cut::of(http, caller, "", query.page_size, query.page_token.as_deref())?;
+    cut.answer(http, uri, cut.of_memory(all), list)
+}
+
+/// One of them.
+pub(super) fn one_of_topology<K: Ord, T: Clone>(all: &BTreeMap<K, T>, id: &K) -> Result<Json<T>, Fault> {
+    all.get(id).cloned().map(Json).ok_or_else(Fault::not_found)
 }
 
 /// RFC 8288: for users of curl.

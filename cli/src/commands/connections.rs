@@ -1,5 +1,7 @@
 //! `tieline connections`: list, create, show, update, delete.
 
+mod list;
+
 use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
@@ -7,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use tieline_openapi::{
-    client::{Client, ClientError, ConnectionQuery, PageQuery, Write},
+    client::{Client, ClientError, Write},
     ids::OperationId,
     problem::ProblemCode,
     units::BandwidthMbps,
@@ -17,7 +19,7 @@ use tieline_openapi::{
     },
 };
 
-use super::{PAGE, client, explain_timeout, find};
+use super::{client, explain_timeout, find};
 use crate::{
     args::{ChangeArgs, Connections, Intent, RedundancyArg},
     exit::{Exit, Failure},
@@ -30,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Runs `tieline connections ...`.
 pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
     match command {
-        Connections::List { api } => list(&client(&api)?, api.json).await?,
+        Connections::List { api, watch } => list::run(&client(&api)?, watch, api.json).await?,
         Connections::Create { api, intent, wait } => {
             let (client, intent) = (client(&api)?, read(&intent)?);
             let changed = client.create_connection(&intent, &Write::default()).await?;
@@ -64,41 +66,6 @@ pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
     Ok(Exit::Ok.into())
 }
 
-async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
-    let mut page = PageQuery { size: Some(PAGE), token: None };
-    let mut all = Vec::new();
-    loop {
-        let list = client.connections(&ConnectionQuery { page: page.clone(), ..ConnectionQuery::default() }).await?;
-        all.extend(list.connections);
-        match list.next_page_token {
-            Some(token) => page.token = Some(token),
-            None => break,
-        }
-    }
-    if json {
-        return output::json(&all);
-    }
-    let mut table = output::table(&["NAME", "STATE", "MBIT/S", "ENVIRONMENT", "CARRIED BY", "ID"]);
-    for c in &all {
-        table.add_row([
-            c.intent.name.clone(),
-            output::word(&c.state),
-            c.intent.bandwidth_mbps.to_string(),
-            c.intent.environment_id.to_string(),
-            carried_by(c),
-            c.id.to_string(),
-        ]);
-    }
-    anstream::println!("{table}");
-    Ok(())
-}
-
-fn carried_by(connection: &Connection) -> String {
-    let carrying = connection.paths.iter().filter(|p| p.carries.a_to_b || p.carries.b_to_a).map(|p| p.id.as_str());
-    let all = carrying.collect::<Vec<_>>().join("+");
-    if all.is_empty() { "-".to_owned() } else { all }
-}
-
 fn show(connection: &Connection, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(connection);
@@ -111,13 +78,17 @@ fn show(connection: &Connection, json: bool) -> anyhow::Result<()> {
 async fn follow(client: &Client, mut shown: Connection, json: bool) -> anyhow::Result<()> {
     let mut events = client.watch_events(None);
     let subject = format!("/v1/connections/{}", shown.id);
+    // Paths are measured all the time, which is no event: look now and then, too.
+    let mut again = tokio::time::interval(LOOK_AGAIN);
     loop {
-        // Paths are measured all the time, which is no event: look now and then, too.
-        match tokio::time::timeout(LOOK_AGAIN, events.next()).await {
-            Ok(Some(Ok(event))) if event.subject != subject => continue,
-            Ok(Some(Err(error @ ClientError::Problem { .. }))) => return Err(error.into()),
-            Ok(None) => return Ok(()),
-            Ok(Some(_)) | Err(_) => {}
+        tokio::select! {
+            _ = again.tick() => {}
+            event = events.next() => match event {
+                Some(Ok(event)) if event.subject != subject => continue,
+                Some(Err(error)) if !error.is_transient() => return Err(error.into()),
+                None => return Ok(()),
+                Some(_) => {}
+            },
         }
         let now = match client.connection(shown.id).await {
             Ok(now) => now,
@@ -125,6 +96,7 @@ async fn follow(client: &Client, mut shown: Connection, json: bool) -> anyhow::R
                 anstream::eprintln!("{} is gone", shown.intent.name);
                 return Ok(());
             }
+            Err(error) if error.is_transient() => continue,
             Err(error) => return Err(error.into()),
         };
         if told(&now) != told(&shown) {

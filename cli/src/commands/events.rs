@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tieline_openapi::{client::ClientError, problem::ProblemCode, v1::Event};
+use tieline_openapi::v1::Event;
 
 use super::client;
 use crate::{args::Events, exit::Exit, output};
@@ -31,29 +31,12 @@ pub(crate) async fn run(command: Events) -> anyhow::Result<ExitCode> {
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => print(&event, command.api.json)?,
-            Err(error) if passes(&error) => {}
+            // The stream takes itself up again.
+            Err(error) if error.is_transient() => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(Exit::Unreachable.into())
-}
-
-/// Whether the stream takes itself up again after this.
-fn passes(error: &ClientError) -> bool {
-    match error {
-        ClientError::Transport { .. } | ClientError::Stream { .. } | ClientError::Status { .. } => true,
-        ClientError::Problem { problem, .. } => {
-            matches!(problem.code, ProblemCode::Unavailable | ProblemCode::TooManyRequests)
-        }
-        ClientError::Url { .. }
-        | ClientError::NoToken
-        | ClientError::Token
-        | ClientError::Timeout { .. }
-        | ClientError::Setup(_)
-        | ClientError::TooLarge { .. }
-        | ClientError::Decode { .. }
-        | ClientError::Header { .. } => false,
-    }
 }
 
 fn print(event: &Event, json: bool) -> anyhow::Result<()> {

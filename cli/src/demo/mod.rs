@@ -7,23 +7,25 @@ mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use tieline_lab::assembly::{LabFacts, LabParameters};
 use tieline_openapi::{
     client::{ClientError, Write},
     ids::{ConnectionId, OperationId},
     problem::ProblemCode,
     v1::{
-        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Path,
+        self, AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState,
         PathKind, PathState, Redundancy, Routing, StageState, Wanted,
     },
 };
 use tokio::time::{interval, timeout};
 
-use crate::{args, exit::Exit};
+use crate::{args, commands, commands::serve::stop_on_signal, exit::Exit};
 use timeline::Timeline;
 use traffic::Traffic;
 use world::{End, World};
@@ -37,33 +39,52 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the demo. The exit code tells whether everything went as it should.
 pub(crate) async fn run(demo: args::Demo) -> anyhow::Result<ExitCode> {
+    let stop = stop_on_signal()?;
     let mut timeline = Timeline::new(demo.json);
+    let dir = world::folder(&demo)?;
     timeline.head("A lab: two simulated clouds, their routers, the internet between two gateways");
-    let mut world = World::start(&demo).await?;
-    timeline.good("lab and service are up", &format!("{}, logs in {}", world.url, world.dir.display()));
-    let told = tell(&mut timeline, &mut world, &demo).await;
-    if let Err(error) = &told {
-        timeline.bad("the demo failed", &crate::exit::line(error));
-        for log in world.service.iter().chain(&world.gateways).map(|p| p.log().display().to_string()) {
-            timeline.plain("see", &log);
-        }
-    }
-    if demo.keep && told.is_ok() {
-        explore(&timeline, &world);
-        world.keep();
+    // Everything that the demo starts lives in the lab, and the lab no longer than the demo, however that ends.
+    let parameters = LabParameters { channels: usize::from(demo.channels), ..LabParameters::default() };
+    let (mut cell, facts) = commands::lab::attached(&dir.join("lab"), &parameters).await?;
+    let told = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        told = play(&mut timeline, &dir, facts, &demo) => Some(told),
+    };
+    if demo.keep && matches!(told, Some(Ok(()))) {
+        cell.detach()?;
         return Ok(Exit::Ok.into());
     }
-    let failed = told.is_err();
-    let dir = world.dir.clone();
-    world.stop().await?;
-    if failed {
-        return Ok(Exit::Failure.into());
-    }
+    cell.down().await?;
+    let exit = match told {
+        Some(Ok(())) => Exit::Ok,
+        Some(Err(error)) => {
+            timeline.bad("the demo failed", &crate::exit::line(&error));
+            timeline.plain("see", &format!("the logs in {}", dir.display()));
+            return Ok(Exit::Failure.into());
+        }
+        None => {
+            timeline.bad("stopped by a signal", "");
+            Exit::Stopped
+        }
+    };
     if demo.dir.is_none() {
         std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
     }
     timeline.good("nothing is left behind", "");
-    Ok(Exit::Ok.into())
+    Ok(exit.into())
+}
+
+/// Everything between the start of the lab and its end.
+async fn play(timeline: &mut Timeline, dir: &Path, facts: LabFacts, demo: &args::Demo) -> anyhow::Result<()> {
+    let mut world = World::start(dir, facts).await?;
+    timeline.good("lab and service are up", &format!("{}, logs in {}", world.url, dir.display()));
+    tell(timeline, &mut world, demo).await?;
+    if demo.keep {
+        explore(timeline, &world);
+        world.keep();
+    }
+    Ok(())
 }
 
 async fn tell(timeline: &mut Timeline, world: &mut World, demo: &args::Demo) -> anyhow::Result<()> {
@@ -161,7 +182,7 @@ async fn carried_by(world: &World, connection: &Connection, kind: PathKind) -> a
         loop {
             every.tick().await;
             let now = world.client.connection(connection.id).await?;
-            let carries = |path: &Path| path.kind == kind && path.carries.a_to_b && path.carries.b_to_a;
+            let carries = |path: &v1::Path| path.kind == kind && path.carries.a_to_b && path.carries.b_to_a;
             if now.paths.iter().any(carries) {
                 return Ok(());
             }
@@ -288,11 +309,8 @@ fn explore(timeline: &Timeline, world: &World) {
         "tieline connections show demo; tieline show bgp demo; tieline show paths demo".to_owned(),
         format!("tieline lab exec --dir {} a-host -- ip route get 10.1.1.10", lab.display()),
         format!("tieline lab wire --dir {} ch0 --cut", lab.display()),
-        format!("tieline lab down --dir {}   # ends it all but the service", lab.display()),
+        format!("tieline lab down --dir {}   # ends it all", lab.display()),
     ] {
         timeline.command(&line);
-    }
-    if let Some(id) = world.service.as_ref().and_then(process::Process::id) {
-        timeline.command(&format!("kill {id}   # ends the service"));
     }
 }

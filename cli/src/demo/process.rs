@@ -1,14 +1,15 @@
-//! The processes of a demo: the service and the gateways, each with a log file, ended by the id that was started.
+//! The processes of a demo: the service, the gateways and the flows, each inside the lab and with a log file. They end with
+//! the lab, and before it by the id that was started.
 
 use std::{
     fs::File,
-    io,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use tieline_lab::cell;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -69,24 +70,18 @@ impl Process {
         Ok(latest)
     }
 
-    /// The process id.
-    pub(crate) fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// Ends it at once, as a crash would (`SIGKILL`), and waits for its end.
-    pub(crate) async fn kill(mut self) -> io::Result<()> {
-        self.child.kill().await
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        if let Some(go_between) = self.child.id() {
+            cell::kill_command(go_between).with_context(|| format!("{} could not be killed", self.name))?;
+        }
+        timeout(PATIENCE, self.child.wait()).await.with_context(|| format!("{} does not end", self.name))??;
+        Ok(())
     }
 
     /// Lets go of it: it lives on after this command.
     pub(crate) fn keep(self) {
         // `kill_on_drop` acts on drop, which a leak prevents; this command ends right after.
         std::mem::forget(self);
-    }
-
-    /// Its log.
-    pub(crate) fn log(&self) -> &Path {
-        &self.log
     }
 }

@@ -2,21 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use secrecy::SecretString;
 use tieline_lab::{
-    assembly::{LabFacts, LabParameters},
+    assembly::LabFacts,
     cell::{self, Place, control::Client as Control},
     net::wire::{Cut, WireChange},
 };
 use tieline_openapi::client::Client;
 
 use super::process::Process;
-use crate::{args, commands};
+use crate::args;
 
 /// The header that the simulated clouds' own side door wants.
 const LAB_TOKEN: &str = "x-lab-token";
@@ -27,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct World {
     /// Where everything is kept.
     pub dir: PathBuf,
-    /// The lab.
+    /// What the lab tells.
     pub facts: LabFacts,
     /// The service, while it runs.
     pub service: Option<Process>,
@@ -41,23 +40,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts a lab and a service on it.
-    pub(crate) async fn start(demo: &args::Demo) -> anyhow::Result<Self> {
-        let dir = folder(demo)?;
-        let parameters = LabParameters { channels: usize::from(demo.channels), ..LabParameters::default() };
-        let facts = commands::lab::up(&dir.join("lab"), &parameters).await?;
-        let (service, url) = match serve(&dir, &facts, "127.0.0.1:0").await {
-            Ok(started) => started,
-            Err(error) => {
-                // Nothing is left behind, whatever else is told.
-                let _ = cell::down(&dir.join("lab")).await;
-                return Err(error);
-            }
-        };
+    /// Starts a service on a lab, whose folder is `lab` in this one.
+    pub(crate) async fn start(dir: &Path, facts: LabFacts) -> anyhow::Result<Self> {
+        let (service, url) = serve(dir, &facts, "127.0.0.1:0").await?;
         let token = std::fs::read_to_string(dir.join("tieline.token")).context("the first admin token")?;
         let client = Client::new(&url, &SecretString::from(token.trim()))?;
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        Ok(Self { dir, facts, service: Some(service), url, client, gateways: Vec::new(), http })
+        Ok(Self { dir: dir.to_owned(), facts, service: Some(service), url, client, gateways: Vec::new(), http })
     }
 
     /// The lab's folder.
@@ -73,7 +62,7 @@ impl World {
         let join = self.client.issue_join_token(&group, &request).await?;
         let secret = join.secret.context("a join token came without its secret")?;
         let name = format!("{}-gw", end.letter());
-        let mut command = cell::command(&self.lab(), &Place::parse("-"), std::env::current_exe()?)?;
+        let mut command = cell::command(&self.lab(), &Place::Outside, std::env::current_exe()?)?;
         command
             .arg("gateway")
             .args(["--url", &self.url, "--name", &name])
@@ -128,17 +117,7 @@ impl World {
         Ok(answer.text().await?)
     }
 
-    /// Ends everything.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        for gateway in self.gateways.drain(..) {
-            gateway.kill().await?;
-        }
-        self.kill_service().await?;
-        cell::down(&self.dir.join("lab")).await?;
-        Ok(())
-    }
-
-    /// Leaves everything running.
+    /// Leaves everything running, until the lab ends.
     pub(crate) fn keep(self) {
         self.service.into_iter().chain(self.gateways).for_each(Process::keep);
     }
@@ -176,7 +155,8 @@ impl End {
     }
 }
 
-fn folder(demo: &args::Demo) -> anyhow::Result<PathBuf> {
+/// The demo's folder, made where it is not there.
+pub(crate) fn folder(demo: &args::Demo) -> anyhow::Result<PathBuf> {
     let dir = match &demo.dir {
         Some(dir) => std::path::absolute(dir)?,
         None => std::env::temp_dir().join(format!("tieline-demo-{}", std::process::id())),
@@ -185,8 +165,9 @@ fn folder(demo: &args::Demo) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Starts the service among the lab's processes, so that it ends with them; its network is that of whoever runs the demo.
 async fn serve(dir: &Path, facts: &LabFacts, listen: &str) -> anyhow::Result<(Process, String)> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = cell::command(&dir.join("lab"), &Place::Outside, std::env::current_exe()?)?;
     command
         .arg("serve")
         .arg("--config")

@@ -1,5 +1,6 @@
 //! What touches the machine: namespace, TUN, routes, sockets, state on disk, the API.
 
+pub mod bpf;
 mod clock;
 pub mod config;
 pub mod control;

@@ -4,27 +4,13 @@
 //! to send at once on different lanes, each follows the other and the flow changes lanes for ever, out of order. The program
 //! hashes addresses and ports, in the same way for both directions and at both ends, so a flow has one lane.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-};
+use std::{io, os::fd::AsRawFd};
 
-// <linux/bpf.h>
-const BPF_PROG_LOAD: libc::c_int = 5;
-const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+use super::bpf::{ProgramType, instruction, load};
 
 const CONTEXT: u8 = 6;
 const HASH: u8 = 7;
 const OFFSET: u8 = 8;
-
-/// One instruction (RFC 9669, section 3): opcode, registers, offset and immediate.
-const fn instruction(op: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> u64 {
-    (op as u64)
-        | ((dst as u64) << 8)
-        | ((src as u64) << 12)
-        | ((offset as u16 as u64) << 16)
-        | ((immediate as u32 as u64) << 32)
-}
 
 // Loads from the packet into register 0; beyond its end they end the program with 0 (RFC 9669, section 5.5).
 const fn byte(at: i32) -> u64 {
@@ -131,46 +117,14 @@ const PROGRAM: [u64; 61] = [
     instruction(0x95, 0, 0, 0, 0),
 ];
 
-/// The first fields of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttributes {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    licence: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-}
-
-/// Loads the program; the device keeps it for as long as it needs it.
-pub(super) fn load() -> io::Result<OwnedFd> {
-    let attributes = LoadAttributes {
-        program_type: BPF_PROG_TYPE_SOCKET_FILTER,
-        instruction_count: PROGRAM.len() as u32,
-        instructions: PROGRAM.as_ptr() as u64,
-        licence: c"Apache-2.0".as_ptr() as u64,
-        ..LoadAttributes::default()
-    };
-    // SAFETY: the program and the licence are live for the call, and the kernel only reads them.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<LoadAttributes>()) };
-    let fd = RawFd::try_from(fd).unwrap_or(-1);
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 mod ioctl {
     // <linux/if_tun.h>: _IOR('T', 224, int), although it reads the descriptor from where the pointer says.
     nix::ioctl_write_ptr_bad!(set_steering, nix::request_code_read!(b'T', 224, size_of::<libc::c_int>()), libc::c_int);
 }
 
-/// Makes a TUN device choose queues by the program.
+/// Makes a TUN device choose queues by the program, which it keeps for as long as it needs it.
 pub(super) fn steer(tun: &impl AsRawFd) -> io::Result<()> {
-    let program = load()?;
+    let program = load(ProgramType::SocketFilter, &PROGRAM)?;
     let fd = program.as_raw_fd();
     // SAFETY: the descriptor is that of a TUN device, and the pointer is to a live int.
     unsafe { ioctl::set_steering(tun.as_raw_fd(), &raw const fd) }?;

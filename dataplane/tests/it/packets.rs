@@ -125,6 +125,7 @@ pub(crate) fn datagrams(from: &Ns, to: &Ns, address: SocketAddr, count: u32, len
             let mut bytes = vec![number as u8; length];
             bytes[..4].copy_from_slice(&number.to_be_bytes());
             socket.send_to(&bytes, address).unwrap();
+            // A pace that the receiver's socket buffer keeps up with: what is lost here is not the tunnel's.
             if number % 32 == 31 {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -287,6 +288,7 @@ fn exchange(ends: [&Ns; 2], port: u16, count: u32) -> [u32; 2] {
         for n in [0, 1] {
             sockets[n].send_to(&bytes, addresses[1 - n]).unwrap();
         }
+        // A pace that the receivers' socket buffers keep up with.
         if number % 32 == 31 {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -292,6 +292,7 @@ impl Flow {
                     replies.lock().unwrap().push(None);
                     bytes[..8].copy_from_slice(&number.to_be_bytes());
                     let _ = socket.send_to(&bytes, "10.1.1.2:9000");
+                    // The pace is the flow's own: one datagram a millisecond.
                     std::thread::sleep(
                         (started + Duration::from_millis(number + 1)).saturating_duration_since(Instant::now()),
                     );
@@ -369,6 +370,7 @@ impl Stream {
                 client.write_all(&block)?;
                 client.read_exact(&mut block)?;
                 count.fetch_add(block.len() as u64, Ordering::Relaxed);
+                // A steady stream, not as much as fits: the machine has other work.
                 std::thread::sleep(Duration::from_millis(2));
             }
             Ok(())

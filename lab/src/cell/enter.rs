@@ -32,7 +32,7 @@ impl Place {
 ///
 /// The child that the caller holds is a go-between in the caller's own pid namespace: it hands on every signal that it
 /// is sent, ends with the command's exit code (128 and the number for a signal), and takes the command with it when it
-/// is killed. The command ends with the lab.
+/// is killed; [`kill_command`] kills the command and lets the go-between see its end. The command ends with the lab.
 ///
 /// # Errors
 /// [`CellError::NotUp`] where there is no lab, [`CellError::UnknownHost`] where it has no such host.
@@ -54,9 +54,10 @@ pub fn command(dir: &Path, place: &Place, program: impl AsRef<OsStr>) -> Result<
         flags |= libc::CLONE_NEWUSER;
     }
     let mut command = Command::new(program);
+    let kill = kill_signal();
     let enter = move || {
         enter(living.pidfd.as_raw_fd(), flags, network.as_deref())?;
-        go_between()
+        go_between(kill)
     };
     // SAFETY: `enter` makes only system calls on values that were prepared before the fork; it allocates nothing.
     unsafe { command.pre_exec(enter) };
@@ -76,6 +77,22 @@ pub fn exec(
     let mut command = command(dir, place, program)?;
     let done = command.args(arguments).status();
     done.map_err(|source| CellError::Kernel { operation: "run the command in the lab", source })
+}
+
+/// Kills what runs behind a go-between, as `SIGKILL` does. The go-between, which the caller must not have waited for yet,
+/// ends once nothing of the command is left: its files are closed and its locks are free.
+///
+/// # Errors
+/// Where the kernel refuses; a go-between that has ended is none.
+pub fn kill_command(go_between: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(go_between).map_err(io::Error::other)?;
+    // SAFETY: kill takes two integers.
+    check(unsafe { libc::kill(pid, kill_signal()) }).map(drop)
+}
+
+/// What a go-between is sent to kill its command: `SIGKILL` itself cannot be handed on.
+fn kill_signal() -> libc::c_int {
+    libc::SIGRTMAX()
 }
 
 /// Enters the namespaces, and goes back to the working directory, which entering mounts resets.
@@ -100,7 +117,7 @@ fn enter(pidfd: RawFd, flags: libc::c_int, network: Option<&std::ffi::CStr>) -> 
 }
 
 /// Goes on in a new process inside the pid namespace that was entered; the calling one stays as go-between.
-fn go_between() -> io::Result<()> {
+fn go_between(kill: libc::c_int) -> io::Result<()> {
     // SAFETY: sigset_t and siginfo_t are plain data, filled by the calls that take them; fork is called in a process
     // with a single thread, and both sides only make system calls until exec or _exit.
     unsafe {
@@ -130,7 +147,7 @@ fn go_between() -> io::Result<()> {
                 }
             } else if signal > 0 && information.si_code <= 0 {
                 // A terminal signals the command itself; only what a process sent to the go-between is handed on.
-                libc::kill(pid, signal);
+                libc::kill(pid, if signal == kill { libc::SIGKILL } else { signal });
             }
         }
     }

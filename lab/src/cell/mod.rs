@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::{NetError, NetSpec};
 
-pub use enter::{Place, command, exec};
+pub use enter::{Place, command, exec, kill_command};
 pub use inside::{Inside, run_inside};
 pub use preflight::{Missing, preflight};
 pub use record::is_up;

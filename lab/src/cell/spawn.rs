@@ -72,8 +72,8 @@ pub struct Cell {
     pid: i32,
     pidfd: AsyncFd<OwnedFd>,
     ready: serde_json::Value,
-    /// The other end of this pipe tells the cell that its owner is gone.
-    _lifeline: Option<OwnedFd>,
+    /// The other end of this pipe tells the cell that its owner is gone: however it ends, the kernel closes this one.
+    lifeline: Option<OwnedFd>,
 }
 
 impl Cell {
@@ -103,6 +103,16 @@ impl Cell {
         let fail = |source| CellError::Kernel { operation: "wait for the lab's process", source };
         ended(&self.pidfd).await.map_err(fail)?;
         reap(self.pid).map_err(fail)
+    }
+
+    /// Lets the cell go on alone when its owner is gone.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn detach(&mut self) -> Result<(), CellError> {
+        let fail = |e: nix::Error| CellError::Kernel { operation: "let the lab go on alone", source: e.into() };
+        let Some(lifeline) = self.lifeline.take() else { return Ok(()) };
+        nix::unistd::write(&lifeline, &[DETACH]).map(drop).map_err(fail)
     }
 
     /// Ends the cell and waits until nothing of it is left.
@@ -141,7 +151,7 @@ pub async fn spawn(options: SpawnOptions) -> Result<Cell, CellError> {
     drop((word.1, lifeline.0));
     let log = dir.join(LOG);
     let pidfd = record::pidfd_open(pid).and_then(hold).map_err(fail("hold the lab's process"))?;
-    let mut cell = Cell { dir, pid, pidfd, ready: serde_json::Value::Null, _lifeline: Some(lifeline.1) };
+    let mut cell = Cell { dir, pid, pidfd, ready: serde_json::Value::Null, lifeline: Some(lifeline.1) };
     let heard = tokio::time::timeout(COME_UP, hear(word.0)).await;
     let reason = match heard {
         Ok(Ok(Some(Word::Ready(ready)))) => {
@@ -149,10 +159,8 @@ pub async fn spawn(options: SpawnOptions) -> Result<Cell, CellError> {
             let hosts = hosts();
             let record = Record::of(pid, user_namespace, hosts).map_err(fail("read the lab's process"))?;
             record.write(&cell.dir)?;
-            if !options.attached
-                && let Some(lifeline) = cell._lifeline.take()
-            {
-                nix::unistd::write(&lifeline, &[DETACH]).map_err(|e| fail("let the lab go on alone")(e.into()))?;
+            if !options.attached {
+                cell.detach()?;
             }
             return Ok(cell);
         }

@@ -43,6 +43,8 @@ pub enum Effect {
         /// How late, in milliseconds.
         ms: u64,
     },
+    /// The right answer; the network doubles the request, and the second one arrives when `POST /_lab/late` says so.
+    Double,
 }
 
 /// A rule: which calls a fault strikes, and how often.

@@ -14,6 +14,7 @@
 //! | `GET /_lab/calls` | the journal: a list of [`JournalEntry`] |
 //! | `POST /_lab/corrupt` | a [`Corruption`]: sets any field of any resource |
 //! | `GET, POST, DELETE /_lab/faults`, `DELETE /_lab/faults/{id}` | [`Fault`]s |
+//! | `POST /_lab/late` | requests that [`Effect::Double`] has held back arrive; answers their HTTP statuses |
 //! | `GET, PUT /_lab/lag` | [`Lag`]: how late lists and reads are |
 
 pub mod aws;

@@ -2,11 +2,16 @@
 //!
 //! It accepts connections itself, because an injected fault must be able to close one without an answer.
 
-use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{self, Body, Bytes},
     extract::{Path, Request, State},
     http::StatusCode,
     middleware::{self, Next},
@@ -23,11 +28,14 @@ use tower::ServiceExt;
 use super::{
     document,
     faults::Fault,
-    sim::{Admin, Cloud, Corruption, HangUp, Lag, Running, Sim},
+    sim::{Admin, Cloud, Corruption, Doubled, HangUp, Lag, Running, Sim},
 };
 
 /// The header that carries the lab's admin token.
 pub const ADMIN_HEADER: &str = "x-lab-token";
+
+/// The longest request body that is read.
+const LONGEST: usize = 1 << 20;
 
 /// Why a simulator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +55,9 @@ pub(crate) async fn start<S: Cloud>(sim: Arc<Sim<S>>, api: Router) -> Result<Run
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let admin: Arc<dyn Admin> = sim.clone();
-    let app = api.nest("/_lab", admin_routes(Arc::clone(&admin)));
+    let late = Late { api: api.clone(), requests: Arc::default() };
+    let doubling = middleware::from_fn_with_state(late.clone(), double);
+    let app = api.layer(doubling).nest("/_lab", admin_routes(Arc::clone(&admin), late));
     tasks.spawn(sim.keep(stop.clone()));
     tasks.spawn(accept(listener, app, stop.clone(), tasks.clone()));
     tracing::info!(site = S::SITE, url, "simulated cloud serves");
@@ -96,8 +106,42 @@ async fn converse(stream: TcpStream, app: Router, stop: CancellationToken) {
     }
 }
 
-fn admin_routes(admin: Arc<dyn Admin>) -> Router {
+/// What the network holds back: second copies of requests, and the API at which they arrive one day.
+#[derive(Clone)]
+struct Late {
+    api: Router,
+    requests: Arc<Mutex<Vec<Request<Bytes>>>>,
+}
+
+async fn double(State(late): State<Late>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match body::to_bytes(body, LONGEST).await {
+        Ok(body) => body,
+        Err(error) => return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
+    };
+    let second = Request::from_parts(head.clone(), body.clone());
+    let response = next.run(Request::from_parts(head, Body::from(body))).await;
+    if response.extensions().get::<Doubled>().is_some() {
+        late.requests.lock().unwrap_or_else(PoisonError::into_inner).push(second);
+    }
+    response
+}
+
+async fn arrive(State(late): State<Late>) -> Json<Vec<u16>> {
+    let requests = std::mem::take(&mut *late.requests.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut statuses = Vec::new();
+    for request in requests {
+        match late.api.clone().oneshot(request.map(Body::from)).await {
+            Ok(response) => statuses.push(response.status().as_u16()),
+            Err(impossible) => match impossible as Infallible {},
+        }
+    }
+    Json(statuses)
+}
+
+fn admin_routes(admin: Arc<dyn Admin>, late: Late) -> Router {
     Router::new()
+        .route("/late", post(arrive).with_state(late))
         .route("/dump", get(dump))
         .route("/calls", get(calls))
         .route("/corrupt", post(corrupt))

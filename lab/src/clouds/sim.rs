@@ -129,6 +129,10 @@ pub(crate) trait Dialect: Send + Sync {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HangUp;
 
+/// Marks the answer to a request that the network doubles.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doubled;
+
 /// What tests do to a running simulator.
 pub(crate) trait Admin: Send + Sync {
     fn token(&self) -> &str;
@@ -332,6 +336,11 @@ impl<S: Cloud> Sim<S> {
             Effect::Delay { ms } => {
                 let response = run.await;
                 tokio::time::sleep(Duration::from_millis(ms)).await;
+                response
+            }
+            Effect::Double => {
+                let mut response = run.await;
+                response.extensions_mut().insert(Doubled);
                 response
             }
         }

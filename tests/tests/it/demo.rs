@@ -1,10 +1,22 @@
 //! The demo is the first thing that a user runs: it must end well, and say so.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher as _, RandomState},
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
 
+use anyhow::{Context as _, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
-use crate::rig::binary;
+use crate::rig::{binary, until};
 
 #[test]
 fn the_demo_ends_well_and_leaves_nothing() {
@@ -58,11 +70,81 @@ fn ends_well(tieline: &mut Command, dir: &Path) {
     ] {
         assert!(lines.iter().any(|line| line["what"] == what && line["mood"] == "good"), "no {what:?} in {out}");
     }
-    // Nothing of it lives on: neither a process that names its folder nor an interface.
-    let folder = dir.to_str().unwrap();
-    let living = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        String::from_utf8_lossy(&line).contains(folder).then_some(line)
+    assert_eq!(living(dir, &BTreeSet::new()), Vec::<String>::new(), "processes of the demo live on");
+}
+
+/// Processes, by number and command line, that name a folder or live in one of these pid namespaces.
+fn living(folder: &Path, namespaces: &BTreeSet<PathBuf>) -> Vec<String> {
+    let folder = folder.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let process = entry.ok()?.path();
+        let line = std::fs::read(process.join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let inside = std::fs::read_link(process.join("ns/pid")).is_ok_and(|own| namespaces.contains(&own));
+        (inside || line.contains(folder)).then(|| format!("{} {line}", process.display()))
     });
-    assert_eq!(living.count(), 0, "processes of the demo live on");
+    processes.collect()
+}
+
+/// Pid namespaces, other than this one, of processes that name a folder.
+fn namespaces(folder: &Path) -> BTreeSet<PathBuf> {
+    let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    let processes = living(folder, &BTreeSet::new());
+    let paths = processes.iter().filter_map(|process| process.split(' ').next());
+    let links = paths.filter_map(|path| std::fs::read_link(Path::new(path).join("ns/pid")).ok());
+    links.filter(|namespace| *namespace != own).collect()
+}
+
+/// What the machine shows of links, named network namespaces and mounts.
+fn machine() -> (BTreeSet<String>, BTreeSet<PathBuf>, String) {
+    let links = std::fs::read_to_string("/proc/net/dev").unwrap();
+    let links = links.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect();
+    let netns = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    (links, netns, std::fs::read_to_string("/proc/self/mounts").unwrap())
+}
+
+/// Starts a demo, ends it with a signal after a while, and waits until nothing of it lives. How it ended.
+async fn stopped(signal: Signal, after: Duration) -> anyhow::Result<ExitStatus> {
+    let dir = tempfile::tempdir()?;
+    let mut command = tokio::process::Command::new(binary());
+    command.args(["demo", "--json", "--dir"]).arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut demo = command.spawn()?;
+    // The moment is what is tested: there is nothing to await.
+    tokio::time::sleep(after).await;
+    let inside = namespaces(dir.path());
+    let pid = demo.id().context("the demo takes longer than that")?;
+    kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+    let ended = until("the demo ended", async || Ok(demo.try_wait()?)).await?;
+    let mut left = Vec::new();
+    let gone = until("nothing of it lives", async || {
+        left = living(dir.path(), &inside);
+        Ok(left.is_empty().then_some(()))
+    });
+    gone.await.map_err(|error| error.context(format!("{signal} after {after:?} left {left:#?}")))?;
+    Ok(ended)
+}
+
+#[tokio::test]
+async fn a_demo_that_is_stopped_while_it_starts_leaves_nothing() -> anyhow::Result<()> {
+    let missing = tieline_lab::cell::preflight();
+    if !missing.is_empty() {
+        println!("SKIPPED: this machine cannot run a lab: {missing:?}");
+        return Ok(());
+    }
+    let before = machine();
+    let mut answered = 0;
+    for n in 0..8 {
+        let moment = || Duration::from_millis(n * 400 + RandomState::new().hash_one(n) % 400);
+        let (asked, killed) = (moment(), moment());
+        println!("SIGTERM after {asked:?}, SIGKILL after {killed:?}");
+        let (asked, killed) = tokio::join!(stopped(Signal::SIGTERM, asked), stopped(Signal::SIGKILL, killed));
+        ensure!(killed?.signal() == Some(9));
+        let asked = asked?;
+        // Before it listens for signals it is ended by one.
+        answered += u32::from(asked.code() == Some(130));
+        ensure!(asked.code() == Some(130) || asked.signal() == Some(15), "it ended with {asked}");
+        ensure!(machine() == before, "{:#?} is not {before:#?}", machine());
+    }
+    ensure!(answered >= 5, "only {answered} demos ended as their signal asked them to");
+    Ok(())
 }

@@ -9,6 +9,8 @@ mod crash;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 #[path = "../../../api/tests/postgres/mod.rs"]
 mod postgres;
 #[cfg(test)]

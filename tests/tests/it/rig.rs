@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -10,11 +11,16 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use secrecy::SecretString;
+use serde::Serialize;
 use serde_json::{Value, json};
-use tieline_lab::assembly::{self, LabFacts};
+use tieline_lab::{
+    assembly::{self, LabFacts},
+    clouds::{ADMIN_HEADER, Fault, JournalEntry},
+};
 use tieline_openapi::{
     client::Client,
-    v1::{AddressFamily, ConnectionEnd, ConnectionIntent, Fallback, Redundancy, Routing, Wanted},
+    config::{Config, EngineConfig},
+    v1::{AddressFamily, ConnectionEnd, ConnectionIntent, End, Fallback, Redundancy, Routing, Wanted},
 };
 
 /// The longest that anything is waited for.
@@ -64,12 +70,24 @@ impl Rig {
         Ok(Some(Self { dir, facts, service: None, replicas: BTreeMap::new(), http }))
     }
 
+    /// Lets services that are started from now on keep other times than those of a lab.
+    pub(crate) fn set_clocks(&mut self, engine: EngineConfig) -> anyhow::Result<()> {
+        let config = Config { engine, ..Config::read(&self.facts.config)? };
+        self.facts.config = self.dir.path().join("tieline.toml");
+        std::fs::write(&self.facts.config, toml::to_string(&config)?)?;
+        Ok(())
+    }
+
     /// Starts the service, with this failpoint armed where one is given, and gives a client with the first token.
     pub(crate) fn serve(&mut self, failpoint: Option<&str>) -> anyhow::Result<Client> {
-        let database = format!("sqlite://{}", self.dir.path().join("tieline.db").display());
-        let (service, client) = self.start("service", &database, failpoint)?;
+        let (service, client) = self.start("service", &self.database(), failpoint)?;
         self.service = Some(service);
         Ok(client)
+    }
+
+    /// The database of the one service.
+    pub(crate) fn database(&self) -> String {
+        format!("sqlite://{}", self.dir.path().join("tieline.db").display())
     }
 
     /// Starts one of several services on a database that they share, with the key that they share.
@@ -125,12 +143,14 @@ impl Rig {
         }
     }
 
-    /// Whether the service has ended by itself.
+    /// Whether the service has ended by itself, as a failpoint ends it.
     pub(crate) fn has_crashed(&mut self) -> anyhow::Result<bool> {
-        Ok(match &mut self.service {
-            Some(service) => service.try_wait()?.is_some(),
-            None => true,
-        })
+        let Some(service) = &mut self.service else { return Ok(true) };
+        match service.try_wait()? {
+            None => Ok(false),
+            Some(status) if status.signal() == Some(nix::libc::SIGABRT) => Ok(true),
+            Some(status) => bail!("the service ended with {status}"),
+        }
     }
 
     /// Kills the service.
@@ -174,9 +194,28 @@ impl Rig {
         Ok([self.side_door(&self.facts.aws_url, "dump").await?, self.side_door(&self.facts.google_url, "dump").await?])
     }
 
+    /// The calls that a simulated cloud took, oldest first.
+    pub(crate) async fn calls(&self, end: End) -> anyhow::Result<Vec<JournalEntry>> {
+        let url = match end {
+            End::A => &self.facts.aws_url,
+            End::B => &self.facts.google_url,
+        };
+        Ok(serde_json::from_value(self.side_door(url, "calls").await?)?)
+    }
+
     async fn side_door(&self, url: &str, what: &str) -> anyhow::Result<Value> {
-        let asked = self.http.get(format!("{url}/_lab/{what}")).header("x-lab-token", &self.facts.admin_token);
+        let asked = self.http.get(format!("{url}/_lab/{what}")).header(ADMIN_HEADER, &self.facts.admin_token);
         Ok(asked.send().await?.error_for_status()?.json().await?)
+    }
+
+    async fn tell(&self, url: &str, what: &str, body: &impl Serialize) -> anyhow::Result<reqwest::Response> {
+        let asked = self.http.post(format!("{url}/_lab/{what}")).header(ADMIN_HEADER, &self.facts.admin_token);
+        let answer = asked.json(body).send().await?;
+        let status = answer.status();
+        if !status.is_success() {
+            bail!("the simulated cloud refuses {what}: {status} {}", answer.text().await?);
+        }
+        Ok(answer)
     }
 
     /// Changes a resource of a simulated cloud behind its API's back.
@@ -189,13 +228,17 @@ impl Rig {
         value: Value,
     ) -> anyhow::Result<()> {
         let body = json!({ "kind": kind, "id": id, "pointer": pointer, "value": value });
-        let asked = self.http.post(format!("{url}/_lab/corrupt")).header("x-lab-token", &self.facts.admin_token);
-        let answer = asked.json(&body).send().await?;
-        let status = answer.status();
-        if !status.is_success() {
-            bail!("{pointer} of {kind} {id} could not be changed: {status} {}", answer.text().await?);
-        }
-        Ok(())
+        self.tell(url, "corrupt", &body).await.map(drop)
+    }
+
+    /// Lets something go wrong in a simulated cloud.
+    pub(crate) async fn fault(&self, url: &str, fault: &Fault) -> anyhow::Result<()> {
+        self.tell(url, "faults", fault).await.map(drop)
+    }
+
+    /// Lets requests that were doubled on their way to a simulated cloud arrive a second time. What it answers.
+    pub(crate) async fn late(&self, url: &str) -> anyhow::Result<Vec<u16>> {
+        Ok(self.tell(url, "late", &json!(null)).await?.json().await?)
     }
 
     /// What `tieline lab status` says of every BGP session.
@@ -216,6 +259,13 @@ impl Rig {
         self.log_of("service")
     }
 
+    /// Its end, less the requests that it answered.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.log();
+        let told: Vec<_> = log.lines().filter(|line| !line.contains("answered")).collect();
+        told[told.len().saturating_sub(30)..].join("\n")
+    }
+
     fn log_of(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
     }
@@ -230,11 +280,7 @@ impl Drop for Rig {
         }
         let _ = Command::new(binary()).args(["lab", "down", "--dir"]).arg(self.lab_dir()).output();
         if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<_> = log.lines().filter(|l| !l.contains("answered")).collect();
-            for line in &tail[tail.len().saturating_sub(30)..] {
-                println!("service: {line}");
-            }
+            println!("{}", self.log_tail());
         }
     }
 }

@@ -4,12 +4,12 @@
 //! tag and leave through the trunk. The programs go when their links' descriptors are closed.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use tieline_dataplane::shell::bpf::{self, ProgramType, instruction};
 
 // <linux/bpf.h>
-const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 const BPF_F_INGRESS: i32 = 1;
@@ -23,15 +23,6 @@ const REDIRECT: i32 = 23;
 // Offsets in `struct __sk_buff`.
 const VLAN_PRESENT: i16 = 20;
 const VLAN_TCI: i16 = 24;
-
-/// One instruction (RFC 9669, section 3): opcode, registers, offset and immediate.
-const fn instruction(op: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> u64 {
-    (op as u64)
-        | ((dst as u64) << 8)
-        | ((src as u64) << 12)
-        | ((offset as u16 as u64) << 16)
-        | ((immediate as u32 as u64) << 32)
-}
 
 const fn move_immediate(dst: u8, value: i32) -> u64 {
     instruction(0xb7, dst, 0, 0, value)
@@ -76,19 +67,6 @@ fn leaving(vlan: u16, trunk: u32) -> [u64; 7] {
     ]
 }
 
-/// The first fields of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttributes {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    licence: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-}
-
 /// The first fields of `union bpf_attr` for `BPF_LINK_CREATE`.
 #[repr(C)]
 #[derive(Default)]
@@ -99,45 +77,16 @@ struct LinkAttributes {
     flags: u32,
 }
 
-/// Calls bpf(2).
-///
-/// # Safety
-/// Every pointer inside `attributes` must be valid for what the command does with it.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    let size = std::mem::size_of::<T>();
-    // SAFETY: `attributes` is a live value of `size` bytes; the caller vouches for the pointers inside.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
-    let fd = RawFd::try_from(fd).unwrap_or(-1);
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for the caller.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn load(program: &[u64]) -> io::Result<OwnedFd> {
-    let attributes = LoadAttributes {
-        program_type: BPF_PROG_TYPE_SCHED_CLS,
-        instruction_count: program.len() as u32,
-        instructions: program.as_ptr() as u64,
-        // The helpers that push and pop tags ask for no licence; the name is the crate's.
-        licence: c"Apache-2.0".as_ptr() as u64,
-        ..LoadAttributes::default()
-    };
-    // SAFETY: the program and the licence are live for the call, and the kernel only reads them.
-    unsafe { bpf(BPF_PROG_LOAD, &attributes) }
-}
-
 fn link(program: &OwnedFd, interface: u32, attach_type: u32) -> io::Result<OwnedFd> {
     let program = program.as_raw_fd() as u32;
     let attributes = LinkAttributes { program, interface, attach_type, flags: 0 };
-    // SAFETY: the attributes hold no pointer.
-    unsafe { bpf(BPF_LINK_CREATE, &attributes) }
+    // SAFETY: the attributes are those of the command, and hold no pointer.
+    unsafe { bpf::call(BPF_LINK_CREATE, &attributes) }
 }
 
 /// Joins `child` to the trunk with a tag, in the thread's network namespace. The descriptors keep it joined.
 pub(super) fn attach(trunk: u32, child: u32, vlan: u16) -> io::Result<[OwnedFd; 2]> {
-    let ingress = load(&arriving(vlan, child))?;
-    let egress = load(&leaving(vlan, trunk))?;
+    let ingress = bpf::load(ProgramType::SchedCls, &arriving(vlan, child))?;
+    let egress = bpf::load(ProgramType::SchedCls, &leaving(vlan, trunk))?;
     Ok([link(&ingress, trunk, BPF_TCX_INGRESS)?, link(&egress, child, BPF_TCX_EGRESS)?])
 }

@@ -316,6 +316,25 @@ async fn faults_strike_before_and_after_the_commit() {
 }
 
 #[tokio::test]
+async fn a_doubled_request_arrives_a_second_time_when_it_is_told_to() {
+    let aws = AwsBench::start(quick()).await;
+    let create = "CreatePrivateVirtualInterface";
+    let late = async || {
+        let asked = reqwest::Client::new().post(format!("{}/_lab/late", aws.cloud.url()));
+        let asked = asked.header(ADMIN_HEADER, CloudSettings::default().admin_token).send().await.expect("it answers");
+        asked.json::<Vec<u16>>().await.expect("statuses")
+    };
+    aws.cloud.inject(Fault::once(create, Effect::Double));
+    aws.call(create, aws.new_interface("a", 1025)).await;
+    assert_eq!(late().await, [400], "its VLAN is taken by the first one");
+    aws.cloud.inject(Fault::once(create, Effect::Double));
+    let made = aws.call(create, aws.new_interface("b", 1026)).await;
+    aws.call("DeleteVirtualInterface", json!({ "virtualInterfaceId": made["virtualInterfaceId"] })).await;
+    assert_eq!(late().await, [200], "the first one is gone");
+    assert!(late().await.is_empty(), "each arrives once");
+}
+
+#[tokio::test]
 async fn lists_lag_and_throttling_throttles() {
     let clock = standing();
     let aws = AwsBench::start_at(quick(), clock.clone()).await;
