@@ -81,7 +81,34 @@ impl Engine {
 
     /// One look, with the time from before it was asked for: the answer may take its time, and says nothing about the
     /// time in which it was on its way.
+    ///
+    /// Under another account's credential everything is absent, and a credential may change between two calls: nothing is
+    /// taken for absent but what was not there between two looks at whose account it is.
     async fn look_at(
+        &self,
+        account: &AccountId,
+        target: &Target,
+        time: PassTime,
+        lane: Lane,
+    ) -> (Timestamp, Result<Option<Observed>, Blind>) {
+        let first = self.read(account, target, time, lane).await;
+        if !matches!(first, (_, Ok(None))) {
+            return first;
+        }
+        if let Err(blind) = self.confirm_identity(account, lane).await {
+            return (first.0, Err(blind));
+        }
+        let second = self.read(account, target, time, lane).await;
+        if !matches!(second, (_, Ok(None))) {
+            return second;
+        }
+        match self.confirm_identity(account, lane).await {
+            Ok(()) => second,
+            Err(blind) => (second.0, Err(blind)),
+        }
+    }
+
+    async fn read(
         &self,
         account: &AccountId,
         target: &Target,
@@ -90,18 +117,11 @@ impl Engine {
     ) -> (Timestamp, Result<Option<Observed>, Blind>) {
         self.limits.take(account, lane).await;
         let asked_at = time.now(self.clock.as_ref());
-        (asked_at, self.read(account, target, lane).await)
-    }
-
-    async fn read(&self, account: &AccountId, target: &Target, lane: Lane) -> Result<Option<Observed>, Blind> {
-        let cloud = self.clouds.get(account).ok_or_else(|| Blind::NoClient(account.clone()))?;
+        let Some(cloud) = self.clouds.get(account) else {
+            return (asked_at, Err(Blind::NoClient(account.clone())));
+        };
         self.progress.reads.fetch_add(1, Ordering::Relaxed);
-        let found = self.bounded(cloud.read(target)).await?;
-        if found.is_none() {
-            // Under another account's credential everything is absent.
-            self.confirm_identity(account, lane).await?;
-        }
-        Ok(found)
+        (asked_at, self.bounded(cloud.read(target)).await.map_err(Blind::Call))
     }
 
     /// Whether the credential belongs to the account that `tieline.toml` names.
