@@ -72,4 +72,4 @@ openapi:
 
 # The engine under 20,000 random schedules on SQLite and 2,000 on Postgres: for a nightly run.
 faults: tools-test
-	TIELINE_SEEDS=20000 cargo nextest run --profile faults -p tieline-api faults
+	TIELINE_FAULT_SEEDS=20000 cargo nextest run --profile faults -p tieline-api faults

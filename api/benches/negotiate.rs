@@ -117,6 +117,8 @@ fn decision(criterion: &mut Criterion) {
                 channels: &[],
                 instances: &[],
                 calls: &[],
+                wishes: &intent.wanted,
+                middle: negotiated.middle,
                 rules: &topology,
                 now: Timestamp::UNIX_EPOCH,
             };

@@ -39,6 +39,7 @@ pub use credential::{ConnectError, CredentialRef};
 pub use error::{CallError, CallErrorKind, Outcome};
 pub use feature::{Addressing, FeatureSide, Ipv4Pair};
 pub use resource::{
-    Change, IdentityKind, Learned, Lookup, Observed, OwnerTag, Presence, ResourceKey, ResourceKind, ResourceSpec,
+    Change, IdentityKind, Learned, Lookup, Observed, Occupied, OwnerTag, Presence, ResourceKey, ResourceKind,
+    ResourceSpec,
 };
 pub use rules::{Agreed, FieldFacts, Rules};

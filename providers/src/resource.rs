@@ -1,5 +1,6 @@
 //! Cloud resources as the engine sees them: wanted, looked up, observed.
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
 use tieline_openapi::{
@@ -211,6 +212,16 @@ pub struct Observed {
     pub fields: serde_json::Value,
     /// When it was made, where the cloud tells.
     pub created_at: Option<Timestamp>,
+}
+
+/// What a resource occupies, so that no other can have it. Ports and attach points are named as the cloud's answers name
+/// them: `Rules::short_name` of what `tieline.toml` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Occupied {
+    /// A VLAN, and the port that it is on.
+    pub vlan: Option<(String, Vlan)>,
+    /// A point-to-point subnet, and the attach point that it is on.
+    pub subnet: Option<(String, Ipv4Net)>,
 }
 
 /// One difference between wanted and observed.

@@ -4,7 +4,7 @@ use crate::{
     constraints::{Constraints, PrefixControl, Rule, Sourced},
     costs::CostDriver,
     feature::FeatureSide,
-    resource::{Change, IdentityKind, Observed, ResourceKind, ResourceSpec},
+    resource::{Change, IdentityKind, Observed, Occupied, ResourceKind, ResourceSpec},
 };
 use serde_json::Value;
 use tieline_openapi::{
@@ -88,6 +88,16 @@ pub trait Rules: Send + Sync {
     /// Router): the same text as [`ResourceSpec::shared_parent`]. Lists of such kinds are taken one object at a time.
     fn parent(&self, _kind: &ResourceKind, _attach_point: &AttachPoint, _region: &str) -> Option<String> {
         None
+    }
+
+    /// What a listed resource, whoever made it, occupies of a port or an attach point. By default nothing.
+    fn occupies(&self, _observed: &Observed) -> Occupied {
+        Occupied::default()
+    }
+
+    /// A port or attach point as the cloud's answers name it, where `tieline.toml` may name it by a longer path.
+    fn short_name<'n>(&self, name: &'n str) -> &'n str {
+        name
     }
 
     /// What differs between wanted and observed, by default over every field that the wanted object names. Fields that

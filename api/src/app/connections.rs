@@ -13,7 +13,7 @@ use tieline_openapi::{
 
 use super::{App, AppError, Caller, intent, view};
 use crate::{
-    plan::negotiate::{self, Negotiated, NegotiatedChannel, Request, Unsatisfiable},
+    plan::negotiate::{self, Negotiated, NegotiatedChannel, Request, Touched, Unsatisfiable},
     store::{
         ConnectionRecord, EngineStatus, IdempotencyKey, NewConnection, NewEvent, SavedAnswer, SealedSecret, StoreError,
     },
@@ -134,7 +134,7 @@ impl App {
         id: ConnectionId,
         intent: &ConnectionIntent,
     ) -> Result<Result<Negotiated, Unsatisfiable>, AppError> {
-        let allocated = self.store.allocated().await?;
+        let allocated = self.store.allocated(&Touched::of(&self.topology, intent)).await?;
         let request = Request { connection_id: id, intent, keep: BTreeMap::new(), refused: BTreeMap::new() };
         Ok(negotiate::negotiate(&self.topology, &allocated, &request))
     }

@@ -14,6 +14,7 @@ use tieline_openapi::{
     v1::{Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep, Severity, Timestamp},
 };
 
+use self::steps::Goal;
 use super::{
     App, AppError, Caller, Paged,
     connections::{Change, IfMatch, Patched},
@@ -251,7 +252,7 @@ impl App {
             Err(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
             Ok(negotiated) => {
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.rehearse(steps::run(&self.topology, None, &negotiated.channels, now));
+                draft.rehearse(steps::run(&self.topology, None, &Goal::of(intent, &negotiated), now));
                 let operation = OperationId(uuid::Uuid::nil());
                 draft.after = Some(self.new_record(&caller.project, id, intent, negotiated.clone(), operation, now));
                 draft.saved.negotiated = Some(negotiated);
@@ -273,11 +274,11 @@ impl App {
             findings: Vec::new(),
             saved: Saved { connection_id: record.id, intent: None, negotiated: None },
         };
-        let run = |wanted: &Negotiated| steps::run(&self.topology, Some(&standing), &wanted.channels, self.now());
+        let run = |goal: Goal<'_>| steps::run(&self.topology, Some(&standing), &goal, self.now());
         match self.negotiate_patch(record, patch).await? {
             Patched::Refused(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
             Patched::Same => {
-                draft.rehearse(run(&record.negotiated));
+                draft.rehearse(run(Goal::of(&record.intent, &record.negotiated)));
                 draft.saved.intent = Some(record.intent.clone());
                 draft.saved.negotiated = Some(record.negotiated.clone());
                 draft.after = Some(record.clone());
@@ -288,7 +289,7 @@ impl App {
                     draft.findings.extend(self.name_findings(caller, &intent.name, Some(record.id)).await?);
                 }
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.rehearse(run(&negotiated));
+                draft.rehearse(run(Goal::of(&intent, &negotiated)));
                 let mut after = record.clone();
                 after.intent = intent.clone();
                 after.negotiated = negotiated.clone();
@@ -315,7 +316,8 @@ impl App {
             findings: Vec::new(),
             saved: Saved { connection_id: standing.record.id, intent: None, negotiated: None },
         };
-        draft.rehearse(steps::run(&self.topology, Some(&standing), &[], self.now()));
+        let goal = Goal::nothing(&standing.record);
+        draft.rehearse(steps::run(&self.topology, Some(&standing), &goal, self.now()));
         draft.record = Some(standing.record);
         Ok(draft)
     }

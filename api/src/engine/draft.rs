@@ -67,6 +67,8 @@ pub(super) struct Draft {
     /// Looked at since the last call about them.
     pub fresh: BTreeSet<InstanceId>,
     pub stuck: BTreeMap<ChannelId, Trouble>,
+    /// Channel generations for which a cloud picked what another holds.
+    pub unlearnable: BTreeSet<(ChannelId, u32)>,
     pub walk_backs: BTreeMap<ChannelId, u32>,
     /// What clouds last answered instead of what was asked for, in this pass.
     pub errors: BTreeMap<InstanceId, ProviderDetail>,
@@ -122,6 +124,7 @@ impl Draft {
             held,
             fresh: BTreeSet::new(),
             stuck: BTreeMap::new(),
+            unlearnable: BTreeSet::new(),
             walk_backs,
             errors: BTreeMap::new(),
             confirmed: BTreeSet::new(),
@@ -156,6 +159,8 @@ impl Draft {
             walk_backs: &self.walk_backs,
             held: &self.held,
             stuck: &self.stuck,
+            unlearnable: &self.unlearnable,
+            wishes: &self.record.intent.wanted,
             rules,
             now,
         }

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::json;
 use tieline_openapi::{
-    ids::{AccountId, ConnectionId, InstanceId, IssueId, ProjectId},
+    ids::{AccountId, ConnectionId, IssueId, ProjectId},
     v1::{Issue, IssueState, Severity, Timestamp},
 };
 use tieline_providers::{Observed, Presence, ResourceKind};
@@ -36,13 +36,21 @@ const BLIND_ROUNDS: u32 = 3;
 /// The code of the issue about an account that cannot be listed.
 const UNOBSERVED: &str = "account-unobserved";
 
+/// One list.
+pub(super) struct Shelf {
+    /// What was asked for.
+    pub kind: ResourceKind,
+    /// The object that its things live in.
+    pub parent: Option<String>,
+    pub items: Vec<Observed>,
+}
+
 /// The lists of one round.
 #[derive(Default)]
 pub(super) struct Lists {
-    /// Each with the object that its things live in.
-    pub shelves: Vec<(Option<String>, Vec<Observed>)>,
+    pub shelves: Vec<Shelf>,
     /// Kinds of which not everything was listed: what is not in a list may be there.
-    unseen: BTreeSet<ResourceKind>,
+    pub unseen: BTreeSet<ResourceKind>,
     /// Why, for the last of them.
     why: Option<Blind>,
 }
@@ -140,7 +148,8 @@ impl Engine {
         round.observed_at = lists.why.is_none().then_some(asked_at);
         round.swept = sweeps;
         // What is missing holds creates before anything is done about it.
-        let writes = self.consequences(&before, &round, &lists, &found.projects);
+        let mut writes = self.consequences(&before, &round, &lists, &found.projects);
+        writes.extend(self.foreign(account, &lists));
         self.store.end_round(lease, round, writes).await?;
         let mut sightings: Vec<_> = std::mem::take(&mut found.sightings).into_values().collect();
         while !sightings.is_empty() {
@@ -163,7 +172,7 @@ impl Engine {
             for kind in rules.kinds() {
                 for parent in self.parents(account, kind) {
                     match self.pages(account, kind.clone(), parent.clone(), Lane::Housekeeping).await {
-                        Ok(items) => lists.shelves.push((parent, items)),
+                        Ok(items) => lists.shelves.push(Shelf { kind: kind.clone(), parent, items }),
                         Err(blind) => {
                             tracing::info!(%account, %kind, why = %blind, "an account could not be listed");
                             lists.unseen.insert(kind.clone());
@@ -195,11 +204,8 @@ impl Engine {
 
     /// Holds the lists against everything that the store expects in the account.
     async fn hold_against(&self, account: &AccountId, lists: &Lists, asked_at: Timestamp) -> Result<Found, StoreError> {
-        let all = || lists.shelves.iter().flat_map(|(_, items)| items);
+        let all = || lists.shelves.iter().flat_map(|shelf| &shelf.items);
         let by_id: HashMap<&str, &Observed> = all().map(|o| (o.cloud_id.as_str(), o)).collect();
-        let ours = |o: &&Observed| o.owner.is_some_and(|owner| owner.is_of(self.installation));
-        let by_instance: HashMap<InstanceId, &Observed> =
-            all().filter(ours).filter_map(|o| Some((o.owner?.instance, o))).collect();
         let mut found = Found::default();
         let mut after = None;
         loop {
@@ -207,8 +213,8 @@ impl Engine {
             let Some(last) = page.last() else { return Ok(found) };
             after = Some(last.instance.id);
             for expected in page {
-                let id = expected.instance.cloud_id.as_deref();
-                let observed = id.and_then(|id| by_id.get(id)).or_else(|| by_instance.get(&expected.instance.id));
+                // By the recorded id alone: what else carries its name is a twin, or a copy of its tags.
+                let observed = expected.instance.cloud_id.as_deref().and_then(|id| by_id.get(id));
                 self.compare_one(expected, observed.copied(), lists, asked_at, &mut found);
             }
         }

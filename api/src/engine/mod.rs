@@ -9,6 +9,7 @@ pub mod clock;
 mod draft;
 mod execute;
 pub mod failpoints;
+mod foreign;
 mod inventory;
 mod issues;
 mod ledger;

@@ -3,9 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tieline_openapi::{
-    ids::{InstanceId, ProviderCallId},
-    v1::{Operation, OperationState, Timestamp, Verb},
+    ids::{ChannelId, InstanceId, ProviderCallId},
+    v1::{End, Operation, OperationState, Timestamp, Verb},
 };
+use tieline_providers::Learned;
 
 use super::{
     Engine,
@@ -16,7 +17,10 @@ use super::{
     status::{Ending, Report},
 };
 use crate::{
-    plan::step::{CreateAnswer, Instance, Seen, Step, Trouble, Verdict, millis_between, next, rehearse::learned},
+    plan::{
+        negotiate::channel_allocations,
+        step::{CreateAnswer, Instance, Seen, Step, Trouble, Verdict, millis_between, next, rehearse::learned},
+    },
     store::{Allocation, Claim, EngineStatus, EngineWrite, NewEvent, StoreError, Watch},
 };
 
@@ -133,8 +137,8 @@ impl Engine {
             }
             Step::Adopt { instance, cloud_id } => draft.name(instance, Some(cloud_id)),
             Step::RefuseAnswer { call, cloud_id, why } => self.refuse_answer(draft, call, cloud_id, why).await?,
-            Step::Learn { channel_id, generation, end, ipv4 } => {
-                return self.learn(draft, &channel_id, generation, end, ipv4).await;
+            Step::Learn { channel_id, generation, end, picked } => {
+                self.learn(draft, &channel_id, generation, end, picked).await?;
             }
             Step::WalkBack { channel_id, generation, refused, detail } => {
                 self.walk_back(draft, &channel_id, generation, refused, detail).await?;
@@ -173,39 +177,40 @@ impl Engine {
         })
     }
 
+    /// What a cloud picked becomes part of the channel, and what was asked for is given back. What it picked has to be free:
+    /// else the channel is walked back.
     async fn learn(
         &self,
         draft: &mut Draft,
-        channel_id: &tieline_openapi::ids::ChannelId,
+        channel_id: &ChannelId,
         generation: u32,
-        end: tieline_openapi::v1::End,
-        ipv4: tieline_providers::Ipv4Pair,
-    ) -> Result<Taken, StoreError> {
+        end: End,
+        picked: Learned,
+    ) -> Result<(), StoreError> {
         let place = draft.channels.iter().position(|c| c.channel_id == *channel_id && c.generation == generation);
-        let Some(place) = place else { return Ok(Taken::Further) };
-        let channel = learned(&draft.channels[place], end, ipv4);
-        let reserved = channel.reserved_subnets.iter().any(|net| net.contains(&ipv4.subnet));
-        let allocations = if reserved {
-            Vec::new()
-        } else {
-            // Outside of what was reserved: it has to be free on both attach points, or nothing goes on.
-            [&channel.sides.a, &channel.sides.b]
-                .map(|side| Allocation::Subnet {
-                    channel_id: channel_id.clone(),
-                    generation,
-                    attach_point_id: side.attach_point_id.clone(),
-                    subnet: ipv4.subnet,
-                })
-                .to_vec()
+        let Some(place) = place else { return Ok(()) };
+        let channel = learned(&draft.channels[place], end, &picked, draft.record.negotiated.middle);
+        let (before, after) = (channel_allocations(&draft.channels[place]), channel_allocations(&channel));
+        let beyond = |these: &[Allocation], those: &[Allocation]| {
+            these.iter().filter(|one| !those.contains(one)).cloned().collect::<Vec<_>>()
         };
+        let (taken, given_back) = (beyond(&after, &before), beyond(&before, &after));
         let mut writes = draft.sightings(self.config.visibility_lag_ms);
-        writes.push(EngineWrite::PutChannel { channel: Box::new(channel.clone()), allocations, secrets: Vec::new() });
+        writes.push(EngineWrite::PutChannel {
+            channel: Box::new(channel.clone()),
+            allocations: taken,
+            secrets: Vec::new(),
+        });
+        if !given_back.is_empty() {
+            let quarantine_ms = self.config.quarantine_ms;
+            writes.push(EngineWrite::GiveBack { allocations: given_back, quarantine_ms });
+        }
         match self.write(draft, writes).await {
             Ok(()) => {}
             Err(StoreError::AllocationTaken { what }) => {
-                draft.stuck.insert(channel_id.clone(), super::walk_back::no_room(channel_id, &what));
-                let until = crate::plan::step::plus(self.now(draft), self.config.settled_poll_ms);
-                return Ok(Taken::End(Ending::Wait { until }));
+                tracing::info!(connection = %draft.record.id, channel = %channel_id, what, "a cloud picked what another holds");
+                draft.unlearnable.insert((channel_id.clone(), generation));
+                return Ok(());
             }
             Err(error) => return Err(error),
         }
@@ -213,7 +218,7 @@ impl Engine {
         draft.settle_channels(self.topology.as_ref());
         draft.progressed = true;
         self.failpoints.hit(failpoints::LEARNED).await;
-        Ok(Taken::Further)
+        Ok(())
     }
 
     /// What a person named was looked at, and cannot be it.

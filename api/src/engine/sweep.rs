@@ -30,12 +30,12 @@ impl Engine {
         known: &HashSet<String>,
     ) -> Result<(), StoreError> {
         let mut foreign = 0;
-        for (parent, items) in &lists.shelves {
-            for observed in items {
+        for shelf in &lists.shelves {
+            for observed in &shelf.items {
                 match observed.owner.filter(|owner| owner.is_of(self.installation)) {
                     None => foreign += 1,
                     Some(_) if known.contains(&observed.cloud_id) => {}
-                    Some(owner) => self.sweep_one(account, owner, observed, parent.as_deref()).await?,
+                    Some(owner) => self.sweep_one(account, owner, observed, shelf.parent.as_deref()).await?,
                 }
             }
         }

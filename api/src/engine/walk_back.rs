@@ -7,7 +7,7 @@ use tieline_openapi::{ids::ChannelId, problem::ProviderDetail};
 use super::{Engine, draft::Draft, failpoints};
 use crate::{
     plan::{
-        negotiate::{Refused, Request, channel_allocations, negotiate},
+        negotiate::{Refused, Request, Touched, channel_allocations, negotiate},
         step::{Trouble, TroubleCode},
     },
     store::{EngineWrite, SealedSecret, StoreError},
@@ -24,7 +24,8 @@ impl Engine {
         refused: Refused,
         detail: Option<ProviderDetail>,
     ) -> Result<(), StoreError> {
-        let mut allocated = self.store.allocated().await?;
+        let touched = Touched::of(&self.topology, &draft.record.intent);
+        let mut allocated = self.store.allocated(&touched).await?;
         allocated.release(draft.record.id, &draft.wanted);
         let keep = draft
             .wanted
@@ -110,7 +111,7 @@ fn no_alternative(channel: &ChannelId, detail: Option<ProviderDetail>) -> Troubl
     }
 }
 
-pub(super) fn no_room(channel: &ChannelId, what: &str) -> Trouble {
+fn no_room(channel: &ChannelId, what: &str) -> Trouble {
     Trouble {
         code: TroubleCode::NoAlternative,
         channel_id: channel.clone(),

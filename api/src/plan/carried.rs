@@ -55,6 +55,13 @@ pub fn announced(intent: &ConnectionIntent, end: End) -> Vec<IpNet> {
     accepted(&intent.end(end).advertised_prefixes, intent.end(end.other()).accepted_prefixes.as_deref())
 }
 
+/// Whether two prefixes share an address. A default route meets other default routes only: it covers everything on purpose,
+/// and the longest match decides (RFC 4632 section 5.1).
+#[must_use]
+pub fn meets(one: &IpNet, other: &IpNet) -> bool {
+    (one.contains(other) || other.contains(one)) && (one.prefix_len() == 0) == (other.prefix_len() == 0)
+}
+
 /// Everything that a link carries, by the attach point at which it is met.
 pub fn by_attach_point(id: ConnectionId, intent: &ConnectionIntent) -> impl Iterator<Item = (&AttachPointId, Carried)> {
     End::BOTH.into_iter().flat_map(move |end| {

@@ -20,7 +20,10 @@ use tieline_openapi::{
 pub use sql::SqlStore;
 pub use types::*;
 
-use crate::events::Hints;
+use crate::{
+    events::Hints,
+    plan::negotiate::{Allocated, Touched},
+};
 
 /// Where the store's time comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -174,8 +177,9 @@ pub trait Store: Send + Sync {
     /// The answer that was given under this key, if any and not older than its keeping time.
     async fn saved_answer(&self, key: &IdempotencyKey) -> Result<Option<SavedAnswer>, StoreError>;
 
-    /// What every live connection holds, plus what is in quarantine.
-    async fn allocated(&self) -> Result<crate::plan::negotiate::Allocated, StoreError>;
+    /// What every live connection holds of what a request touches, what is in quarantine, what others were seen to occupy,
+    /// and what other links carry that meets the request's prefixes.
+    async fn allocated(&self, touched: &Touched) -> Result<Allocated, StoreError>;
 
     /// Writes a connection, its allocations, secrets, operation, event, audit row and saved answer: all or nothing.
     async fn create_connection(&self, new: NewConnection) -> Result<(), StoreError>;

@@ -15,7 +15,7 @@ use tieline_openapi::{
         Issue, JoinRequest, Operation, OperationState, PathSample, Plan, Stage, Timestamp, Verb,
     },
 };
-use tieline_providers::ResourceKey;
+use tieline_providers::{ResourceKey, ResourceKind};
 
 use crate::plan::{
     negotiate::{Negotiated, NegotiatedChannel},
@@ -178,6 +178,19 @@ pub enum Allocation {
         /// Mbit/s that all connections together may take.
         capacity_mbps: u64,
     },
+}
+
+/// What a resource of others occupies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// In the list of which kind it stands.
+    pub kind: ResourceKind,
+    /// The cloud's id.
+    pub cloud_id: String,
+    /// A VLAN of one of our ports.
+    pub vlan: Option<(PortId, u16)>,
+    /// A subnet of one of our attach points.
+    pub subnet: Option<(AttachPointId, Ipv4Net)>,
 }
 
 /// A secret that was sealed by `secrets`: the store never sees it in the clear.
@@ -666,6 +679,13 @@ pub enum EngineWrite {
         /// Its secrets.
         secrets: Vec<SealedSecret>,
     },
+    /// A cloud gave other values than those that were asked for: these go into quarantine until the store's time plus this.
+    GiveBack {
+        /// What is not needed any more.
+        allocations: Vec<Allocation>,
+        /// Milliseconds of quarantine.
+        quarantine_ms: u64,
+    },
     /// A channel's generation is walked back: its allocations go into quarantine until the store's time plus this.
     RetireChannel {
         /// The channel.
@@ -715,14 +735,15 @@ pub enum EngineWrite {
         /// When.
         at: Timestamp,
     },
-    /// Foreign subnets or VLANs that were seen occupied: nobody is to be given them.
+    /// What lists of an account showed that others occupy of our ports and attach points: nobody is to be given it. Belongs to
+    /// no claim.
     PutForeign {
-        /// Through which account they were seen.
+        /// Which account.
         account_id: AccountId,
-        /// VLANs by port.
-        vlans: Vec<(PortId, u16)>,
-        /// Subnets by attach point.
-        subnets: Vec<(AttachPointId, Ipv4Net)>,
+        /// Kinds that were listed whole: what is not among these any more is free.
+        whole: BTreeSet<ResourceKind>,
+        /// What was seen.
+        holdings: Vec<Holding>,
     },
     /// Deleted for good: the row goes, allocations go into quarantine, operations and events and the ledger stay. What was
     /// gone already has nothing to do any more.

@@ -9,7 +9,7 @@ use crate::{
     constraints::{Constraints, PrefixControl, Sourced},
     costs::{self, CostDriver},
     feature::FeatureSide,
-    resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
+    resource::{Change, IdentityKind, Observed, Occupied, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
 };
 
@@ -82,6 +82,16 @@ impl Rules for AwsRules {
             fields.remove("tags");
         }
         diff_fields(&wanted, &observed.fields, &spec.immutable)
+    }
+
+    /// A VLAN is unique on its connection or LAG, whatever type of interface has it; addresses are one router's, so those of
+    /// all interfaces of one Direct Connect gateway are kept apart.
+    fn occupies(&self, observed: &Observed) -> Occupied {
+        let name = |field: &str| observed.fields[field].as_str().map(str::to_owned);
+        Occupied {
+            vlan: name("connectionId").zip(observed.learned.vlan),
+            subnet: name("directConnectGatewayId").zip(observed.learned.ipv4.map(|pair| pair.subnet)),
+        }
     }
 
     /// A new MTU interrupts everything on the port for up to 30 seconds where the port was not updated to jumbo frames yet

@@ -417,3 +417,18 @@ fn states_mean_what_they_say() {
         assert_eq!((seen.presence, seen.provider_state.as_str()), (presence, state));
     }
 }
+
+#[test]
+fn interfaces_of_every_type_occupy_their_vlan() {
+    for kind in ["private", "public", "transit"] {
+        let mut seen = foreign("dxvif-1", 1_030, kind, "available");
+        seen["connectionId"] = json!("dxlag-1");
+        seen["directConnectGatewayId"] = json!("gateway-1");
+        seen["amazonAddress"] = json!("169.254.7.1/30");
+        seen["customerAddress"] = json!("169.254.7.2/30");
+        let seen = map::virtual_interface(&botocore::virtual_interface(&seen)).unwrap();
+        let occupied = rules().occupies(&seen);
+        assert_eq!(occupied.vlan.map(|(port, vlan)| (port, vlan.get())), Some(("dxlag-1".to_owned(), 1_030)), "{kind}");
+        assert_eq!(occupied.subnet, Some(("gateway-1".to_owned(), "169.254.7.0/30".parse().unwrap())), "{kind}");
+    }
+}

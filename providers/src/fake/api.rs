@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use std::{ops::Bound, sync::Arc, time::Duration};
 use tieline_openapi::{problem::ProviderDetail, v1::Verb};
 
-use super::world::{FakeObject, FakeWorld, Fault, Gate, Refusal, Request, State, WireRecord, Write};
+use super::world::{FakeObject, FakeWorld, Fault, Gate, Picks, Refusal, Request, State, WireRecord, Write};
 use crate::{
     api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
     error::{CallError, CallErrorKind},
@@ -79,7 +79,9 @@ impl FakeApi {
         if self.wrong() {
             return Err(error(CallErrorKind::Unauthenticated, "this credential is another account's"));
         }
-        let write = self.write(target, verb, basis);
+        let mut write = self.write(target, verb, basis);
+        let standing = self.world.state().picks.get(&self.account).copied();
+        write.picks = standing.or_else(|| Some(self.world.chaos.as_ref()?.picks(&request))).unwrap_or_default();
         let apply = || self.world.state().apply(&self.account, &write, now);
         let answer = |result: Result<String, Refusal>| {
             let accepted = |cloud_id| Accepted { request_id: Some(format!("req-{cloud_id}")), cloud_id };
@@ -126,6 +128,7 @@ impl FakeApi {
             fields: target.spec.fields.clone(),
             identity: self.rules.identity(&target.spec.key.kind),
             basis,
+            picks: Picks::default(),
         }
     }
 

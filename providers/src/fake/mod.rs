@@ -11,4 +11,4 @@ mod world;
 
 pub use api::FakeApi;
 pub use rules::{ATTACHMENT, FakeRules, FakeSide, INTERFACE, PEER};
-pub use world::{Chaos, FakeObject, FakeWorld, Fault, Gate, Harm, Request, Timing, WireRecord};
+pub use world::{Chaos, FakeObject, FakeWorld, Fault, Gate, Harm, Picks, Request, Timing, WireRecord};

@@ -12,7 +12,7 @@ use crate::{
     constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixControl, Rule, Sourced},
     costs::{BilledBy, CostDriver},
     feature::{Addressing, FeatureSide},
-    resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
+    resource::{Change, IdentityKind, Observed, Occupied, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
 };
 
@@ -139,12 +139,22 @@ impl Rules for FakeRules {
             "/vlan" => Some(Agreed::Vlan),
             "/mtu" => Some(Agreed::Mtu),
             "/bandwidth" => Some(Agreed::Bandwidth),
-            "/host" | "/peer" => Some(Agreed::Ipv4),
+            "/host" | "/peer" | "/subnet" => Some(Agreed::Ipv4),
             "/peerAsn" => Some(Agreed::PeerAsn),
             "/advertised" => return FieldFacts { agreed: Some(Agreed::Prefixes), disruption: Disruption::None },
             _ => None,
         };
         FieldFacts::of(agreed)
+    }
+
+    fn occupies(&self, observed: &Observed) -> Occupied {
+        let name = |field: &str| observed.fields[field].as_str().map(str::to_owned);
+        let subnet = || observed.fields["subnet"].as_str()?.parse().ok();
+        Occupied {
+            // A peer runs over the VLAN of its attachment, and has none of its own.
+            vlan: name("port").filter(|_| observed.kind != PEER).zip(observed.learned.vlan),
+            subnet: name("router").zip(observed.learned.ipv4.map(|pair| pair.subnet).or_else(subnet)),
+        }
     }
 
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {
@@ -174,13 +184,14 @@ impl FakeRules {
             shared_parent: None,
             slot: self.slot(side),
             fields: json!({
+                "router": side.attach_point_cloud_id,
                 "port": side.port_id,
                 "vlan": side.vlan,
                 "mtu": side.mtu,
                 "bandwidth": side.bandwidth,
                 "candidates": candidates,
             }),
-            immutable: vec!["/port".to_owned(), "/vlan".to_owned()],
+            immutable: ["/router", "/port", "/vlan"].map(str::to_owned).to_vec(),
             secrets: Vec::new(),
         }
     }
@@ -194,14 +205,16 @@ impl FakeRules {
             shared_parent: Some(side.attach_point_cloud_id.clone()),
             slot: None,
             fields: json!({
+                "router": side.attach_point_cloud_id,
                 "port": side.port_id,
                 "vlan": side.vlan,
+                "subnet": pair.map(|p| p.subnet),
                 "host": pair.map(|p| p.host),
                 "peer": pair.map(|p| p.peer),
                 "peerAsn": side.peer_asn,
                 "advertised": side.advertised_prefixes,
             }),
-            immutable: vec!["/port".to_owned(), "/vlan".to_owned()],
+            immutable: ["/router", "/port", "/vlan"].map(str::to_owned).to_vec(),
             secrets: vec!["bgpPassword".to_owned()],
         }
     }
@@ -215,15 +228,19 @@ impl FakeRules {
             shared_parent: None,
             slot: self.slot(side),
             fields: json!({
+                "router": side.attach_point_cloud_id,
                 "port": side.port_id,
                 "vlan": side.vlan,
+                "subnet": pair.map(|p| p.subnet),
                 "host": pair.map(|p| p.host),
                 "peer": pair.map(|p| p.peer),
                 "peerAsn": side.peer_asn,
                 "mtu": side.mtu,
                 "bandwidth": side.bandwidth,
             }),
-            immutable: ["/port", "/vlan", "/host", "/peer", "/peerAsn"].map(str::to_owned).to_vec(),
+            immutable: ["/router", "/port", "/vlan", "/subnet", "/host", "/peer", "/peerAsn"]
+                .map(str::to_owned)
+                .to_vec(),
             secrets: vec!["bgpPassword".to_owned()],
         }
     }

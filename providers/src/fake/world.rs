@@ -10,6 +10,7 @@ use std::{
 };
 use tieline_openapi::{
     ids::InstanceId,
+    units::{Mtu, Vlan},
     v1::{BgpState, Timestamp, Verb},
 };
 
@@ -52,10 +53,27 @@ pub struct Request {
     pub instance: InstanceId,
 }
 
+/// What a cloud gives instead of what it is asked for, where it picks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Picks {
+    /// The VLAN.
+    pub vlan: Option<u16>,
+    /// The MTU.
+    pub mtu: Option<u16>,
+    /// The subnet that the addresses are taken from, whatever the candidates are.
+    pub subnet: Option<Ipv4Net>,
+}
+
 /// Decides what goes wrong.
 pub trait Chaos: Send + Sync {
     /// What goes wrong with this call.
     fn fault(&self, request: &Request) -> Fault;
+
+    /// What an attachment is given that is made for this call.
+    fn picks(&self, request: &Request) -> Picks {
+        let _ = request;
+        Picks::default()
+    }
 }
 
 /// A place before the socket at which a test can hold a call: between the engine's lease check and the wire.
@@ -160,6 +178,7 @@ pub(super) struct Write {
     pub identity: IdentityKind,
     /// The parts of the parent as they were read for this write: it replaces them all.
     pub basis: Vec<FakeObject>,
+    pub picks: Picks,
 }
 
 /// Why the cloud did not take a write.
@@ -178,6 +197,8 @@ pub(super) struct State {
     pub wire: Vec<WireRecord>,
     /// Accounts whose credential is another's just now.
     pub wrong: BTreeSet<String>,
+    /// What attachments are given, by account.
+    pub picks: BTreeMap<String, Picks>,
     /// VLANs over which no session comes up just now.
     cut: BTreeSet<u64>,
     /// Ids by the end of a session that they are.
@@ -238,6 +259,11 @@ impl FakeWorld {
         };
     }
 
+    /// From now on attachments that are made in this account are given this.
+    pub fn set_picks(&self, account: &str, picks: Picks) {
+        self.state().picks.insert(account.to_owned(), picks);
+    }
+
     /// From now on the clouds are this slow.
     pub fn set_timing(&self, timing: Timing) {
         self.state().timing = timing;
@@ -272,6 +298,18 @@ impl FakeWorld {
         };
         state.put(object);
         cloud_id
+    }
+
+    /// Somebody copies the tags of a resource onto one of their own that was made at this time.
+    pub fn add_copy(&self, of: &str, made: Timestamp) {
+        let mut state = self.state();
+        let Some(mut object) = state.objects.get(of).cloned() else { return };
+        state.counter += 1;
+        object.cloud_id = format!("theirs-{}", state.counter);
+        (object.made_for, object.slot, object.created_at, object.before) = (None, None, made, None);
+        // It is another session, if any.
+        (object.fields["host"], object.fields["peer"]) = (Value::Null, Value::Null);
+        state.put(object);
     }
 
     /// Changes a field behind everybody's back.
@@ -368,6 +406,11 @@ impl FakeWorld {
 fn plus(at: Timestamp, millis: u64) -> Timestamp {
     let millis = i64::try_from(millis).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(at.as_millisecond().saturating_add(millis)).unwrap_or(Timestamp::MAX)
+}
+
+fn first_hosts(subnet: Ipv4Net) -> Option<Ipv4Pair> {
+    let mut hosts = subnet.hosts();
+    Some(Ipv4Pair { subnet, host: hosts.next()?, peer: hosts.next()? })
 }
 
 impl State {
@@ -532,7 +575,17 @@ impl State {
         if let IdentityKind::Token { .. } = write.identity {
             self.tokens.insert((account.to_owned(), write.token.clone()), (cloud_id.clone(), now));
         }
-        let picked = if write.kind == ATTACHMENT { self.pick(&write.fields) } else { None };
+        let mut fields = write.fields.clone();
+        let mut picked = None;
+        if write.kind == ATTACHMENT {
+            let picks = write.picks;
+            for (field, value) in [("vlan", picks.vlan), ("mtu", picks.mtu)] {
+                if let Some(value) = value {
+                    fields[field] = json!(value);
+                }
+            }
+            picked = picks.subnet.map_or_else(|| self.pick(&fields), first_hosts);
+        }
         let object = FakeObject {
             cloud_id: cloud_id.clone(),
             account: account.to_owned(),
@@ -541,7 +594,7 @@ impl State {
             made_for: Some(write.owner.instance),
             slot: write.slot.clone(),
             parent: write.parent.clone(),
-            fields: write.fields.clone(),
+            fields,
             picked,
             created_at: now,
             deleted_at: None,
@@ -555,9 +608,7 @@ impl State {
     fn pick(&mut self, fields: &Value) -> Option<Ipv4Pair> {
         let candidates: Vec<Ipv4Net> = serde_json::from_value(fields["candidates"].clone()).ok()?;
         let n = self.draw(candidates.len() as u64);
-        let subnet = *candidates.get(usize::try_from(n).ok()?)?;
-        let mut hosts = subnet.hosts();
-        Some(Ipv4Pair { subnet, host: hosts.next()?, peer: hosts.next()? })
+        first_hosts(*candidates.get(usize::try_from(n).ok()?)?)
     }
 
     /// As of when an answer is that is given now: as a replica of the cloud's that lags behind would give it.
@@ -589,7 +640,11 @@ impl State {
             presence: if usable { Presence::Usable } else { Presence::Settling },
             bgp: (object.kind != ATTACHMENT).then(|| self.session(object)),
             bfd: None,
-            learned: Learned { ipv4: object.picked, ..Learned::default() },
+            learned: Learned {
+                ipv4: object.picked,
+                vlan: fields["vlan"].as_u64().and_then(|vlan| Vlan::try_from(vlan).ok()),
+                mtu: fields["mtu"].as_u64().and_then(|mtu| Mtu::try_from(mtu).ok()),
+            },
             fields,
             created_at: Some(object.created_at),
         }

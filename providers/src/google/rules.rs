@@ -13,7 +13,7 @@ use crate::{
     constraints::{Constraints, PrefixControl, Rule, Sourced},
     costs::{self, CostDriver},
     feature::{Addressing, FeatureSide, Ipv4Pair},
-    resource::{Change, IdentityKind, Observed, ResourceKey, ResourceKind, ResourceSpec},
+    resource::{Change, IdentityKind, Observed, Occupied, ResourceKey, ResourceKind, ResourceSpec},
     rules::{Agreed, FieldFacts, Rules, diff_fields},
 };
 
@@ -87,6 +87,22 @@ impl Rules for GoogleRules {
             _ => None,
         };
         FieldFacts::of(agreed)
+    }
+
+    /// An attachment has its VLAN on the interconnect, and its addresses on the router; any other interface of the router, to
+    /// a VPN tunnel or an appliance, has addresses there too. Attachments of other regions and projects are not listed: a VLAN
+    /// of theirs shows when it is asked for.
+    fn occupies(&self, observed: &Observed) -> Occupied {
+        let name = |field: &str| observed.fields[field].as_str().map(str::to_owned);
+        let range = || observed.fields["ipRange"].as_str()?.parse::<Ipv4Net>().ok().map(|net| net.trunc());
+        Occupied {
+            vlan: name("interconnect").zip(observed.learned.vlan),
+            subnet: name("router").zip(observed.learned.ipv4.map(|pair| pair.subnet).or_else(range)),
+        }
+    }
+
+    fn short_name<'n>(&self, name: &'n str) -> &'n str {
+        last_segment(name)
     }
 
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {

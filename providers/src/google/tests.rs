@@ -503,3 +503,24 @@ fn states_mean_what_they_say() {
     let seen = map::router_peers("p", "r", &half, None);
     assert_eq!((seen.len(), seen[0].presence, seen[0].owner), (1, Presence::Failed, Some(owner(2))));
 }
+
+#[test]
+fn attachments_and_all_interfaces_of_a_router_occupy() {
+    let mut seen = cloud::attachment("theirs", 1_030, "ACTIVE");
+    seen["interconnect"] = json!("https://compute/projects/p/global/interconnects/cci-1");
+    seen["router"] = json!("https://compute/projects/p/regions/r/routers/cr-1");
+    seen["cloudRouterIpAddress"] = json!("169.254.7.1/29");
+    seen["customerRouterIpAddress"] = json!("169.254.7.2/29");
+    let occupied = rules().occupies(&map::attachment("p", "r", &seen).unwrap());
+    assert_eq!(occupied.vlan.map(|(port, vlan)| (port, vlan.get())), Some(("cci-1".to_owned(), 1_030)));
+    assert_eq!(occupied.subnet, Some(("cr-1".to_owned(), "169.254.7.0/29".parse().unwrap())));
+    assert_eq!(rules().short_name("projects/p/global/interconnects/cci-1"), "cci-1");
+
+    let router = json!({
+        "name": "cr-1", "interfaces": [{ "name": "vpn", "ipRange": "169.254.9.5/30" }],
+        "bgpPeers": [{ "name": "vpn-peer", "interfaceName": "vpn", "peerIpAddress": "169.254.9.6", "peerAsn": 65001 }],
+    });
+    let occupied = rules().occupies(&map::router_peers("p", "r", &router, None)[0]);
+    assert_eq!(occupied.vlan, None);
+    assert_eq!(occupied.subnet, Some(("cr-1".to_owned(), "169.254.9.4/30".parse().unwrap())));
+}

@@ -8,7 +8,7 @@ use tieline_openapi::{
 
 use super::{Accepted, App, AppError, Caller, by_id, ids, intent, view};
 use crate::{
-    plan::negotiate::{self, Allocated, Negotiated, NegotiatedChannel, Request, Unsatisfiable},
+    plan::negotiate::{self, Allocated, Negotiated, NegotiatedChannel, Request, Touched, Unsatisfiable},
     store::{Allocation, ChangeTo, ConnectionChange, ConnectionRecord, IdempotencyKey, StoreError},
 };
 
@@ -107,7 +107,7 @@ impl App {
             return Ok(Patched::Changed(Box::new(Change { intent, negotiated })));
         }
         let redo = must_redo(&record.intent, &intent);
-        let mut allocated = self.store.allocated().await?;
+        let mut allocated = self.store.allocated(&Touched::of(&self.topology, &intent)).await?;
         release(&mut allocated, record, redo);
         let keep = if redo { Default::default() } else { by_id(record.negotiated.channels.iter()) };
         let request = Request { connection_id: record.id, intent: &intent, keep, refused: Default::default() };
@@ -270,16 +270,10 @@ fn renew(negotiated: &mut Negotiated, before: &Negotiated) {
             continue;
         }
         let old = before.channels.iter().find(|old| old.channel_id == channel.channel_id);
-        if let Some(old) = old.filter(|old| !same_slot(old, channel)) {
+        if let Some(old) = old.filter(|old| !old.same_slot(channel)) {
             channel.generation = old.generation + 1;
         }
     }
-}
-
-fn same_slot(one: &NegotiatedChannel, other: &NegotiatedChannel) -> bool {
-    one.reserved_subnets == other.reserved_subnets
-        && one.sides.a.vlan == other.sides.a.vlan
-        && one.sides.b.vlan == other.sides.b.vlan
 }
 
 /// Whether the record has this channel in this generation already.

@@ -5,20 +5,20 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tieline_openapi::{
     ids::ChannelId,
-    v1::{Disruption, End, Finding, PlanField, PlanStep, Severity, Timestamp, Verb},
+    v1::{ConnectionIntent, Disruption, End, Finding, Middle, PlanField, PlanStep, Severity, Timestamp, Verb},
 };
 use tieline_providers::{Addressing, Agreed, ResourceSpec, Rules};
 
 use crate::{
     app::intent::escape,
     plan::{
-        negotiate::NegotiatedChannel,
+        negotiate::{Negotiated, NegotiatedChannel},
         step::{
             RuleBook, Trouble,
-            rehearse::{PlannedCall, Reached, Start, learned, picks, rehearse, specs_of},
+            rehearse::{PlannedCall, Reached, Start, addressed, picks, rehearse, specs_of},
         },
     },
-    store::Standing,
+    store::{ConnectionRecord, Standing},
     topology::Topology,
 };
 
@@ -28,18 +28,38 @@ pub(super) struct Run {
     pub(super) findings: Vec<Finding>,
 }
 
+/// Where a run leads.
+pub(super) struct Goal<'a> {
+    /// What is intended.
+    pub(super) intent: &'a ConnectionIntent,
+    /// The channels that should exist.
+    pub(super) channels: &'a [NegotiatedChannel],
+    /// What stands between their ports.
+    pub(super) middle: Middle,
+}
+
+impl<'a> Goal<'a> {
+    /// What was negotiated.
+    pub(super) fn of(intent: &'a ConnectionIntent, negotiated: &'a Negotiated) -> Self {
+        Self { intent, channels: &negotiated.channels, middle: negotiated.middle }
+    }
+
+    /// Nothing.
+    pub(super) fn nothing(record: &'a ConnectionRecord) -> Self {
+        Self { channels: &[], ..Self::of(&record.intent, &record.negotiated) }
+    }
+}
+
 /// Rehearses the run from what stands to what is wanted; without anything that stands, from nothing.
-pub(super) fn run(
-    topology: &Topology,
-    standing: Option<&Standing>,
-    wanted: &[NegotiatedChannel],
-    now: Timestamp,
-) -> Run {
+pub(super) fn run(topology: &Topology, standing: Option<&Standing>, wanted: &Goal<'_>, now: Timestamp) -> Run {
+    let Goal { intent, channels: wanted, middle } = *wanted;
     let start = Start {
         wanted,
         channels: standing.map_or(&[], |s| &s.channels),
         instances: standing.map_or(&[], |s| &s.record.instances),
         calls: standing.map_or(&[], |s| &s.calls),
+        wishes: &intent.wanted,
+        middle,
         rules: topology,
         now,
     };
@@ -192,8 +212,9 @@ impl Told<'_> {
             Addressing::CloudPicks(subnets) => subnets.iter().flat_map(|subnet| picks(*subnet)).collect(),
             Addressing::Fixed(_) | Addressing::Awaited(_) => Vec::new(),
         };
-        let taught =
-            End::BOTH.into_iter().flat_map(|end| picked(end).into_iter().map(move |ipv4| learned(channel, end, ipv4)));
+        let taught = End::BOTH
+            .into_iter()
+            .flat_map(|end| picked(end).into_iter().map(move |ipv4| addressed(channel, end, ipv4)));
         taught.filter_map(|channel| spec_of(&channel)).filter(|spec| spec.ready).collect()
     }
 

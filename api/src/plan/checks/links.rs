@@ -24,10 +24,10 @@ use tieline_openapi::{
 
 use super::{
     super::{
-        carried::{Carried, Way, announced},
+        carried::{Carried, Way, announced, meets},
         negotiate::Allocated,
     },
-    Findings, Note, is_default, overlap,
+    Findings, Note,
 };
 
 /// The known attach points.
@@ -76,7 +76,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn overlapping<'n>(&self, net: &'n IpNet) -> impl Iterator<Item = &'a Carried> + use<'a, 'n> {
         let others = self.others;
-        others.iter().filter(move |other| overlap(net, &other.prefix) && is_default(net) == is_default(&other.prefix))
+        others.iter().filter(move |other| meets(net, &other.prefix))
     }
 
     /// A prefix that the link brings to this attach point.

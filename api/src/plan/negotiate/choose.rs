@@ -140,7 +140,11 @@ fn within<'a>(
     let mut chosen: Vec<usize> = (0..kept).collect();
     let Some(subnets) = search.extend(&mut chosen, kept) else {
         let diverse = search.diverse;
-        too_few(frame, request, interconnect, drafts.len(), diverse, refusals, findings);
+        if diverse {
+            subnets_used_up(frame, allocated, needed, findings);
+        } else {
+            too_few(request, interconnect, drafts.len(), refusals, findings);
+        }
         return None;
     };
     let drafts: Vec<Draft<'a>> = pick(drafts, &chosen);
@@ -211,31 +215,39 @@ impl Search<'_, '_> {
     }
 }
 
+fn subnets_used_up(frame: &Frame<'_>, allocated: &Allocated, needed: usize, findings: &mut Findings) {
+    let wish = frame.intent.wanted.ipv4_subnet;
+    let mut message = format!("{needed} point-to-point subnets are not free on both attach points at once");
+    for end in End::BOTH {
+        let point = &frame.ends.get(end).point.id;
+        let foreign = allocated.foreign_subnets.get(point).into_iter().flatten();
+        let meets = |net: &Ipv4Net| wish.is_some_and(|wish| wish.contains(net) || net.contains(&wish));
+        if let Some((net, by)) = foreign.into_iter().find(|(net, _)| meets(net)) {
+            message = format!("{message}: {net} on {point} is in use by {by}, which is not of this Tieline");
+            break;
+        }
+    }
+    findings.used_up(Note {
+        code: "subnets-used-up",
+        pointer: if wish.is_some() { "/wanted/ipv4Subnet" } else { "" },
+        message,
+        rule: format!(
+            "every channel has a subnet of its own that is free at {} and {}",
+            frame.ends.a.point.id, frame.ends.b.point.id
+        ),
+        source: "RFC 4271 section 8; providers' address rules".to_owned(),
+        resolve: "delete a connection of these attach points, or let wanted.ipv4Subnet be larger".to_owned(),
+    });
+}
+
 fn too_few(
-    frame: &Frame<'_>,
     request: &Request<'_>,
     interconnect: &Interconnect,
     usable: usize,
-    diverse: bool,
     refusals: Findings,
     findings: &mut Findings,
 ) {
     let needed = request.intent.redundancy.channels();
-    if diverse {
-        let pointer = if request.intent.wanted.ipv4_subnet.is_some() { "/wanted/ipv4Subnet" } else { "" };
-        findings.used_up(Note {
-            code: "subnets-used-up",
-            pointer,
-            message: format!("{needed} point-to-point subnets are not free on both attach points at once"),
-            rule: format!(
-                "every channel has a subnet of its own that is free at {} and {}",
-                frame.ends.a.point.id, frame.ends.b.point.id
-            ),
-            source: "RFC 4271 section 8; providers' address rules".to_owned(),
-            resolve: "delete a connection of these attach points, or let wanted.ipv4Subnet be larger".to_owned(),
-        });
-        return;
-    }
     let enabled = interconnect.channels.iter().filter(|c| enabled(c)).count();
     // Where channels were refused for a reason of their own, those reasons say what to do.
     let by_refusal = usable < needed && enabled >= needed && refusals.any_error();

@@ -67,3 +67,11 @@ pub(super) fn effective(frame: &Frame<'_>, drafts: &[Draft<'_>], findings: &mut 
         detect_ms,
     }
 }
+
+/// The same with other MTUs of the channels: clouds may give another than was asked for.
+pub(super) fn refitted(before: Effective, mtus: impl Iterator<Item = Mtu>) -> Effective {
+    let private = mtus.min().unwrap_or(before.private_mtu_bytes);
+    let mtu = before.tunnel_mtu_bytes.map_or(private, |tunnel| tunnel.min(private));
+    let headers = before.mtu_bytes.get().saturating_sub(before.mss_bytes);
+    Effective { mtu_bytes: mtu, private_mtu_bytes: private, mss_bytes: mtu.get().saturating_sub(headers), ..before }
+}

@@ -13,6 +13,7 @@ mod frame;
 mod subnets;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod vlans;
 
 use std::{
@@ -38,14 +39,19 @@ use super::{
 use crate::{store::Allocation, topology::Topology};
 
 pub use effective::{TUNNEL_OVERHEAD_IPV4, TUNNEL_OVERHEAD_IPV6, tunnel_mtu};
+pub use touched::Touched;
 
 /// What other connections hold. For a change of a connection, [`Allocated::release`] takes out what it holds itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allocated {
     /// VLANs by port.
     pub vlans: BTreeMap<PortId, BTreeSet<u16>>,
-    /// Point-to-point subnets by attach point: ours, and foreign ones that were observed.
+    /// Point-to-point subnets by attach point.
     pub subnets: BTreeMap<AttachPointId, BTreeSet<Ipv4Net>>,
+    /// VLANs that others were seen to have, by port, with the cloud's id of what has them.
+    pub foreign_vlans: BTreeMap<PortId, BTreeMap<u16, String>>,
+    /// The same of subnets, by attach point.
+    pub foreign_subnets: BTreeMap<AttachPointId, BTreeMap<Ipv4Net, String>>,
     /// Mbit/s by channel.
     pub bandwidth: BTreeMap<ChannelId, u64>,
     /// What the links of an attach point carry.
@@ -151,6 +157,38 @@ impl Allocated {
         for (point, carried) in carried::by_attach_point(id, intent) {
             self.prefixes.entry(point.clone()).or_default().push(carried);
         }
+    }
+}
+
+impl NegotiatedChannel {
+    /// Whether two configurations of a channel have the same VLANs and subnets: what a living channel cannot change.
+    #[must_use]
+    pub fn same_slot(&self, other: &Self) -> bool {
+        self.reserved_subnets == other.reserved_subnets
+            && self.sides.a.vlan == other.sides.a.vlan
+            && self.sides.b.vlan == other.sides.b.vlan
+    }
+
+    /// Whether it holds what a cloud has told since the other was read.
+    #[must_use]
+    pub fn learned_since(&self, other: &Self) -> bool {
+        let told = |end| self.sides.get(end).ipv4.fixed().is_some() && other.sides.get(end).ipv4.fixed().is_none();
+        !self.same_slot(other) || End::BOTH.into_iter().any(told)
+    }
+}
+
+impl Negotiated {
+    /// Puts a newer configuration of a channel in the place of the one that is there. A channel that is not wanted any more,
+    /// or in a newer generation, does not come back.
+    #[must_use]
+    pub fn replaced(mut self, channel: &NegotiatedChannel) -> Option<Self> {
+        let known = self.channels.iter_mut().find(|known| known.channel_id == channel.channel_id)?;
+        if known.generation > channel.generation {
+            return None;
+        }
+        *known = channel.clone();
+        self.effective = effective::refitted(self.effective, self.channels.iter().map(|channel| channel.sides.a.mtu));
+        Some(self)
     }
 }
 

@@ -2,7 +2,7 @@
 //! other.
 
 use ipnet::{IpNet, Ipv4Net};
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 use tieline_openapi::v1::End;
 
 use super::{Allocated, Request, channel::Draft, frame::Frame};
@@ -21,11 +21,10 @@ pub(super) struct Taken(Vec<(u32, u32)>);
 impl Taken {
     /// What no channel of this connection may have: subnets of others on either attach point, and what the ends announce.
     pub(super) fn of(frame: &Frame<'_>, allocated: &Allocated) -> Self {
-        let held = End::BOTH
-            .into_iter()
-            .filter_map(|end| allocated.subnets.get(&frame.ends.get(end).point.id))
-            .flatten()
-            .copied();
+        let points = || End::BOTH.into_iter().map(|end| &frame.ends.get(end).point.id);
+        let ours = points().filter_map(|point| allocated.subnets.get(point)).flatten();
+        let others = points().filter_map(|point| allocated.foreign_subnets.get(point)).flat_map(BTreeMap::keys);
+        let held = ours.chain(others).copied();
         let announced = End::BOTH.into_iter().flat_map(|end| &frame.intent.end(end).advertised_prefixes).filter_map(
             |net| match net {
                 // A default route covers everything and takes nothing.

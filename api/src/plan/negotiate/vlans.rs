@@ -1,5 +1,7 @@
 //! Which VLAN a channel gets on each port.
 
+use std::collections::BTreeMap;
+
 use tieline_openapi::{
     ids::PortId,
     units::Vlan,
@@ -37,6 +39,8 @@ struct Port<'c> {
     name: String,
     constraints: &'c Constraints,
     taken: Bits,
+    /// What others have of it, by VLAN.
+    foreign: Option<&'c BTreeMap<u16, String>>,
 }
 
 impl Port<'_> {
@@ -63,13 +67,13 @@ pub(super) fn choose(
         let id = &frame.port(channel, end).port_id;
         let mut taken = Bits::NONE;
         let refused = request.refused.get(&channel.id).map(|refused| &refused.vlans);
-        let held = allocated.vlans.get(id);
-        for vlan in
-            constraints.vlans_in_use.iter().chain(held.into_iter().flatten()).chain(refused.into_iter().flatten())
-        {
+        let (held, foreign) = (allocated.vlans.get(id), allocated.foreign_vlans.get(id));
+        let ours = held.into_iter().flatten().chain(refused.into_iter().flatten());
+        let others = constraints.vlans_in_use.iter().chain(foreign.into_iter().flat_map(BTreeMap::keys));
+        for vlan in ours.chain(others) {
             taken.insert(*vlan);
         }
-        Port { id, name: frame.label(end), constraints, taken }
+        Port { id, name: frame.label(end), constraints, taken, foreign }
     });
     let both = [&ports.a, &ports.b];
     if let Some(wish) = frame.intent.wanted.vlan_id {
@@ -141,10 +145,15 @@ fn wished(wish: Vlan, ports: [&Port<'_>; 2], findings: &mut Findings) -> bool {
         let pointer = "/wanted/vlanId";
         if port.in_range(wish.get()) {
             let one = Rule::new("a VLAN is used once on a port", "IEEE 802.1Q");
+            let by = port.foreign.and_then(|foreign| foreign.get(&wish.get()));
+            let message = match by {
+                Some(by) => format!("VLAN {wish} on port {} is in use by {by}, which is not of this Tieline", port.id),
+                None => format!("VLAN {wish} is in use, or was refused, on port {}", port.id),
+            };
             findings.used_up(Note::conflict(
                 "vlan-taken",
                 pointer,
-                format!("VLAN {wish} is in use, or was refused, on port {}", port.id),
+                message,
                 [("intent", &intent), (&port.name, &one)],
                 resolve.clone(),
             ));

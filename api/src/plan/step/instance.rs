@@ -5,7 +5,7 @@ use tieline_openapi::{
     problem::ProviderDetail,
     v1::{Timestamp, Verb},
 };
-use tieline_providers::{Addressing, IdentityKind, Observed, Presence, ResourceSpec};
+use tieline_providers::{IdentityKind, Observed, Presence, ResourceSpec};
 
 use super::{
     CreateAnswer, Instance, NegotiatedChannel, ProviderCall, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why,
@@ -158,8 +158,10 @@ impl<'a> Case<'a> {
             IdentityKind::Named | IdentityKind::Slot => true,
             IdentityKind::Token { lifetime_ms } => {
                 let first = self.calls.iter().find(|c| c.verb == Verb::Create).map(|c| c.written_at);
-                let now = plus(self.situation.now, self.config.call_timeout_ms);
-                first.is_some_and(|first| now < plus(first, lifetime_ms))
+                // The second one as well may land late: while the token lives, it makes nothing.
+                let late = self.config.call_timeout_ms.saturating_add(self.config.lease_ms);
+                let over = plus(self.situation.now, late.saturating_add(self.config.visibility_lag_ms));
+                first.is_some_and(|first| over < plus(first, lifetime_ms))
             }
             IdentityKind::Tagged | IdentityKind::Blind => false,
         }
@@ -278,14 +280,8 @@ impl<'a> Case<'a> {
             }
             Presence::Usable | Presence::Failed => {}
         }
-        let side = channel.sides.get(self.instance.key.end);
-        if let (Addressing::CloudPicks(_), Some(ipv4)) = (&side.ipv4, observed.learned.ipv4) {
-            return Need::Act(Step::Learn {
-                channel_id: channel.channel_id.clone(),
-                generation: channel.generation,
-                end: self.instance.key.end,
-                ipv4,
-            });
+        if let Some(need) = self.need_of_picked(channel, observed) {
+            return need;
         }
         let Some(changes) = self.diff(spec, observed) else { return self.provider_missing() };
         if let Some(fixed) = changes.iter().find(|c| c.immutable) {

@@ -3,6 +3,7 @@
 mod act;
 mod instance;
 mod order;
+mod picked;
 mod refusal;
 pub mod rehearse;
 #[cfg(test)]
@@ -15,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use tieline_openapi::{
     ids::{AccountId, ChannelId, InstanceId, ProviderCallId},
     problem::ProviderDetail,
-    v1::{End, Ends, Timestamp, Verb},
+    units::Mtu,
+    v1::{End, Ends, Timestamp, Verb, Wanted},
 };
 use tieline_providers::{
-    CallErrorKind, Change, IdentityKind, Ipv4Pair, Observed, Presence, ResourceKey, ResourceSpec, Rules,
+    CallErrorKind, Change, FeatureSide, IdentityKind, Learned, Observed, Presence, ResourceKey, ResourceSpec, Rules,
 };
 
 use super::negotiate::{NegotiatedChannel, Refused};
@@ -169,12 +171,29 @@ pub type Specs = BTreeMap<(ChannelId, u32), Ends<Vec<ResourceSpec>>>;
 pub trait RuleBook: Send + Sync {
     /// The rules of the cloud that this account is in; `None` where this binary does not have that cloud.
     fn rules(&self, account: &AccountId) -> Option<&dyn Rules>;
+
+    /// Whether a side's cloud takes this MTU on the side's port.
+    fn takes_mtu(&self, side: &FeatureSide, mtu: Mtu) -> bool;
 }
 
 impl RuleBook for crate::topology::Topology {
     fn rules(&self, account: &AccountId) -> Option<&dyn Rules> {
         let provider = &self.accounts.get(account)?.provider;
         self.rules.get(provider).map(AsRef::as_ref)
+    }
+
+    fn takes_mtu(&self, side: &FeatureSide, mtu: Mtu) -> bool {
+        let channels = || self.interconnects.values().flat_map(|interconnect| &interconnect.channels);
+        let port = channels()
+            .filter(|channel| channel.id == side.channel_id)
+            .flat_map(|channel| [&channel.a, &channel.b])
+            .find(|port| port.port_id == side.port_id && port.account_id == side.account_id);
+        let (Some(rules), Some(point), Some(port)) =
+            (self.rules(&side.account_id), self.attach_points.get(&side.attach_point_id), port)
+        else {
+            return false;
+        };
+        rules.constraints(point, port).mtus.value.contains(&mtu)
     }
 }
 
@@ -197,6 +216,10 @@ pub struct Situation<'a> {
     pub held: &'a BTreeSet<AccountId>,
     /// Channels that cannot go on, found outside of this function: no other configuration is left.
     pub stuck: &'a BTreeMap<ChannelId, Trouble>,
+    /// Channel generations for which a cloud picked what another holds, found outside of this function.
+    pub unlearnable: &'a BTreeSet<(ChannelId, u32)>,
+    /// What the intent wishes: no cloud's pick takes the place of a wish.
+    pub wishes: &'a Wanted,
     /// The providers' rules.
     pub rules: &'a dyn RuleBook,
     /// Now, by the engine's clock.
@@ -351,7 +374,7 @@ pub enum Step {
         /// Why, to follow "it".
         why: String,
     },
-    /// A cloud picked addresses: they become part of the channel's configuration.
+    /// A cloud picked values itself: they become part of the channel's configuration.
     Learn {
         /// For which channel.
         channel_id: ChannelId,
@@ -359,8 +382,8 @@ pub enum Step {
         generation: u32,
         /// Which end's cloud picked.
         end: End,
-        /// Seen from that end.
-        ipv4: Ipv4Pair,
+        /// What it picked; only what differs from the configuration.
+        picked: Learned,
     },
     /// Negotiate the channel anew, without what was refused, as its next generation.
     WalkBack {

@@ -1,6 +1,6 @@
 //! What follows from a refusal: another try, other values, or a person.
 
-use tieline_openapi::{problem::ProviderDetail, v1::Verb};
+use tieline_openapi::{problem::ProviderDetail, units::Vlan, v1::Verb};
 use tieline_providers::{Addressing, CallErrorKind, FeatureSide};
 
 use super::{
@@ -109,6 +109,11 @@ impl Case<'_> {
             refused.vlans.insert(side.vlan.get());
         }
         refused.subnets.extend(channel.reserved_subnets.iter().copied());
+        if let Some(observed) = self.instance.present() {
+            let picked = self.picked(channel, channel.sides.get(self.instance.key.end), observed).unwrap_or_default();
+            refused.vlans.extend(picked.vlan.map(Vlan::get));
+            refused.subnets.extend(picked.ipv4.map(|pair| pair.subnet));
+        }
         Need::Act(Step::WalkBack {
             channel_id: channel.channel_id.clone(),
             generation: channel.generation,

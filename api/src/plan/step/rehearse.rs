@@ -7,7 +7,7 @@ use serde_json::Value;
 use tieline_openapi::{
     config::EngineConfig,
     ids::{AccountId, ChannelId, InstanceId, ProviderCallId},
-    v1::{BgpState, End, Ends, Timestamp, Verb},
+    v1::{BgpState, End, Ends, Middle, Timestamp, Verb, Wanted},
 };
 use tieline_providers::{Addressing, Change, Ipv4Pair, Learned, Observed, Presence, ResourceKey, ResourceSpec};
 use uuid::Uuid;
@@ -67,12 +67,34 @@ pub fn specs_of(channel: &NegotiatedChannel, rules: &dyn RuleBook) -> Ends<Vec<R
 /// The channel's configuration with the addresses that one end's cloud picked. The other end takes them where it awaited
 /// them; behind a router in the middle it has its own.
 #[must_use]
-pub fn learned(channel: &NegotiatedChannel, end: End, ipv4: Ipv4Pair) -> NegotiatedChannel {
+pub fn addressed(channel: &NegotiatedChannel, end: End, ipv4: Ipv4Pair) -> NegotiatedChannel {
     let mut channel = channel.clone();
     channel.sides.get_mut(end).ipv4 = Addressing::Fixed(ipv4);
     let other = channel.sides.get_mut(end.other());
     if matches!(other.ipv4, Addressing::Awaited(_)) {
         other.ipv4 = Addressing::Fixed(ipv4.flipped());
+    }
+    if !channel.reserved_subnets.iter().any(|net| net.contains(&ipv4.subnet)) {
+        channel.reserved_subnets = vec![ipv4.subnet];
+    }
+    channel
+}
+
+/// The channel's configuration with all that one end's cloud picked. The other end takes the addresses as
+/// [`addressed`] says, the VLAN where nothing between the ends translates it, and the MTU.
+#[must_use]
+pub fn learned(channel: &NegotiatedChannel, end: End, picked: &Learned, middle: Middle) -> NegotiatedChannel {
+    let mut channel = picked.ipv4.map_or_else(|| channel.clone(), |ipv4| addressed(channel, end, ipv4));
+    if let Some(vlan) = picked.vlan {
+        channel.sides.get_mut(end).vlan = vlan;
+        if middle != Middle::L2 {
+            channel.sides.get_mut(end.other()).vlan = vlan;
+        }
+    }
+    if let Some(mtu) = picked.mtu {
+        for end in End::BOTH {
+            channel.sides.get_mut(end).mtu = mtu;
+        }
     }
     channel
 }
@@ -88,6 +110,10 @@ pub struct Start<'a> {
     pub instances: &'a [Instance],
     /// Their ledger, oldest first.
     pub calls: &'a [ProviderCall],
+    /// What the intent wishes.
+    pub wishes: &'a Wanted,
+    /// What stands between the ports.
+    pub middle: Middle,
     /// The providers' rules.
     pub rules: &'a dyn RuleBook,
     /// Now.
@@ -100,7 +126,7 @@ pub struct Start<'a> {
 pub fn rehearse(start: &Start<'_>, config: &EngineConfig) -> Rehearsal {
     let mut stage = Stage::new(start, config);
     let no_walks = BTreeMap::new();
-    let (no_holds, not_stuck) = (BTreeSet::new(), BTreeMap::new());
+    let (no_holds, not_stuck, not_taken) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
     // Every resource takes a handful of steps; the bound only guards against rules that contradict themselves.
     for _ in 0..stage.bound() {
         let fresh: BTreeSet<_> = stage.instances.iter().map(|i| i.id).collect();
@@ -113,6 +139,8 @@ pub fn rehearse(start: &Start<'_>, config: &EngineConfig) -> Rehearsal {
             walk_backs: &no_walks,
             held: &no_holds,
             stuck: &not_stuck,
+            unlearnable: &not_taken,
+            wishes: start.wishes,
             rules: start.rules,
             now: stage.now,
         };
@@ -126,6 +154,7 @@ pub fn rehearse(start: &Start<'_>, config: &EngineConfig) -> Rehearsal {
 
 struct Stage<'a> {
     rules: &'a dyn RuleBook,
+    middle: Middle,
     wanted: Vec<NegotiatedChannel>,
     /// Every channel generation, the wanted ones as they are wanted.
     channels: BTreeMap<(ChannelId, u32), NegotiatedChannel>,
@@ -172,6 +201,7 @@ impl<'a> Stage<'a> {
         let awaiting = specs.iter().flat_map(|(at, ends)| waits(at, ends)).collect();
         let mut stage = Self {
             rules: start.rules,
+            middle: start.middle,
             wanted: start.wanted.to_vec(),
             channels,
             instances: Vec::new(),
@@ -272,7 +302,7 @@ impl<'a> Stage<'a> {
             Step::RetireChannel { channel_id, generation } => {
                 self.specs.remove(&(channel_id, generation));
             }
-            Step::Learn { channel_id, generation, end, ipv4 } => self.learn(&channel_id, generation, end, ipv4),
+            Step::Learn { channel_id, generation, end, picked } => self.learn(&channel_id, generation, end, &picked),
             Step::Wait { until, .. } if until > self.now => self.now = until,
             Step::Settled | Step::Gone => return Some(Reached::Goal),
             Step::Escalate { troubles, .. } => return Some(Reached::Person(troubles)),
@@ -286,17 +316,18 @@ impl<'a> Stage<'a> {
         None
     }
 
-    fn learn(&mut self, channel_id: &ChannelId, generation: u32, end: End, ipv4: Ipv4Pair) {
-        let picked = self.instances.iter().filter(|i| {
+    fn learn(&mut self, channel_id: &ChannelId, generation: u32, end: End, picked: &Learned) {
+        let teachers = self.instances.iter().filter(|i| {
             i.channel_id == *channel_id
                 && i.channel_generation == generation
                 && i.key.end == end
-                && i.present().is_some_and(|observed| observed.learned.ipv4 == Some(ipv4))
+                && picked.ipv4.is_some()
+                && i.present().is_some_and(|observed| observed.learned.ipv4 == picked.ipv4)
         });
-        self.taught.extend(picked.map(|i| (channel_id.clone(), generation, i.key.clone())));
+        self.taught.extend(teachers.map(|i| (channel_id.clone(), generation, i.key.clone())));
         for channel in &mut self.wanted {
             if channel.channel_id == *channel_id && channel.generation == generation {
-                *channel = learned(channel, end, ipv4);
+                *channel = learned(channel, end, picked, self.middle);
                 let at = (channel_id.clone(), generation);
                 self.specs.insert(at.clone(), specs_of(channel, self.rules));
                 self.channels.insert(at, channel.clone());
@@ -400,7 +431,7 @@ impl<'a> Stage<'a> {
             && let Addressing::CloudPicks(subnets) = &channel.sides.get(instance.key.end).ipv4
             && let Some(ipv4) = subnets.iter().find_map(|subnet| picks(*subnet).next())
         {
-            let taught = specs_of(&learned(channel, instance.key.end, ipv4), self.rules);
+            let taught = specs_of(&addressed(channel, instance.key.end, ipv4), self.rules);
             spec = taught.get(instance.key.end).iter().find(|spec| spec.key == instance.key).cloned();
             picked = Some(ipv4);
         }

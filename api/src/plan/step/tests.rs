@@ -1,20 +1,23 @@
 //! The step function against a pure model of two clouds that lag, lose answers and refuse: from any state that can be
 //! reached, the loop comes to an end, and it never holds two of anything.
 
+mod picked;
 mod rehearsal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::Ipv4Net;
 use proptest::prelude::*;
 use serde_json::json;
 use tieline_openapi::{
     config::EngineConfig,
     ids::{AccountId, ChannelId, InstanceId, ProviderCallId},
     problem::ProviderDetail,
-    v1::{End, Timestamp, Verb},
+    units::Mtu,
+    v1::{End, Middle, Timestamp, Verb, Wanted},
 };
 use tieline_providers::{
-    Addressing, CallErrorKind, IdentityKind, Ipv4Pair, Learned, Observed, OwnerTag, Presence, Rules,
+    CallErrorKind, FeatureSide, IdentityKind, Ipv4Pair, Learned, Observed, OwnerTag, Presence, Rules,
     fake::{ATTACHMENT, FakeRules, FakeSide},
 };
 use uuid::Uuid;
@@ -64,6 +67,10 @@ impl RuleBook for Book {
             "acct-b" => Some(&self.taking),
             _ => None,
         }
+    }
+
+    fn takes_mtu(&self, _: &FeatureSide, mtu: Mtu) -> bool {
+        [1_440, 1_500].contains(&mtu.get())
     }
 }
 
@@ -116,6 +123,12 @@ struct Model {
     fresh: BTreeSet<InstanceId>,
     walk_backs: BTreeMap<ChannelId, u32>,
     things: Vec<Thing>,
+    /// What the next attachments are given instead of what they are asked for.
+    picks: Vec<Learned>,
+    /// What others hold.
+    others: (BTreeSet<u16>, BTreeSet<Ipv4Net>),
+    unlearnable: BTreeSet<(ChannelId, u32)>,
+    wishes: Wanted,
     now_ms: u64,
     drawn: u128,
     luck: Vec<Luck>,
@@ -134,6 +147,10 @@ impl Model {
             fresh: BTreeSet::new(),
             walk_backs: BTreeMap::new(),
             things: Vec::new(),
+            picks: Vec::new(),
+            others: Default::default(),
+            unlearnable: BTreeSet::new(),
+            wishes: Wanted::default(),
             now_ms: 0,
             drawn: 0,
             luck,
@@ -156,6 +173,8 @@ impl Model {
             walk_backs: &self.walk_backs,
             held: &held,
             stuck: &stuck,
+            unlearnable: &self.unlearnable,
+            wishes: &self.wishes,
             rules: &self.book,
             now: at(self.now_ms),
         };
@@ -208,7 +227,11 @@ impl Model {
             presence: Presence::Usable,
             bgp: None,
             bfd: None,
-            learned: Learned { ipv4: thing.picked, ..Learned::default() },
+            learned: Learned {
+                ipv4: thing.picked,
+                vlan: thing.fields["vlan"].as_u64().map(|vlan| vlan.try_into().unwrap()),
+                mtu: thing.fields["mtu"].as_u64().map(|mtu| mtu.try_into().unwrap()),
+            },
             fields: thing.fields.clone(),
             created_at: None,
         }
@@ -276,8 +299,17 @@ impl Model {
                 peer: "169.254.0.2".parse().unwrap(),
             };
             let cloud_id = format!("{}/{}", key.kind, self.draw());
-            let picked = (key.kind == ATTACHMENT).then_some(pair);
-            let fields = spec.fields;
+            let mut picked = (key.kind == ATTACHMENT).then_some(pair);
+            let mut fields = spec.fields;
+            if let Some(picks) = picked.and_then(|_| self.picks.pop()) {
+                picked = picks.ipv4.or(picked);
+                if let Some(vlan) = picks.vlan {
+                    fields["vlan"] = json!(vlan);
+                }
+                if let Some(mtu) = picks.mtu {
+                    fields["mtu"] = json!(mtu);
+                }
+            }
             let thing = Thing {
                 cloud_id: cloud_id.clone(),
                 instance: id,
@@ -335,10 +367,17 @@ impl Model {
                 let instance = row.instance_id;
                 self.name(instance, None);
             }
-            Step::Learn { end, ipv4, generation, .. } => {
+            Step::Learn { ref channel_id, end, picked, generation } => {
+                let (vlans, subnets) = &self.others;
+                let taken = picked.vlan.is_some_and(|vlan| vlans.contains(&vlan.get()))
+                    || picked.ipv4.is_some_and(|pair| subnets.contains(&pair.subnet));
+                if taken {
+                    self.unlearnable.insert((channel_id.clone(), generation));
+                    return None;
+                }
                 for channel in self.wanted.iter_mut().chain(&mut self.channels) {
                     if channel.generation == generation {
-                        *channel = learned(channel, end, ipv4);
+                        *channel = learned(channel, end, &picked, Middle::None);
                     }
                 }
             }
@@ -613,16 +652,4 @@ fn walk_backs_come_to_an_end() {
         model.take(step);
     }
     panic!("it goes on for ever");
-}
-
-#[test]
-fn the_two_sides_of_learned_addresses_mirror_each_other() {
-    let ipv4 = Ipv4Pair {
-        subnet: "169.254.0.0/29".parse().unwrap(),
-        host: "169.254.0.1".parse().unwrap(),
-        peer: "169.254.0.2".parse().unwrap(),
-    };
-    let channel = learned(&channel(0, 100), End::A, ipv4);
-    assert_eq!(channel.sides.a.ipv4, Addressing::Fixed(ipv4));
-    assert_eq!(channel.sides.b.ipv4, Addressing::Fixed(ipv4.flipped()));
 }

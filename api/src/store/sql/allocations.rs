@@ -1,23 +1,21 @@
 //! Allocations are constraints: a VLAN is the primary key of its port's table, a subnet occupies slots of a fixed grid of
-//! /31s, bandwidth is a counter with a CHECK. A row is held, or has a time from which on it is free.
+//! /31s, bandwidth is a counter with a CHECK. A row is held, or has a time from which on it is free. What others occupy is
+//! not given out ([`super::foreign`]); what a connection holds already stays its own.
 
 use ipnet::Ipv4Net;
-use tieline_openapi::ids::{AccountId, AttachPointId, ChannelId, ConnectionId, PortId};
+use tieline_openapi::ids::{AttachPointId, ChannelId, ConnectionId, PortId};
 
-use super::{SqlStore, row::args, tx::Tx};
+use super::{SqlStore, carried, foreign, row::args, tx::Tx};
 use crate::{
-    plan::negotiate::{Allocated, Negotiated},
+    plan::negotiate::{Allocated, Negotiated, Touched},
     store::{Allocation, StoreError},
 };
-
-/// Milliseconds that something foreign counts as there after it was last seen.
-const FOREIGN_MS: u64 = 24 * 3_600_000;
 
 /// The shortest prefix that is entered into the grid: 32,768 slots.
 const SHORTEST_PREFIX: u8 = 16;
 
 /// First and last slot of a subnet. A /32 occupies the /31 that it is in.
-fn slots(subnet: Ipv4Net) -> Result<(i64, i64), StoreError> {
+pub(super) fn slots(subnet: Ipv4Net) -> Result<(i64, i64), StoreError> {
     if subnet.prefix_len() < SHORTEST_PREFIX {
         return Err(StoreError::Invalid { reason: format!("{subnet} is no point-to-point subnet") });
     }
@@ -25,8 +23,21 @@ fn slots(subnet: Ipv4Net) -> Result<(i64, i64), StoreError> {
     Ok((slot(subnet.network()), slot(subnet.broadcast())))
 }
 
+/// A subnet as it stands in a row.
+pub(super) fn subnet(text: &str) -> Result<Ipv4Net, StoreError> {
+    text.parse().map_err(|e| StoreError::Unusable {
+        reason: "it holds a subnet that is none; restore a backup".to_owned(),
+        source: Some(Box::new(e)),
+    })
+}
+
 fn taken(what: String) -> StoreError {
     StoreError::AllocationTaken { what }
+}
+
+/// What is taken, and by whom where that is nobody of ours.
+fn taken_by(what: String, holder: Option<String>) -> StoreError {
+    taken(holder.map_or_else(|| what.clone(), |holder| format!("{what}, which {holder} has, a resource of others")))
 }
 
 /// Takes allocations for a connection; what it holds already stays its own, and moves to the given generation.
@@ -67,20 +78,34 @@ async fn take_vlan(
     port: &PortId,
     vlan: u16,
 ) -> Result<(), StoreError> {
-    let written = tx
+    let wanted = || args![port.as_str(), vlan, connection.uuid(), channel.as_str(), generation];
+    let kept = tx
         .execute(
-            "INSERT INTO vlan_allocations (port_id, vlan, connection_id, channel_id, generation)
-             VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (port_id, vlan) DO UPDATE
-             SET connection_id = excluded.connection_id, channel_id = excluded.channel_id,
-                 generation = excluded.generation, account_id = NULL, free_at = NULL
-             WHERE vlan_allocations.free_at <= {now}
-                OR (vlan_allocations.free_at IS NULL AND vlan_allocations.connection_id = excluded.connection_id
-                    AND vlan_allocations.channel_id = excluded.channel_id)",
-            args![port.as_str(), vlan, connection.uuid(), channel.as_str(), generation],
+            "UPDATE vlan_allocations SET generation = $5
+             WHERE port_id = $1 AND vlan = $2 AND connection_id = $3 AND channel_id = $4 AND free_at IS NULL",
+            wanted(),
         )
         .await?;
-    if written == 1 { Ok(()) } else { Err(taken(format!("VLAN {vlan} on port {port}"))) }
+    if kept == 1 {
+        return Ok(());
+    }
+    let holder = foreign::vlan_holder(tx, port, vlan).await?;
+    let written = match holder {
+        Some(_) => 0,
+        None => {
+            tx.execute(
+                "INSERT INTO vlan_allocations (port_id, vlan, connection_id, channel_id, generation)
+                 VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (port_id, vlan) DO UPDATE
+                 SET connection_id = excluded.connection_id, channel_id = excluded.channel_id,
+                     generation = excluded.generation, account_id = NULL, free_at = NULL
+                 WHERE vlan_allocations.free_at <= {now}",
+                wanted(),
+            )
+            .await?
+        }
+    };
+    if written == 1 { Ok(()) } else { Err(taken_by(format!("VLAN {vlan} on port {port}"), holder)) }
 }
 
 async fn take_subnet(
@@ -92,31 +117,45 @@ async fn take_subnet(
     subnet: Ipv4Net,
 ) -> Result<(), StoreError> {
     let (first, last) = slots(subnet)?;
-    let written = tx
+    let wanted = u64::try_from(last - first + 1).unwrap_or(0);
+    let place = || args![first, last, attach_point.as_str()];
+    let mine = || args![subnet.trunc().to_string(), connection.uuid(), channel.as_str(), generation];
+    let kept = tx
         .execute(
-            "WITH RECURSIVE wanted (slot) AS (
-                 SELECT CAST($1 AS BIGINT) UNION ALL SELECT slot + 1 FROM wanted WHERE slot < $2)
-             INSERT INTO subnet_slots (attach_point_id, slot, subnet, connection_id, channel_id, generation)
-             SELECT $3, slot, $4, $5, $6, $7 FROM wanted WHERE TRUE
-             ON CONFLICT (attach_point_id, slot) DO UPDATE
-             SET subnet = excluded.subnet, connection_id = excluded.connection_id, channel_id = excluded.channel_id,
-                 generation = excluded.generation, account_id = NULL, free_at = NULL
-             WHERE subnet_slots.free_at <= {now}
-                OR (subnet_slots.free_at IS NULL AND subnet_slots.connection_id = excluded.connection_id
-                    AND subnet_slots.channel_id = excluded.channel_id)",
-            args![
-                first,
-                last,
-                attach_point.as_str(),
-                subnet.trunc().to_string(),
-                connection.uuid(),
-                channel.as_str(),
-                generation
-            ],
+            "UPDATE subnet_slots SET subnet = $4, generation = $7
+             WHERE attach_point_id = $3 AND slot BETWEEN $1 AND $2 AND connection_id = $5 AND channel_id = $6
+               AND free_at IS NULL",
+            [place(), mine()].concat(),
         )
         .await?;
-    let wanted = u64::try_from(last - first + 1).unwrap_or(0);
-    if written == wanted { Ok(()) } else { Err(taken(format!("subnet {subnet} on attach point {attach_point}"))) }
+    if kept == wanted {
+        return Ok(());
+    }
+    let holder = foreign::subnet_holder(tx, attach_point, (first, last)).await?;
+    let written = match holder {
+        Some(_) => 0,
+        None => {
+            tx.execute(
+                "WITH RECURSIVE wanted (slot) AS (
+                     SELECT CAST($1 AS BIGINT) UNION ALL SELECT slot + 1 FROM wanted WHERE slot < $2)
+                 INSERT INTO subnet_slots (attach_point_id, slot, subnet, connection_id, channel_id, generation)
+                 SELECT $3, slot, $4, $5, $6, $7 FROM wanted WHERE TRUE
+                 ON CONFLICT (attach_point_id, slot) DO UPDATE
+                 SET subnet = excluded.subnet, connection_id = excluded.connection_id,
+                     channel_id = excluded.channel_id, generation = excluded.generation, account_id = NULL,
+                     free_at = NULL
+                 WHERE subnet_slots.free_at <= {now}
+                    OR (subnet_slots.free_at IS NULL AND subnet_slots.connection_id = excluded.connection_id
+                        AND subnet_slots.channel_id = excluded.channel_id)",
+                [place(), mine()].concat(),
+            )
+            .await?
+        }
+    };
+    if written == wanted {
+        return Ok(());
+    }
+    Err(taken_by(format!("subnet {subnet} on attach point {attach_point}"), holder))
 }
 
 /// Sets what a connection takes of a channel; 0 gives it back.
@@ -212,6 +251,50 @@ pub(super) async fn quarantine(
     Ok(())
 }
 
+/// Puts single VLANs and subnets that a connection holds into quarantine: the cloud gave it others.
+pub(super) async fn give_back(
+    tx: &mut Tx,
+    connection: ConnectionId,
+    allocations: Vec<Allocation>,
+    quarantine_ms: u64,
+) -> Result<(), StoreError> {
+    for allocation in allocations {
+        match allocation {
+            Allocation::Vlan { channel_id, generation, port_id, vlan } => {
+                tx.execute(
+                    "UPDATE vlan_allocations SET free_at = {now} + $6
+                     WHERE port_id = $1 AND vlan = $2 AND connection_id = $3 AND channel_id = $4 AND generation = $5
+                       AND free_at IS NULL",
+                    args![port_id.as_str(), vlan, connection.uuid(), channel_id.as_str(), generation, quarantine_ms],
+                )
+                .await?;
+            }
+            Allocation::Subnet { channel_id, generation, attach_point_id, subnet } => {
+                let (first, last) = slots(subnet)?;
+                tx.execute(
+                    "UPDATE subnet_slots SET free_at = {now} + $7
+                     WHERE attach_point_id = $1 AND slot BETWEEN $2 AND $3 AND connection_id = $4 AND channel_id = $5
+                       AND generation = $6 AND free_at IS NULL",
+                    args![
+                        attach_point_id.as_str(),
+                        first,
+                        last,
+                        connection.uuid(),
+                        channel_id.as_str(),
+                        generation,
+                        quarantine_ms
+                    ],
+                )
+                .await?;
+            }
+            Allocation::Bandwidth { channel_id, capacity_mbps, .. } => {
+                set_bandwidth(tx, connection, &channel_id, 0, capacity_mbps).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Puts everything that a connection holds into quarantine, and gives its bandwidth back.
 pub(super) async fn quarantine_all(
     tx: &mut Tx,
@@ -228,69 +311,32 @@ pub(super) async fn quarantine_all(
     free_bandwidth(tx, connection, None).await
 }
 
-/// Notes what others occupy. What we hold ourselves stays ours; what is free or in quarantine is occupied until it has
-/// not been seen for a day.
-pub(super) async fn put_foreign(
-    tx: &mut Tx,
-    account: &AccountId,
-    mut vlans: Vec<(PortId, u16)>,
-    mut subnets: Vec<(AttachPointId, Ipv4Net)>,
-) -> Result<(), StoreError> {
-    vlans.sort();
-    subnets.sort();
-    for (port, vlan) in vlans {
-        tx.execute(
-            "INSERT INTO vlan_allocations (port_id, vlan, account_id, free_at) VALUES ($1, $2, $3, {now} + $4)
-             ON CONFLICT (port_id, vlan) DO UPDATE
-             SET account_id = excluded.account_id, free_at = excluded.free_at
-             WHERE vlan_allocations.free_at < excluded.free_at",
-            args![port.as_str(), vlan, account.as_str(), FOREIGN_MS],
-        )
-        .await?;
-    }
-    for (attach_point, subnet) in subnets {
-        let (first, last) = slots(subnet)?;
-        tx.execute(
-            "WITH RECURSIVE seen (slot) AS (
-                 SELECT CAST($1 AS BIGINT) UNION ALL SELECT slot + 1 FROM seen WHERE slot < $2)
-             INSERT INTO subnet_slots (attach_point_id, slot, subnet, account_id, free_at)
-             SELECT $3, slot, $4, $5, {now} + $6 FROM seen WHERE TRUE
-             ON CONFLICT (attach_point_id, slot) DO UPDATE
-             SET subnet = excluded.subnet, account_id = excluded.account_id, free_at = excluded.free_at
-             WHERE subnet_slots.free_at < excluded.free_at",
-            args![first, last, attach_point.as_str(), subnet.trunc().to_string(), account.as_str(), FOREIGN_MS],
-        )
-        .await?;
-    }
-    Ok(())
-}
-
 impl SqlStore {
-    pub(super) async fn all_allocated(&self) -> Result<Allocated, StoreError> {
+    pub(super) async fn allocated_of(&self, touched: &Touched) -> Result<Allocated, StoreError> {
         let mut tx = self.read().await?;
         let mut all = Allocated::default();
         const HELD: &str = "(free_at IS NULL OR free_at > {now})";
-        for mut row in tx.rows(&format!("SELECT port_id, vlan FROM vlan_allocations WHERE {HELD}"), args![]).await? {
-            let (port, vlan): (PortId, i64) = (row.id()?, row.int()?);
-            all.vlans.entry(port).or_default().insert(u16::try_from(vlan).unwrap_or_default());
+        for port in &touched.ports {
+            let sql = format!("SELECT vlan FROM vlan_allocations WHERE port_id = $1 AND {HELD}");
+            for mut row in tx.rows(&sql, args![port.as_str()]).await? {
+                let held = all.vlans.entry(port.clone()).or_default();
+                held.insert(u16::try_from(row.int()?).unwrap_or_default());
+            }
         }
-        let sql = format!("SELECT DISTINCT attach_point_id, subnet FROM subnet_slots WHERE {HELD}");
-        for mut row in tx.rows(&sql, args![]).await? {
-            let (point, subnet): (AttachPointId, String) = (row.id()?, row.text()?);
-            let subnet: Ipv4Net = subnet.parse().map_err(|e| StoreError::Unusable {
-                reason: "it holds a subnet that is none; restore a backup".to_owned(),
-                source: Some(Box::new(e)),
-            })?;
-            all.subnets.entry(point).or_default().insert(subnet);
+        for point in touched.attach_points() {
+            let sql = format!("SELECT DISTINCT subnet FROM subnet_slots WHERE attach_point_id = $1 AND {HELD}");
+            for mut row in tx.rows(&sql, args![point.as_str()]).await? {
+                all.subnets.entry(point.clone()).or_default().insert(subnet(&row.text()?)?);
+            }
         }
-        let sql = "SELECT channel_id, used_mbps FROM channel_bandwidth WHERE used_mbps > 0";
-        for mut row in tx.rows(sql, args![]).await? {
-            all.bandwidth.insert(row.id()?, row.count()?);
+        for channel in &touched.channels {
+            let sql = "SELECT used_mbps FROM channel_bandwidth WHERE channel_id = $1 AND used_mbps > 0";
+            if let Some(mut row) = tx.row(sql, args![channel.as_str()]).await? {
+                all.bandwidth.insert(channel.clone(), row.count()?);
+            }
         }
-        for mut row in tx.rows("SELECT id, intent FROM connections ORDER BY id", args![]).await? {
-            let (id, intent): (ConnectionId, tieline_openapi::v1::ConnectionIntent) = (row.id()?, row.doc("intent")?);
-            all.carry(id, &intent);
-        }
+        foreign::read(&mut tx, touched, &mut all).await?;
+        carried::read(&mut tx, touched, &mut all).await?;
         tx.done().await?;
         Ok(all)
     }

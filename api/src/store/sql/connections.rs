@@ -3,7 +3,7 @@
 use tieline_openapi::{ids::ConnectionId, v1::Operation};
 
 use super::{
-    SqlStore, allocations, answers,
+    SqlStore, allocations, answers, carried,
     error::is_unique,
     operations, principals,
     row::{args, to_doc, to_word},
@@ -103,6 +103,7 @@ impl SqlStore {
         }
         put_secrets(&mut write, new.id, new.secrets).await?;
         allocations::take(&mut write, new.id, new.allocations).await?;
+        carried::enter(&mut write, new.id, &new.intent).await?;
         operations::insert(&mut write, new.project.as_str(), &new.operation).await?;
         principals::audit(&mut write, &new.audit).await?;
         write.event(new.event);
@@ -121,7 +122,7 @@ impl SqlStore {
             .execute(
                 "UPDATE connections
                  SET generation = generation + 1, updated_at = $4, last_operation_id = $5, due_at = {now}, wake = 1,
-                     watch = 0
+                     watch = 0, carried_of = CASE WHEN carried_of = generation THEN generation + 1 ELSE carried_of END
                  WHERE id = $1 AND project = $2 AND generation = $3",
                 args![
                     change.id.uuid(),
@@ -168,6 +169,7 @@ impl SqlStore {
                     return Err(StoreError::NameTaken { holder: holder.unwrap_or(change.id) });
                 }
                 changed?;
+                carried::enter(&mut write, change.id, &intent).await?;
                 put_secrets(&mut write, change.id, secrets).await?;
                 allocations::take(&mut write, change.id, allocations).await?;
             }
@@ -189,19 +191,22 @@ async fn set_intent(
     negotiated: &Negotiated,
 ) -> Result<(), StoreError> {
     for channel in &negotiated.channels {
-        // The engine may have walked the channel back since the caller negotiated: then that generation is void.
-        let newer = tx
-            .row(
-                "SELECT generation FROM channel_configurations
-                 WHERE connection_id = $1 AND channel_id = $2
-                   AND (generation > $3 OR (generation = $3 AND retired_at IS NOT NULL)) LIMIT 1",
+        // The engine may have walked the channel back since the caller negotiated, or a cloud may have told what it picked:
+        // then what the caller has is void.
+        let rows = tx
+            .rows(
+                "SELECT generation, retired_at, doc FROM channel_configurations
+                 WHERE connection_id = $1 AND channel_id = $2 AND generation >= $3",
                 args![id.uuid(), channel.channel_id.as_str(), channel.generation],
             )
             .await?;
-        if newer.is_some() {
-            return Err(StoreError::AllocationTaken {
-                what: format!("channel {} was walked back", channel.channel_id),
-            });
+        for mut row in rows {
+            let (generation, retired_at) = (row.small()?, row.opt_int()?);
+            let stored: NegotiatedChannel = row.doc("channel configuration")?;
+            if generation > channel.generation || retired_at.is_some() || stored.learned_since(channel) {
+                let what = format!("the configuration of channel {}, which has changed meanwhile,", channel.channel_id);
+                return Err(StoreError::AllocationTaken { what });
+            }
         }
         put_channel(tx, id, channel).await?;
     }

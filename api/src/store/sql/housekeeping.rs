@@ -9,6 +9,9 @@ use crate::store::{HousekeepingLimits, StoreError};
 /// Instances whose ledger one transaction deletes: each has a handful of calls.
 const CHUNK: u32 = 200;
 
+/// Milliseconds without a try to list an account after which what others were seen to occupy there says nothing any more.
+const UNLISTED_MS: u64 = 24 * 3_600_000;
+
 impl SqlStore {
     pub(super) async fn tidy(&self, limits: &HousekeepingLimits) -> Result<(), StoreError> {
         for table in ["vlan_allocations (port_id, vlan)", "subnet_slots (attach_point_id, slot)"] {
@@ -37,6 +40,12 @@ impl SqlStore {
                        AND c.last_operation_id = operations.id";
         let ended = format!("finished_at <= {{now}} - $1 AND NOT EXISTS ({is_last})");
         self.prune("operations (id)", &ended, limits.operations_ms, limits.rows).await?;
+        // An account that is listed no more, as when tieline.toml lost it.
+        let listed = "SELECT 1 FROM account_watches w WHERE w.account_id = foreign_holdings.account_id
+                      AND w.tried_at > {now} - $1";
+        let key = "foreign_holdings (account_id, kind, cloud_id)";
+        self.prune(key, &format!("NOT EXISTS ({listed})"), UNLISTED_MS, limits.rows).await?;
+        self.enter_carried(CHUNK).await?;
         self.prune_ledger("instances", limits).await?;
         self.prune_ledger("twins", limits).await?;
         let no_twin = "SELECT 1 FROM twins t WHERE t.connection_id = gone_connections.id AND t.retired_at IS NULL";

@@ -4,10 +4,12 @@
 mod allocations;
 mod answers;
 mod asked;
+mod carried;
 mod claims;
 mod connections;
 pub(crate) mod error;
 mod events;
+mod foreign;
 mod gateways;
 mod housekeeping;
 mod leases;

@@ -52,7 +52,12 @@ pub(super) fn record(row: &mut Row) -> Result<ConnectionRecord, StoreError> {
 
 /// `($1, $2, ...)`.
 pub(super) fn list(n: usize) -> String {
-    let places: Vec<String> = (1..=n).map(|i| format!("${i}")).collect();
+    list_from(1, n)
+}
+
+/// `n` places for arguments from the given one on.
+pub(super) fn list_from(first: usize, n: usize) -> String {
+    let places: Vec<String> = (first..first + n).map(|i| format!("${i}")).collect();
     format!("({})", places.join(", "))
 }
 

@@ -13,7 +13,7 @@ use tieline_openapi::{
 
 use super::SqlStore;
 use crate::{
-    plan::negotiate::Allocated,
+    plan::negotiate::{Allocated, Touched},
     store::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
         EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
@@ -64,8 +64,8 @@ impl Store for SqlStore {
         self.find_answer(key).await
     }
 
-    async fn allocated(&self) -> Result<Allocated, StoreError> {
-        self.all_allocated().await
+    async fn allocated(&self, touched: &Touched) -> Result<Allocated, StoreError> {
+        self.allocated_of(touched).await
     }
 
     async fn create_connection(&self, new: NewConnection) -> Result<(), StoreError> {

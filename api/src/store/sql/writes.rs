@@ -3,7 +3,7 @@
 use tieline_openapi::{ids::ChannelId, v1::Operation};
 
 use super::{
-    allocations, asked, claims, connections, events, ledger, operations,
+    allocations, asked, claims, connections, events, foreign, ledger, operations,
     row::{args, to_doc},
     tx::Write,
     watch,
@@ -22,8 +22,8 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
         }
         EngineWrite::RaiseIssue { project, issue } => events::raise(write, &project, &issue).await,
         EngineWrite::ResolveIssue { code, subject, at } => events::resolve(write, &code, &subject, at).await,
-        EngineWrite::PutForeign { account_id, vlans, subnets } => {
-            allocations::put_foreign(write, &account_id, vlans, subnets).await
+        EngineWrite::PutForeign { account_id, whole, holdings } => {
+            foreign::put(write, &account_id, &whole, holdings).await
         }
         EngineWrite::FoundTwin { id, twin, cloud_id } => {
             write.connection_due();
@@ -36,6 +36,7 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
         | EngineWrite::DecideCall { .. }
         | EngineWrite::RefuseAnswer { .. }
         | EngineWrite::PutChannel { .. }
+        | EngineWrite::GiveBack { .. }
         | EngineWrite::RetireChannel { .. }
         | EngineWrite::PutStatus { .. }
         | EngineWrite::PutWatch(_)
@@ -71,6 +72,9 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
         EngineWrite::RefuseAnswer { id, answer } => asked::refuse(write, claim.id, id, &answer).await?,
         EngineWrite::PutChannel { channel, allocations, secrets } => {
             put_channel(write, claim, &channel, allocations, secrets).await?;
+        }
+        EngineWrite::GiveBack { allocations, quarantine_ms } => {
+            allocations::give_back(write, claim.id, allocations, quarantine_ms).await?;
         }
         EngineWrite::RetireChannel { channel_id, generation, quarantine_ms } => {
             retire_channel(write, claim, &channel_id, generation, quarantine_ms).await?;
@@ -134,10 +138,7 @@ async fn put_channel(
     connections::put_secrets(write, claim.id, secrets).await?;
     allocations::take(write, claim.id, allocations).await?;
     // A channel that the intent has dropped meanwhile does not come back.
-    let mut negotiated = wanted(write, claim).await?;
-    let known = negotiated.channels.iter_mut().find(|c| c.channel_id == channel.channel_id);
-    if let Some(known) = known.filter(|known| known.generation <= channel.generation) {
-        *known = channel.clone();
+    if let Some(negotiated) = wanted(write, claim).await?.replaced(channel) {
         write
             .execute(
                 "UPDATE connections SET negotiated = $2 WHERE id = $1",

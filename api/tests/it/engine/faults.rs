@@ -1,7 +1,8 @@
 //! Random schedules: two replicas of the real engine, crashes at every step boundary, pauses between lease check and
 //! socket and before every transaction, lost, late and doubled requests, lagging answers, wrong credentials, changes and
-//! deletes at any time, clocks stepped by an hour. A seed is a schedule: `TIELINE_SEED=n` replays one, `TIELINE_SEEDS=n`
-//! runs that many on SQLite, and one for ten of them on Postgres.
+//! deletes at any time, clocks stepped by an hour, strangers on the same ports, clouds that give other values than they are
+//! asked for. A seed is a schedule: `TIELINE_FAULT_SEED=n` replays one, `TIELINE_FAULT_SEEDS=n` runs that many on SQLite and
+//! one for ten of them on Postgres, `TIELINE_FAULT_SEEDS=m..n` a part of them.
 
 use std::sync::{
     Mutex,
@@ -41,7 +42,7 @@ fn run_seed(seed: u64, on: &On) -> Result<usize, String> {
             let _guard = tracing::subscriber::set_default(errors.clone());
             let mut schedule = Schedule::new(seed, on.fresh().await).await;
             let run = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(schedule.run())).await;
-            if run.is_err() || std::env::var("TIELINE_TRACE").is_ok() {
+            if run.is_err() || std::env::var("TIELINE_FAULT_TRACE").is_ok() {
                 schedule.sim.print_trace();
             }
             let most = schedule.most;
@@ -59,13 +60,30 @@ fn run_seed(seed: u64, on: &On) -> Result<usize, String> {
     })
 }
 
-/// `share`: one schedule for so many that are asked for.
+/// What replays one schedule, with its trace.
+const REPLAY: &str = "TIELINE_FAULT_SEED";
+
+fn replay(seed: u64, name: &str) -> String {
+    let on = name.to_lowercase();
+    format!(
+        "{REPLAY}={seed} cargo nextest run -p tieline-api -E 'test(no_schedule_loses_or_doubles_a_resource_on_{on})'"
+    )
+}
+
+/// Which schedules to run. `share`: one for so many that are asked for.
+fn seeds(by_default: u64, share: u64) -> Vec<u64> {
+    let text = |name: &str| std::env::var(name).ok();
+    let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("{text} is no number of schedules"));
+    if let Some(seed) = text(REPLAY) {
+        return vec![number(&seed)];
+    }
+    let Some(asked) = text("TIELINE_FAULT_SEEDS") else { return (0..by_default).collect() };
+    let (from, to) = asked.split_once("..").map_or((0, number(&asked)), |(from, to)| (number(from), number(to)));
+    (from.div_ceil(share)..to.div_ceil(share)).collect()
+}
+
 fn run_all(name: &str, by_default: u64, share: u64, on: &On) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds: Vec<u64> = match number("TIELINE_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("TIELINE_SEEDS").map_or(by_default, |seeds| seeds.div_ceil(share))).collect(),
-    };
+    let seeds = seeds(by_default, share);
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
     let twins = AtomicU64::new(0);
@@ -88,13 +106,14 @@ fn run_all(name: &str, by_default: u64, share: u64, on: &On) {
     println!("{} schedules on {name}, {} with a twin at some time", seeds.len(), twins.load(Ordering::SeqCst));
     let mut failed = failed.into_inner().unwrap();
     failed.sort();
-    let text: Vec<_> = failed.iter().map(|(seed, why)| format!("TIELINE_SEED={seed}: {why}")).collect();
+    let text: Vec<_> =
+        failed.iter().map(|(seed, why)| format!("seed {seed}: {why}\n    {}", replay(*seed, name))).collect();
     assert!(failed.is_empty(), "{} of {} schedules failed:\n{}", failed.len(), seeds.len(), text.join("\n"));
 }
 
 #[test]
 fn no_schedule_loses_or_doubles_a_resource_on_sqlite() {
-    run_all("SQLite", 60, 1, &On::Sqlite);
+    run_all("SQLite", 1_000, 1, &On::Sqlite);
 }
 
 #[test]

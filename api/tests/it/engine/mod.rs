@@ -8,5 +8,7 @@ mod sched;
 mod schedule;
 mod sim;
 mod store;
+mod strangers;
+mod users;
 mod walkthrough;
 mod weather;

@@ -272,7 +272,7 @@ async fn one_story(seed: u64, story: &Story) -> usize {
 
 #[tokio::test]
 async fn an_undisturbed_run_writes_the_ledger_that_the_plan_told() {
-    let seed: Option<u32> = std::env::var("TIELINE_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed: Option<u32> = std::env::var("TIELINE_PLAN_SEED").ok().map(|seed| seed.parse().unwrap());
     let mut runner = TestRunner::deterministic();
     let (mut followed, mut middles) = (0, BTreeSet::new());
     for n in 0..RUNS {
@@ -280,7 +280,7 @@ async fn an_undisturbed_run_writes_the_ledger_that_the_plan_told() {
         if seed.is_some_and(|seed| seed != n) {
             continue;
         }
-        println!("TIELINE_SEED={n}: {story:?}");
+        println!("TIELINE_PLAN_SEED={n}: {story:?}");
         middles.insert((story.middle, story.picking));
         followed += one_story(u64::from(n), &story).await;
     }

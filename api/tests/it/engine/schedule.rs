@@ -23,6 +23,9 @@ use super::{
 
 const HOUR_MS: i64 = 3_600_000;
 
+/// A token's lifetime that is over before a lost create shows.
+const SHORT_LIFE_MS: u64 = 400;
+
 /// How long things go wrong, in milliseconds.
 const BAD_MS: u64 = 20_000;
 
@@ -33,7 +36,10 @@ fn kind_of(seed: u64) -> IdentityKind {
     match seed % 5 {
         0 => IdentityKind::Named,
         1 => IdentityKind::Slot,
-        2 => IdentityKind::Token { lifetime_ms: 24 * 3_600_000 },
+        // A token that lives long, or hardly longer than an answer takes.
+        2 => IdentityKind::Token {
+            lifetime_ms: if (seed / 20).is_multiple_of(2) { 24 * 3_600_000 } else { SHORT_LIFE_MS },
+        },
         3 => IdentityKind::Tagged,
         _ => IdentityKind::Blind,
     }
@@ -72,6 +78,7 @@ pub(crate) struct Schedule {
     weather: Arc<Weather>,
     identity: IdentityKind,
     strict: bool,
+    store_stepped: bool,
     ends: BTreeMap<u64, Vec<End>>,
     links: Vec<Link>,
     /// Every connection that there ever was.
@@ -97,6 +104,7 @@ impl Schedule {
             weather: weather.expect("the simulation asked for it"),
             identity,
             strict,
+            store_stepped: false,
             ends: BTreeMap::new(),
             links: Vec::new(),
             all: Vec::new(),
@@ -104,6 +112,9 @@ impl Schedule {
         schedule.sim.start();
         schedule.sim.start();
         let dual = if (seed / 10).is_multiple_of(2) { "DUAL" } else { "SINGLE" };
+        for _ in 0..schedule.dice.below(3) {
+            schedule.sim.stranger_comes(identity != IdentityKind::Slot).await;
+        }
         for (name, redundancy) in [("one", dual), ("two", "SINGLE")] {
             let id = schedule.create(name, redundancy).await;
             let delete_at = schedule.dice.below(30_000);
@@ -189,8 +200,15 @@ impl Schedule {
             let by = if self.chance(500) { HOUR_MS } else { -HOUR_MS };
             self.sim.trace.push(format!("        clock of the store by {by}"));
             self.weather.step_store();
+            self.store_stepped = true;
             self.sim.store_stepped_ms.store(by, Ordering::SeqCst);
             self.until(3_000, End::StoreClock);
+        } else if self.chance(6) {
+            self.sim.stranger_comes(self.identity != IdentityKind::Slot).await;
+        } else if self.chance(4) {
+            self.sim.stranger_goes();
+        } else if !matches!(self.identity, IdentityKind::Named | IdentityKind::Blind) && self.chance(3) {
+            self.sim.impostor_comes().await;
         } else if self.chance(20) && !(self.strict && self.about_to_send(None)) {
             let to = self.sim.sched.now_ms() + self.dice.below(2_000);
             self.sim.advance_to(to);
@@ -277,7 +295,9 @@ impl Schedule {
         for (instance, live) in instances {
             self.most = self.most.max(live);
             let excess = match self.identity {
-                IdentityKind::Tagged => self.weather.excess(self.sim.rows.place(instance).as_ref()).min(1),
+                IdentityKind::Tagged | IdentityKind::Token { lifetime_ms: SHORT_LIFE_MS } => {
+                    self.weather.excess(self.sim.rows.place(instance).as_ref()).min(1)
+                }
                 IdentityKind::Named | IdentityKind::Slot | IdentityKind::Token { .. } | IdentityKind::Blind => 0,
             };
             assert!(live <= 1 + excess, "{live} live resources of one instance, {excess} excused");
@@ -376,6 +396,35 @@ impl Schedule {
         // A twin is gone within quarantine and one sweep.
         self.sim.run_until(9_000, async |_| false).await;
         assert!(self.sim.most_live() <= 1, "a twin outlived the sweep");
+        self.sim.verify_foreign().await;
+        for id in ids {
+            self.check_built(*id).await;
+        }
+    }
+
+    /// What a settled connection is configured as is what its clouds have, and it holds all of that.
+    async fn check_built(&self, id: ConnectionId) {
+        let (record, all) = (self.sim.record(id).await.expect("it is settled"), self.sim.allocated().await);
+        for channel in &record.negotiated.channels {
+            for side in [&channel.sides.a, &channel.sides.b] {
+                assert!(all.vlans[&side.port_id].contains(&side.vlan.get()), "VLAN {} is not held", side.vlan);
+                let pair = side.ipv4.fixed().expect("the addresses are known");
+                let reserved = &channel.reserved_subnets;
+                assert!(reserved.iter().any(|net| net.contains(&pair.subnet)), "{} is not reserved", pair.subnet);
+                for net in reserved {
+                    assert!(all.subnets[&side.attach_point_id].contains(net), "{net} is not held");
+                }
+            }
+            let made = record.instances.iter().filter(|i| i.channel_id == channel.channel_id && i.twin.is_none());
+            for observed in made.filter_map(|instance| instance.present()) {
+                let side = &channel.sides.a;
+                assert_eq!(observed.fields["vlan"], side.vlan.get(), "{}", observed.cloud_id);
+                let mtu = observed.fields.get("mtu");
+                assert!(mtu.is_none_or(|mtu| *mtu == side.mtu.get()), "{mtu:?} of {}", observed.cloud_id);
+            }
+        }
+        let private = record.negotiated.channels.iter().map(|channel| channel.sides.a.mtu).min();
+        assert_eq!(private, Some(record.negotiated.effective.private_mtu_bytes));
     }
 
     /// What was deleted goes, and leaves nothing.
@@ -396,5 +445,10 @@ impl Schedule {
         assert!(gone, "seed {} is not gone: {:#?}", self.seed, self.sim.last_operation(ids[0]).await);
         self.sim.run_until(9_000, async |_| false).await;
         self.sim.verify_clean_slate();
+        // What went into quarantine while the store's clock was an hour ahead stays there for that hour.
+        if !self.store_stepped {
+            self.sim.verify_nothing_held().await;
+        }
+        self.sim.verify_foreign().await;
     }
 }

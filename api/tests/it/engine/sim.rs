@@ -15,20 +15,12 @@ use tieline_api::{
         Engine, EngineParts, Failpoints, Vault, VaultError,
         clock::{ChaChaRandom, Random},
     },
-    plan::{
-        negotiate::{Request, allocations, negotiate},
-        step::{CreateAnswer, Instance},
-    },
-    store::{
-        Audit, ChangeTo, ConnectionChange, ConnectionRecord, IssueAnswered, NewConnection, NewEvent, OpenOptions,
-        SealedSecret, SqlStore, Store, StoreError, StoreTime,
-    },
+    store::{OpenOptions, SealedSecret, SqlStore, Store, StoreTime},
     topology::{Clouds, Topology},
 };
 use tieline_openapi::{
     config::{AccountConfig, AttachPointConfig, Config, EngineConfig, EnvironmentConfig, InterconnectConfig},
-    ids::{AccountId, ChannelId, ConnectionId, InstallationId, OperationId, ProjectId},
-    v1::{ConnectionIntent, ConnectionKind, End, Operation, OperationKind, OperationState},
+    ids::{AccountId, ChannelId, ConnectionId, InstallationId, ProjectId},
 };
 use tieline_providers::{
     CloudApi, IdentityKind, Rules,
@@ -169,7 +161,7 @@ pub(crate) struct Sim {
     pub(crate) store_stepped_ms: Arc<AtomicI64>,
     store_set_ms: Arc<AtomicI64>,
     installation: InstallationId,
-    strangers: Vec<FakeObject>,
+    pub(crate) strangers: Vec<FakeObject>,
     /// Replicas of which nothing goes on for now, until when.
     pub(crate) frozen: BTreeMap<u32, u64>,
     /// Single waiters that are held, until when.
@@ -373,172 +365,6 @@ impl Sim {
         done(self).await
     }
 
-    // ---- what users do ----------------------------------------------------------------------------------------------
-
-    fn operation(&self, target: ConnectionId, kind: OperationKind, generation: u64) -> Operation {
-        Operation {
-            id: OperationId(self.random.uuid_v7(self.sched.now())),
-            kind,
-            target,
-            generation,
-            state: OperationState::Running,
-            stages: Vec::new(),
-            problem: None,
-            created_at: self.sched.now(),
-            finished_at: None,
-        }
-    }
-
-    fn event(&self, id: ConnectionId, kind: &str) -> NewEvent {
-        NewEvent {
-            project: project(),
-            time: self.sched.now(),
-            kind: kind.to_owned(),
-            subject: format!("/v1/connections/{id}"),
-            generation: Some(1),
-            cause: "test".to_owned(),
-            data: json!({}),
-        }
-    }
-
-    fn audit(&self) -> Audit {
-        Audit {
-            principal: "token:t".to_owned(),
-            request_id: "r".to_owned(),
-            action: "createConnection".to_owned(),
-            subject: "/v1/connections".to_owned(),
-            at: self.sched.now(),
-        }
-    }
-
-    pub(crate) async fn create(&self, name: &str, redundancy: &str) -> ConnectionId {
-        let id = ConnectionId(self.random.uuid_v7(self.sched.now()));
-        // Links of one attach point must not announce the same.
-        let n = name.bytes().fold(0u8, u8::wrapping_add);
-        let intent: ConnectionIntent = serde_json::from_value(json!({
-            "name": name, "environmentId": "env", "bandwidthMbps": 1000, "redundancy": redundancy,
-            "a": { "attachPointId": "point-0", "advertisedPrefixes": [format!("10.0.{n}.0/24")] },
-            "b": { "attachPointId": "point-1", "advertisedPrefixes": [format!("10.1.{n}.0/24")] },
-        }))
-        .unwrap();
-        let allocated = self.store.allocated().await.unwrap();
-        let request = Request { connection_id: id, intent: &intent, keep: BTreeMap::new(), refused: BTreeMap::new() };
-        let negotiated = negotiate(&self.topology, &allocated, &request).unwrap();
-        let secrets = negotiated.channels.iter().map(|channel| SealedSecret {
-            channel_id: channel.channel_id.clone(),
-            generation: channel.generation,
-            name: "bgpPassword".to_owned(),
-            sealed: b"secret1".to_vec(),
-        });
-        let new = NewConnection {
-            id,
-            project: project(),
-            kind: ConnectionKind::Direct,
-            allocations: allocations(&negotiated, &self.topology),
-            secrets: secrets.collect(),
-            intent,
-            negotiated,
-            operation: self.operation(id, OperationKind::Create, 1),
-            event: self.event(id, "connection.created"),
-            audit: self.audit(),
-            idempotency: None,
-            at: self.sched.now(),
-        };
-        self.store.create_connection(new).await.unwrap();
-        id
-    }
-
-    /// Changes how much is wanted and what is announced, as long as nobody has asked for the deletion.
-    pub(crate) async fn change(&self, id: ConnectionId) {
-        let Some(record) = self.record(id).await.filter(|r| r.deletion_requested_at.is_none()) else { return };
-        let mut intent = record.intent.clone();
-        let other = if intent.bandwidth_mbps.get() == 1_000 { 100 } else { 1_000 };
-        intent.bandwidth_mbps = u64::from(other as u32).try_into().unwrap();
-        let whole = intent.a.advertised_prefixes.clone();
-        intent.a.advertised_prefixes = match whole.as_slice() {
-            [one] => one.subnets(one.prefix_len() + 1).unwrap().collect(),
-            several => vec![several[0].supernet().unwrap()],
-        };
-        let mut allocated = self.store.allocated().await.unwrap();
-        allocated.release(id, &record.negotiated.channels);
-        let keep = record.negotiated.channels.iter().map(|c| (c.channel_id.clone(), c.clone())).collect();
-        let request = Request { connection_id: id, intent: &intent, keep, refused: BTreeMap::new() };
-        let negotiated = negotiate(&self.topology, &allocated, &request).unwrap();
-        let change = ConnectionChange {
-            id,
-            project: project(),
-            expected_generation: record.generation,
-            to: ChangeTo::Intent {
-                intent: Box::new(intent.clone()),
-                allocations: allocations(&negotiated, &self.topology),
-                negotiated: Box::new(negotiated),
-                secrets: Vec::new(),
-            },
-            operation: self.operation(id, OperationKind::Update, record.generation + 1),
-            event: self.event(id, "connection.updated"),
-            audit: self.audit(),
-            idempotency: None,
-            at: self.sched.now(),
-        };
-        match self.store.change_connection(change).await {
-            Ok(()) | Err(StoreError::AllocationTaken { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// Somebody else makes on one side exactly what a connection is about to make there.
-    pub(crate) async fn forestall(&mut self, id: ConnectionId) {
-        let Some(record) = self.record(id).await else { return };
-        let end = if self.random.below(2) == 0 { End::A } else { End::B };
-        let side = record.negotiated.channels[0].sides.get(end);
-        let rules = &self.topology.rules[&self.topology.accounts[&side.account_id].provider];
-        let spec = rules.decompose(side).remove(0);
-        let account = ACCOUNTS[usize::from(end == End::B)];
-        self.world.add_stranger(account, spec.key.kind, None, spec.slot.as_deref(), spec.fields);
-        self.strangers = self.world.strangers();
-    }
-
-    /// A person answers what nothing else can tell, once nothing of it can be on its way any more; and errs at times.
-    pub(crate) async fn answer_issues(&self, after_ms: u64) {
-        let page = tieline_api::store::Page { limit: 100, after: None };
-        let late = self.world.late_creates();
-        for issue in self.store.issues(&project(), page).await.unwrap() {
-            let [connection, resource] = issue.about.as_slice() else { continue };
-            let Ok(id) = connection.trim_start_matches("/v1/connections/").parse::<ConnectionId>() else { continue };
-            if issue.code != "create-without-answer" || issue.resolved_at.is_some() {
-                continue;
-            }
-            let Some(record) = self.record(id).await else { continue };
-            let is_it = |i: &&Instance| {
-                let path = format!("{connection}/channels/{}/{}/{}", i.channel_id, i.key.end.as_str(), i.key.kind);
-                path == *resource
-            };
-            let Some(instance) = record.instances.iter().find(is_it).map(|i| i.id) else { continue };
-            if late.contains(&instance) || self.rows.created_at(instance) + after_ms > self.sched.now_ms() {
-                continue;
-            }
-            let there = self.world.live().into_iter().find(|object| object.made_for == Some(instance));
-            let answer = match self.random.below(6) {
-                0 => CreateAnswer::Created { cloud_id: "nothing-of-the-kind".to_owned() },
-                1 => CreateAnswer::Created { cloud_id: self.strangers[0].cloud_id.clone() },
-                _ => there.map_or(CreateAnswer::NotCreated, |o| CreateAnswer::Created { cloud_id: o.cloud_id }),
-            };
-            let answered = IssueAnswered {
-                issue: issue.id,
-                project: project(),
-                resource: resource.clone(),
-                answer,
-                event: self.event(id, "issue.answered"),
-                audit: self.audit(),
-                idempotency: None,
-            };
-            match self.store.answer_issue(answered).await {
-                Ok(()) | Err(StoreError::NotAsked) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
     /// Ends everything that runs, and gives the database back.
     pub(crate) async fn close(mut self) {
         for replica in self.running() {
@@ -548,35 +374,6 @@ impl Sim {
         if let Database::Postgres { server, name, .. } = &self.database {
             server.remove(name);
         }
-    }
-
-    pub(crate) async fn delete(&self, id: ConnectionId) {
-        let Some(record) = self.record(id).await else { return };
-        let change = ConnectionChange {
-            id,
-            project: project(),
-            expected_generation: record.generation,
-            to: ChangeTo::Deletion,
-            operation: self.operation(id, OperationKind::Delete, record.generation + 1),
-            event: self.event(id, "connection.deletionRequested"),
-            audit: self.audit(),
-            idempotency: None,
-            at: self.sched.now(),
-        };
-        self.store.change_connection(change).await.unwrap();
-    }
-
-    pub(crate) async fn record(&self, id: ConnectionId) -> Option<ConnectionRecord> {
-        match self.store.connection(&project(), id).await {
-            Ok(record) => Some(record),
-            Err(StoreError::NotFound) => None,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    pub(crate) async fn last_operation(&self, id: ConnectionId) -> Operation {
-        let page = tieline_api::store::Page { limit: 10, after: None };
-        self.store.operations(&project(), Some(id), page).await.unwrap().remove(0)
     }
 
     // ---- what must hold ---------------------------------------------------------------------------------------------
@@ -606,7 +403,7 @@ impl Sim {
 
     /// The end of what went on, where one schedule is replayed.
     pub(crate) fn print_trace(&self) {
-        if std::env::var("TIELINE_SEED").is_ok() {
+        if std::env::var("TIELINE_FAULT_SEED").is_ok() {
             let from = self.trace.len().saturating_sub(3_000);
             println!("{}\n{} steps", self.trace[from..].join("\n"), self.trace.len());
         }

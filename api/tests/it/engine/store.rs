@@ -9,11 +9,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tieline_api::store::{
-    Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
-    EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
-    NewConnection, NewGateway, NewJoinToken, NewPlan, NewToken, Page, ReportEffects, SavedAnswer, SharedLease,
-    Sighting, SqlStore, Standing, Store, StoreError, StoredPrincipal, Workpiece,
+use tieline_api::{
+    plan::negotiate::{Allocated, Touched},
+    store::{
+        Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
+        EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
+        NewConnection, NewGateway, NewJoinToken, NewPlan, NewToken, Page, ReportEffects, SavedAnswer, SharedLease,
+        Sighting, SqlStore, Standing, Store, StoreError, StoredPrincipal, Workpiece,
+    },
 };
 use tieline_openapi::{
     ids::{
@@ -51,6 +54,8 @@ struct Noted {
     twins: BTreeMap<InstanceId, InstanceId>,
     /// When the newest row of a replica about an instance was composed, in milliseconds since the start.
     composed: BTreeMap<(u32, InstanceId, &'static str), u64>,
+    /// When the first row of a create of an instance was composed.
+    first_created: BTreeMap<InstanceId, u64>,
     /// The same of the request that has just left the socket.
     leaving: u64,
     /// When the rows of creates without verdict were composed.
@@ -93,6 +98,11 @@ impl Rows {
         rows.map(|(_, at)| *at).max().unwrap_or(0)
     }
 
+    /// When the first row of a create of an instance was composed.
+    pub(crate) fn first_created_at(&self, instance: InstanceId) -> u64 {
+        self.noted().first_created.get(&instance).copied().unwrap_or(0)
+    }
+
     /// For how long no create has been without verdict, but for those that nothing of can be on its way any more.
     pub(crate) fn quiet_for(&self, now: u64) -> u64 {
         let noted = self.noted();
@@ -131,6 +141,7 @@ impl Rows {
                     *noted.calls.entry((named, verb(call.verb))).or_default() += 1;
                     noted.composed.insert((replica, named, verb(call.verb)), composed);
                     if call.verb == Verb::Create {
+                        noted.first_created.entry(named).or_insert(composed);
                         noted.open_creates.insert(call.id, composed);
                         noted.last_create = composed;
                     }
@@ -219,9 +230,9 @@ impl Store for SimStore {
     async fn saved_answer(&self, key: &IdempotencyKey) -> Result<Option<SavedAnswer>, StoreError> {
         self.inner.saved_answer(key).await
     }
-    async fn allocated(&self) -> Result<tieline_api::plan::negotiate::Allocated, StoreError> {
+    async fn allocated(&self, touched: &Touched) -> Result<Allocated, StoreError> {
         let _call = self.begin("allocated").await;
-        self.inner.allocated().await
+        self.inner.allocated(touched).await
     }
     async fn create_connection(&self, new: NewConnection) -> Result<(), StoreError> {
         self.inner.create_connection(new).await

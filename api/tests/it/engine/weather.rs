@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use ipnet::Ipv4Net;
 use tieline_api::engine::clock::{ChaChaRandom, Random};
 use tieline_openapi::{
     ids::{ConnectionId, InstanceId},
@@ -15,7 +16,7 @@ use tieline_openapi::{
 };
 use tieline_providers::{
     CallErrorKind, IdentityKind,
-    fake::{Chaos, Fault, PEER, Request},
+    fake::{ATTACHMENT, Chaos, Fault, PEER, Picks, Request},
 };
 
 use super::{
@@ -99,9 +100,7 @@ impl Weather {
             44 => Fault::Refuse(CallErrorKind::Forbidden),
             // Nothing tells what a blind cloud made of a request that the network doubled.
             45..=47 if !self.strict && self.identity != IdentityKind::Blind => Fault::Double,
-            48 if request.verb == Verb::Create && self.walks.fetch_add(1, Ordering::SeqCst) < 2 => {
-                Fault::Refuse(CallErrorKind::SlotTaken)
-            }
+            48 if request.verb == Verb::Create && self.may_walk() => Fault::Refuse(CallErrorKind::SlotTaken),
             _ => Fault::None,
         }
     }
@@ -121,7 +120,7 @@ impl Weather {
             }
             self.shared_excess.fetch_add(1, Ordering::SeqCst);
         }
-        let only_tags = matches!(self.identity, IdentityKind::Tagged | IdentityKind::Blind) && request.kind != PEER;
+        let only_tags = request.kind != PEER && self.only_tags_tell(request, late_ms);
         if request.verb != Verb::Create || !(outlasts || (fault == Fault::Double && only_tags)) {
             return fault;
         }
@@ -133,6 +132,19 @@ impl Weather {
         }
         *so_far += 1;
         fault
+    }
+
+    /// Whether nothing but tags tells a resource that this request makes from one that an earlier one made: the cloud has
+    /// forgotten a token by the time at which it comes.
+    fn only_tags_tell(&self, request: &Request, late_ms: u64) -> bool {
+        match self.identity {
+            IdentityKind::Tagged | IdentityKind::Blind => true,
+            IdentityKind::Token { lifetime_ms } => {
+                let first = self.rows.first_created_at(request.instance);
+                self.sched.now_ms() + late_ms >= first.saturating_add(lifetime_ms)
+            }
+            IdentityKind::Named | IdentityKind::Slot => false,
+        }
     }
 
     fn shake(&self, request: &Request, fault: Fault) {
@@ -147,7 +159,34 @@ impl Weather {
     }
 }
 
+impl Weather {
+    /// Whether another channel may have to be walked back: three times is what one can.
+    fn may_walk(&self) -> bool {
+        self.walks.fetch_add(1, Ordering::SeqCst) < 2
+    }
+}
+
 impl Chaos for Weather {
+    /// A cloud that picks gives what it likes, which others may have. Where the VLAN is the key that a lost create is found by,
+    /// or that a person compares, clouds take it as it is asked for.
+    fn picks(&self, request: &Request) -> Picks {
+        let mut picks = Picks::default();
+        if request.kind != ATTACHMENT || request.verb != Verb::Create || !self.on.load(Ordering::SeqCst) {
+            return picks;
+        }
+        let keyed = matches!(self.identity, IdentityKind::Slot | IdentityKind::Blind);
+        match self.dice.below(24) {
+            0 if !keyed && self.may_walk() => picks.vlan = Some(1_025 + u16::try_from(self.dice.below(12)).unwrap()),
+            1 if self.may_walk() => {
+                let fourth = u8::try_from(self.dice.below(12) * 8).unwrap();
+                picks.subnet = Ipv4Net::new([169, 254, 0, fourth].into(), 29).ok();
+            }
+            2 => picks.mtu = Some(1_440),
+            _ => {}
+        }
+        picks
+    }
+
     fn fault(&self, request: &Request) -> Fault {
         let age_ms = self.sched.now_ms().saturating_sub(self.rows.leaving());
         let on = self.on.load(Ordering::SeqCst);

@@ -5,6 +5,7 @@ mod answers;
 mod bad_input;
 mod document;
 mod fixture;
+mod foreign;
 mod gateways;
 mod issues;
 mod lifecycle;

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use tieline_api::{
-    plan::carried::Way,
-    store::{Allocation, ChangeTo, Claim, EngineWrite, HousekeepingLimits, Store, StoreError},
+    plan::{
+        carried::{Way, meets},
+        negotiate::Touched,
+    },
+    store::{Allocation, ChangeTo, Claim, EngineWrite, Holding, HousekeepingLimits, Page, Store, StoreError},
 };
 use tieline_openapi::ids::{ConnectionId, PortId};
+use tieline_providers::ResourceKind;
 
 use super::{fixture::*, on_both};
 
@@ -20,6 +24,10 @@ on_both!(
     a_new_generation_takes_over_what_it_keeps,
     quarantine_ends_by_the_stores_time,
     what_others_occupy_is_not_given_out,
+    what_others_gave_up_is_free,
+    what_is_recorded_as_ours_is_nobody_elses,
+    what_a_cloud_gave_instead_is_held_instead,
+    what_meets_a_prefix_is_found,
     a_dropped_channel_gives_its_bandwidth_back,
     what_is_allocated_is_told,
     random_takes_follow_the_model,
@@ -87,7 +95,7 @@ async fn bandwidth_never_exceeds_the_capacity(db: Db) {
     // The port was made smaller than what is taken: one may give back, but not take more.
     change(2, 500, 700).await.unwrap();
     assert!(is_taken(&change(3, 501, 700).await));
-    let used = db.store.allocated().await.unwrap().bandwidth;
+    let used = db.allocated().await.bandwidth;
     assert_eq!(used, BTreeMap::from([(channel_id(1), 900)]));
 }
 
@@ -96,7 +104,7 @@ async fn a_connection_takes_its_own_again(db: Db) {
     db.take("a", all()).await.unwrap();
     let claim = db.claim("one").await;
     db.put(&claim, 1, all()).await.unwrap();
-    assert_eq!(db.store.allocated().await.unwrap().bandwidth[&channel_id(1)], 1_000);
+    assert_eq!(db.allocated().await.bandwidth[&channel_id(1)], 1_000);
     // Another channel of the same connection is another owner.
     assert!(is_taken(&db.put(&claim, 1, vec![vlan(2, 1, 100)]).await));
 }
@@ -110,7 +118,7 @@ async fn a_new_generation_takes_over_what_it_keeps(db: Db) {
     db.store.write_fenced(&claim, vec![retire]).await.unwrap();
     db.at(1_000).await;
     db.store.housekeep(&HousekeepingLimits::default()).await.unwrap();
-    let left = db.store.allocated().await.unwrap();
+    let left = db.allocated().await;
     assert_eq!(left.vlans[&"port-a1".parse::<PortId>().unwrap()], [101].into());
     assert_eq!(left.subnets[&"point-a".parse().unwrap()], ["169.254.0.8/29".parse().unwrap()].into());
     assert_eq!(left.bandwidth[&channel_id(1)], 1_000, "the channel goes on");
@@ -125,35 +133,157 @@ async fn quarantine_ends_by_the_stores_time(db: Db) {
         db.at(999).await;
         assert!(is_taken(&db.take("b", wanted).await));
     }
-    assert_eq!(db.store.allocated().await.unwrap().vlans.len(), 1);
+    assert_eq!(db.allocated().await.vlans.len(), 1);
     // Over, whether or not the house was kept meanwhile.
     db.at(1_000).await;
-    let free = db.store.allocated().await.unwrap();
+    let free = db.allocated().await;
     assert!(free.vlans.is_empty() && free.subnets.is_empty() && free.bandwidth.is_empty());
     db.take("b", all()).await.unwrap();
 }
 
-async fn what_others_occupy_is_not_given_out(db: Db) {
-    const DAY: i64 = 24 * 3_600_000;
-    db.take("ours", vec![vlan(1, 1, 7)]).await.unwrap();
-    let seen = |vlans: &[u16]| EngineWrite::PutForeign {
-        account_id: "fake-a".parse().unwrap(),
-        vlans: vlans.iter().map(|&v| ("port-a1".parse().unwrap(), v)).collect(),
-        subnets: vec![("point-a".parse().unwrap(), "169.254.0.8/30".parse().unwrap())],
+/// What lists of both kinds showed: VLANs of `port-a1`, and subnets of `point-a`.
+fn seen(whole: &[&'static str], holdings: &[(&'static str, &str, Option<u16>, Option<&str>)]) -> EngineWrite {
+    let holding = |(kind, cloud_id, vlan, net): &(&'static str, &str, Option<u16>, Option<&str>)| Holding {
+        kind: ResourceKind::of(kind),
+        cloud_id: (*cloud_id).to_owned(),
+        vlan: vlan.map(|vlan| ("port-a1".parse().unwrap(), vlan)),
+        subnet: net.map(|net| ("point-a".parse().unwrap(), net.parse().unwrap())),
     };
-    db.store.write_unclaimed(vec![seen(&[7, 100, 101])]).await.unwrap();
-    assert!(is_taken(&db.take("b", vec![vlan(1, 1, 100)]).await));
-    assert!(is_taken(&db.take("b", vec![subnet(1, 1, "169.254.0.10/31")]).await));
-    // Seen again later: 101 is gone from the cloud, and free a day after it was last seen.
-    db.at(1_000).await;
-    db.store.write_unclaimed(vec![seen(&[7, 100])]).await.unwrap();
-    db.at(DAY).await;
+    EngineWrite::PutForeign {
+        account_id: "fake-a".parse().unwrap(),
+        whole: whole.iter().map(|kind| ResourceKind::of(kind)).collect(),
+        holdings: holdings.iter().map(holding).collect(),
+    }
+}
+
+async fn what_others_occupy_is_not_given_out(db: Db) {
+    db.take("ours", vec![vlan(1, 1, 7)]).await.unwrap();
+    let one = ("vif", "theirs-1", Some(100), Some("169.254.0.8/30"));
+    let all =
+        seen(&["vif"], &[one, ("vif", "theirs-2", Some(7), None), ("vif", "theirs-3", None, Some("172.16.0.0/16"))]);
+    db.store.write_unclaimed(vec![all.clone()]).await.unwrap();
+    let taken = db.take("b", vec![vlan(1, 1, 100)]).await;
+    assert!(
+        matches!(&taken, Err(StoreError::AllocationTaken { what }) if what.contains("VLAN 100 on port port-a1, which theirs-1 has")),
+        "{taken:?}"
+    );
+    for net in ["169.254.0.10/31", "169.254.0.8/29", "172.16.200.4/30"] {
+        assert!(is_taken(&db.take("b", vec![subnet(1, 1, net)]).await), "{net}");
+    }
+    db.take("b", vec![vlan(1, 1, 101), subnet(1, 1, "169.254.0.12/30")]).await.unwrap();
+    let told = db.allocated().await;
+    assert_eq!(told.vlans[&"port-a1".parse().unwrap()], [7, 101].into());
+    let theirs = [(7, "theirs-2".to_owned()), (100, "theirs-1".to_owned())];
+    assert_eq!(told.foreign_vlans, [("port-a1".parse().unwrap(), theirs.into())].into());
+    assert_eq!(told.foreign_subnets[&"point-a".parse().unwrap()].len(), 2);
+    // What is ours stays ours, and can be taken again.
+    let claim = db.claim("one").await;
+    assert_eq!(
+        claim.id,
+        db.store.connections(&project(), &Default::default(), Page { limit: 1, after: None }).await.unwrap()[0].id
+    );
+    db.put(&claim, 1, vec![vlan(1, 1, 7)]).await.unwrap();
+    // Written again as it is, it is as it was.
+    db.store.write_unclaimed(vec![all]).await.unwrap();
+    assert_eq!(db.allocated().await, told);
+}
+
+async fn what_others_gave_up_is_free(db: Db) {
+    let (vif, peer) = (("vif", "theirs-1", Some(100), None), ("peer", "theirs-2", None, Some("169.254.0.8/30")));
+    db.store.write_unclaimed(vec![seen(&["vif", "peer"], &[vif, peer])]).await.unwrap();
+    // Neither list was whole: what it does not show may be there.
+    db.store.write_unclaimed(vec![seen(&[], &[])]).await.unwrap();
+    assert!(is_taken(&db.take("a", vec![vlan(1, 1, 100)]).await));
+    db.store.write_unclaimed(vec![seen(&["vif"], &[])]).await.unwrap();
+    db.take("a", vec![vlan(1, 1, 100)]).await.unwrap();
+    assert!(is_taken(&db.take("b", vec![subnet(1, 1, "169.254.0.8/31")]).await));
+    // It moved.
+    let moved = ("peer", "theirs-2", None, Some("169.254.0.16/30"));
+    db.store.write_unclaimed(vec![seen(&["peer"], &[moved])]).await.unwrap();
+    db.take("b", vec![subnet(1, 1, "169.254.0.8/31")]).await.unwrap();
+    assert!(is_taken(&db.take("c", vec![subnet(1, 1, "169.254.0.18/31")]).await));
+    // An account that nobody lists any more says nothing.
     db.store.housekeep(&HousekeepingLimits::default()).await.unwrap();
-    assert!(is_taken(&db.take("b", vec![vlan(1, 1, 100)]).await));
-    db.take("b", vec![vlan(1, 1, 101)]).await.unwrap();
-    db.at(DAY + 1_000).await;
-    db.take("c", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/30")]).await.unwrap();
-    assert!(is_taken(&db.take("d", vec![vlan(1, 1, 7)]).await), "what is ours stays ours");
+    db.take("c", vec![subnet(1, 1, "169.254.0.18/31")]).await.unwrap();
+}
+
+async fn what_is_recorded_as_ours_is_nobody_elses(db: Db) {
+    db.created("a").await;
+    let claim = db.claim("one").await;
+    let mut instance = db.instance(1, 1);
+    instance.cloud_id = Some("blind-1".to_owned());
+    db.store.write_fenced(&claim, vec![EngineWrite::PutInstance(Box::new(instance.clone()))]).await.unwrap();
+    let lists = || vec![seen(&["vif"], &[("vif", "blind-1", Some(100), None)])];
+    db.store.write_unclaimed(lists()).await.unwrap();
+    assert!(db.allocated().await.foreign_vlans.is_empty());
+    db.store.write_fenced(&claim, vec![EngineWrite::RetireInstance(instance.id)]).await.unwrap();
+    db.store.write_unclaimed(lists()).await.unwrap();
+    assert_eq!(db.allocated().await.foreign_vlans.len(), 1);
+}
+
+async fn what_a_cloud_gave_instead_is_held_instead(db: Db) {
+    db.take("a", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29")]).await.unwrap();
+    let claim = db.claim("one").await;
+    db.put(&claim, 1, vec![vlan(1, 1, 200), subnet(1, 1, "169.254.1.8/29")]).await.unwrap();
+    let allocations = vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29")];
+    let give = EngineWrite::GiveBack { allocations, quarantine_ms: 1_000 };
+    db.store.write_fenced(&claim, vec![give]).await.unwrap();
+    for wanted in [vlan(1, 1, 100), subnet(1, 1, "169.254.0.12/30"), vlan(1, 1, 200), subnet(1, 1, "169.254.1.8/31")] {
+        assert!(is_taken(&db.take("b", vec![wanted]).await));
+    }
+    db.at(1_000).await;
+    db.take("b", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29")]).await.unwrap();
+    assert_eq!(db.allocated().await.vlans[&"port-a1".parse().unwrap()], [100, 200].into());
+}
+
+/// Only what shares an address with a request is told of what other links carry, and all of that: against every intent.
+async fn what_meets_a_prefix_is_found(db: Db) {
+    let nets = [
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.1.2.3/32",
+        "11.0.0.0/8",
+        "0.0.0.0/0",
+        "2001:db8::/32",
+        "2001:db8:1::/48",
+        "::/0",
+    ];
+    for (n, net) in nets.iter().enumerate() {
+        let mut new = db.connection(&format!("link-{n}"));
+        new.intent.a.advertised_prefixes = vec![net.parse().unwrap()];
+        new.intent.b.advertised_prefixes = vec![format!("192.168.{n}.0/24").parse().unwrap()];
+        db.store.create_connection(new).await.unwrap();
+    }
+    for asked in nets.iter().chain(&["10.1.2.0/23", "12.0.0.0/7", "2001:db8:1:2::/64", "10.0.0.0/9"]) {
+        let asked: IpNet = asked.parse().unwrap();
+        let touched = Touched { prefixes: [("point-b".parse().unwrap(), [asked].into())].into(), ..Touched::default() };
+        let mut found = db.store.allocated(&touched).await.unwrap().prefixes;
+        let found: BTreeSet<_> =
+            found.remove(&"point-b".parse().unwrap()).unwrap_or_default().into_iter().map(|c| c.prefix).collect();
+        let all = nets.iter().map(|net| net.parse::<IpNet>().unwrap());
+        assert_eq!(found, all.filter(|net| meets(net, &asked)).collect(), "{asked}");
+    }
+    // After a change, the change; after the end, nothing.
+    let id = db.store.connections(&project(), &Default::default(), Page { limit: 1, after: None }).await.unwrap()[0].id;
+    let mut changed = intent("link-0");
+    changed.a.advertised_prefixes = vec!["13.0.0.0/8".parse().unwrap()];
+    let to = ChangeTo::Intent {
+        intent: Box::new(changed),
+        negotiated: Box::new(negotiated(id, &[(1, 1)])),
+        allocations: Vec::new(),
+        secrets: Vec::new(),
+    };
+    db.store.change_connection(db.change(id, 1, to)).await.unwrap();
+    let links = async |net: &str| {
+        let prefixes = [("point-a".parse().unwrap(), [net.parse().unwrap()].into())].into();
+        let told = db.store.allocated(&Touched { prefixes, ..Touched::default() }).await.unwrap().prefixes;
+        told.into_values().flatten().map(|carried| carried.link).collect::<Vec<_>>()
+    };
+    assert_eq!(links("13.1.0.0/16").await, ["link-0"]);
+    assert_eq!(links("10.200.0.0/16").await, [""; 0]);
+    db.store.change_connection(db.change(id, 2, ChangeTo::Deletion)).await.unwrap();
+    assert_eq!(links("13.1.0.0/16").await, ["link-0"], "as long as it is there");
 }
 
 async fn a_dropped_channel_gives_its_bandwidth_back(db: Db) {
@@ -169,18 +299,18 @@ async fn a_dropped_channel_gives_its_bandwidth_back(db: Db) {
         secrets: Vec::new(),
     };
     db.store.change_connection(db.change(id, 1, to)).await.unwrap();
-    assert_eq!(db.store.allocated().await.unwrap().bandwidth.len(), 2, "until the engine has walked it back");
+    assert_eq!(db.allocated().await.bandwidth.len(), 2, "until the engine has walked it back");
     let claim = db.claim("one").await;
     let retire = EngineWrite::RetireChannel { channel_id: channel_id(2), generation: 1, quarantine_ms: 1 };
     db.store.write_fenced(&claim, vec![retire]).await.unwrap();
-    let left = db.store.allocated().await.unwrap().bandwidth;
+    let left = db.allocated().await.bandwidth;
     assert_eq!(left, BTreeMap::from([(channel_id(1), 1_000)]));
 }
 
 async fn what_is_allocated_is_told(db: Db) {
     db.take("a", vec![vlan(1, 1, 100), subnet(1, 1, "169.254.0.8/29"), bandwidth(1, 10, 1_000)]).await.unwrap();
     db.take("b", vec![vlan(1, 1, 101), subnet(1, 1, "169.254.0.16/30"), bandwidth(1, 20, 1_000)]).await.unwrap();
-    let all = db.store.allocated().await.unwrap();
+    let all = db.allocated().await;
     assert_eq!(all.vlans, BTreeMap::from([("port-a1".parse().unwrap(), BTreeSet::from([100, 101]))]));
     let subnets: BTreeSet<Ipv4Net> = ["169.254.0.8/29", "169.254.0.16/30"].map(|s| s.parse().unwrap()).into();
     assert_eq!(all.subnets, BTreeMap::from([("point-a".parse().unwrap(), subnets)]));
@@ -275,5 +405,5 @@ async fn random_takes_follow_the_model(db: Db) {
             db.store.write_fenced(&held.claim, vec![EngineWrite::Remove { quarantine_ms: 0 }]).await.unwrap();
         }
     }
-    assert!(db.store.allocated().await.unwrap().bandwidth.is_empty());
+    assert!(db.allocated().await.bandwidth.is_empty());
 }

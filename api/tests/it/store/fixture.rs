@@ -14,7 +14,7 @@ use sqlx::Connection as _;
 use tieline_api::{
     engine::clock::{ChaChaRandom, Random},
     plan::{
-        negotiate::{Negotiated, NegotiatedChannel},
+        negotiate::{Allocated, Negotiated, NegotiatedChannel, Touched},
         step::{Instance, ProviderCall, Seen, Verdict},
     },
     store::{
@@ -121,6 +121,18 @@ impl Db {
             let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
             sqlx::query_scalar(SQL).fetch_one(&mut connection).await.unwrap()
         }
+    }
+
+    /// Everything that is allocated at the places of these tests.
+    pub(crate) async fn allocated(&self) -> Allocated {
+        let ports = ["port-a1", "port-b1", "port-a2", "port-b2"].map(|port| port.parse().unwrap());
+        let prefixes = ["point-a", "point-b"].map(|point| {
+            let everything = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"].map(|net| net.parse().unwrap());
+            (point.parse().unwrap(), everything.into())
+        });
+        let touched =
+            Touched { ports: ports.into(), channels: [channel_id(1), channel_id(2)].into(), prefixes: prefixes.into() };
+        self.store.allocated(&touched).await.unwrap()
     }
 
     /// Sets the store's time, in milliseconds after [`START`].

@@ -74,7 +74,7 @@ async fn what_fails_leaves_nothing(db: Db) {
     assert!(matches!(db.store.operation(&project(), operation).await, Err(StoreError::NotFound)));
     assert_eq!(db.store.saved_answer(&key).await.unwrap(), None);
     assert_eq!(db.store.last_cursor().await.unwrap(), cursor);
-    let vlans = db.store.allocated().await.unwrap().vlans;
+    let vlans = db.allocated().await.vlans;
     assert_eq!(vlans[&"port-a1".parse().unwrap()], [100].into());
 }
 

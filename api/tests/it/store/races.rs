@@ -108,7 +108,7 @@ async fn of_many_takers_one_wins(db: Db) {
         let lost = results.iter().filter(|r| matches!(r, Err(StoreError::AllocationTaken { .. }))).count();
         assert_eq!(lost, 7, "round {round}: {results:?}");
     }
-    let all = db.store.allocated().await.unwrap();
+    let all = db.allocated().await;
     assert_eq!(all.vlans.values().map(BTreeSet::len).sum::<usize>(), 12, "losers keep nothing");
     assert_eq!(all.bandwidth[&channel_id(1)], 600);
     assert!(matches!(

@@ -330,3 +330,46 @@ fn a_changed_intent_changes_only_what_follows_from_it() {
     world.intent.wanted.vlan_id = Some(2_000u64.try_into().unwrap());
     assert_eq!(world.errors(), ["immutable /wanted/vlanId"]);
 }
+
+#[test]
+fn what_others_have_is_avoided_and_named_where_it_is_wished() {
+    let mut world = World::new();
+    let vlans = [(1_025, "vif-a".to_owned()), (1_026, "vif-b".to_owned())];
+    world.allocated.foreign_vlans.insert(id("r-ch1"), vlans.into());
+    world.allocated.foreign_subnets.insert(id("gw"), [(net("169.254.0.4/30"), "vif-a".to_owned())].into());
+    let n = world.run().unwrap();
+    let vlans: Vec<_> = n.channels.iter().map(|c| (c.channel_id.as_str(), c.sides.a.vlan.get())).collect();
+    assert_eq!(vlans, [("ch1", 1_027), ("ch2", 1_025)]);
+    assert!(n.channels.iter().all(|c| !c.reserved_subnets.contains(&net("169.254.0.0/29"))));
+    world.intent.wanted.vlan_id = Some(1_026.try_into().unwrap());
+    let refused = world.run().unwrap_err();
+    assert!(refused.exhausted, "they may give it up");
+    let finding = &refused.findings[0];
+    assert_eq!((finding.code.as_str(), finding.pointer.as_str()), ("vlan-taken", "/wanted/vlanId"));
+    assert!(finding.message.contains("VLAN 1026 on port r-ch1 is in use by vif-b"), "{}", finding.message);
+    world.intent.wanted.vlan_id = None;
+    world.intent.wanted.ipv4_subnet = Some(net("169.254.0.0/28"));
+    let finding = world.run().unwrap_err().findings.remove(0);
+    assert_eq!((finding.code.as_str(), finding.pointer.as_str()), ("subnets-used-up", "/wanted/ipv4Subnet"));
+    assert!(finding.message.contains("169.254.0.4/30 on gw is in use by vif-a"), "{}", finding.message);
+}
+
+#[test]
+fn what_clouds_give_refits_what_holds_end_to_end() {
+    let mut world = World::new();
+    let n = world.run().unwrap();
+    let mut given = n.channels[1].clone();
+    for side in [&mut given.sides.a, &mut given.sides.b] {
+        side.mtu = mtu(1_300);
+    }
+    let e = n.clone().replaced(&given).unwrap().effective;
+    assert_eq!((e.private_mtu_bytes, e.mtu_bytes, e.mss_bytes), (mtu(1_300), mtu(1_300), 1_260));
+    assert_eq!(e.tunnel_mtu_bytes, n.effective.tunnel_mtu_bytes);
+    assert_eq!(n.clone().replaced(&n.channels[0]), Some(n.clone()), "nothing new");
+    // What is given up does not come back.
+    world.intent.redundancy = Redundancy::Single;
+    assert_eq!(world.run().unwrap().replaced(&given), None);
+    let mut newer = n.clone();
+    newer.channels[1].generation = 1;
+    assert_eq!(newer.replaced(&given), None);
+}

@@ -11,6 +11,8 @@ fn planned(model: &Model, wanted: &[NegotiatedChannel]) -> Rehearsal {
         channels: &model.channels,
         instances: &model.instances,
         calls: &model.calls,
+        wishes: &model.wishes,
+        middle: Middle::None,
         rules: &model.book,
         now: at(model.now_ms),
     };
