@@ -3,7 +3,7 @@
 mod change;
 mod list;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 use tieline_openapi::{
@@ -246,6 +246,7 @@ impl App {
             last_operation: operation,
             created_at: now,
             updated_at: now,
+            given_up: BTreeMap::new(),
             deletion_requested_at: None,
         }
     }
@@ -268,9 +269,4 @@ impl App {
 /// Channels by id, as [`Request::keep`] wants them.
 fn by_id<'a>(channels: impl Iterator<Item = &'a NegotiatedChannel>) -> BTreeMap<ChannelId, NegotiatedChannel> {
     channels.map(|channel| (channel.channel_id.clone(), channel.clone())).collect()
-}
-
-/// The ids of channels.
-fn ids(channels: &[NegotiatedChannel]) -> BTreeSet<&ChannelId> {
-    channels.iter().map(|channel| &channel.channel_id).collect()
 }

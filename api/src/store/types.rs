@@ -330,6 +330,8 @@ pub struct ConnectionRecord {
     pub updated_at: Timestamp,
     /// When its deletion was asked for.
     pub deletion_requested_at: Option<Timestamp>,
+    /// The last generation of each channel that it once had and does not want any more; only of one that is read by itself.
+    pub given_up: BTreeMap<ChannelId, u32>,
 }
 
 /// A sample, and which gateway took it.

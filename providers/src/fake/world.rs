@@ -353,6 +353,14 @@ impl FakeWorld {
         self.state().objects.values().filter(|o| o.deleted_at.is_none()).cloned().collect()
     }
 
+    /// The instance of each resource that exists now and was made for one.
+    #[must_use]
+    pub fn live_instances(&self) -> Vec<InstanceId> {
+        self.deliver();
+        let state = self.state();
+        state.objects.values().filter(|o| o.deleted_at.is_none()).filter_map(|o| o.made_for).collect()
+    }
+
     /// What strangers have now.
     #[must_use]
     pub fn strangers(&self) -> Vec<FakeObject> {

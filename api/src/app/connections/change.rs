@@ -6,7 +6,7 @@ use tieline_openapi::{
     v1::{ConnectionIntent, OperationKind, Timestamp},
 };
 
-use super::{Accepted, App, AppError, Caller, by_id, ids, intent, view};
+use super::{Accepted, App, AppError, Caller, by_id, intent, view};
 use crate::{
     plan::negotiate::{self, Allocated, Negotiated, NegotiatedChannel, Request, Touched, Unsatisfiable},
     store::{Allocation, ChangeTo, ConnectionChange, ConnectionRecord, IdempotencyKey, StoreError},
@@ -114,7 +114,7 @@ impl App {
         match negotiate::negotiate(&self.topology, &allocated, &request) {
             Err(refusal) => Ok(Patched::Refused(refusal)),
             Ok(mut negotiated) => {
-                renew(&mut negotiated, &record.negotiated);
+                renew(&mut negotiated, record);
                 Ok(Patched::Changed(Box::new(Change { intent, negotiated })))
             }
         }
@@ -262,16 +262,14 @@ fn release(allocated: &mut Allocated, record: &ConnectionRecord, redo: bool) {
     }
 }
 
-/// A channel that is made anew on the same port is the next generation of it.
-fn renew(negotiated: &mut Negotiated, before: &Negotiated) {
-    let old_ids = ids(&before.channels);
+/// A channel that is made anew is the next generation of it, also where it was given up before.
+fn renew(negotiated: &mut Negotiated, before: &ConnectionRecord) {
     for channel in &mut negotiated.channels {
-        if !old_ids.contains(&channel.channel_id) {
-            continue;
-        }
-        let old = before.channels.iter().find(|old| old.channel_id == channel.channel_id);
-        if let Some(old) = old.filter(|old| !old.same_slot(channel)) {
-            channel.generation = old.generation + 1;
+        let old = before.negotiated.channels.iter().find(|old| old.channel_id == channel.channel_id);
+        match (old, before.given_up.get(&channel.channel_id)) {
+            (Some(old), _) if !old.same_slot(channel) => channel.generation = old.generation + 1,
+            (None, Some(last)) => channel.generation = last + 1,
+            (Some(_) | None, _) => {}
         }
     }
 }

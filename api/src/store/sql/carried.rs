@@ -24,6 +24,9 @@ use crate::{
 /// Arguments of one statement.
 const CHUNK: usize = 400;
 
+/// Ranges of one statement.
+const RANGES: usize = 50;
+
 /// An address as `carried_prefixes.network` has it: in order of family and address, as text.
 fn text(address: IpAddr) -> String {
     match address {
@@ -61,13 +64,18 @@ pub(super) async fn enter(tx: &mut Tx, id: ConnectionId, intent: &ConnectionInte
 pub(super) async fn read(tx: &mut Tx, touched: &Touched, all: &mut Allocated) -> Result<(), StoreError> {
     for (point, prefixes) in &touched.prefixes {
         let mut found: BTreeMap<(ConnectionId, i64, IpNet), Carried> = BTreeMap::new();
-        for (condition, args) in conditions(prefixes) {
-            let sql = format!(
-                "SELECT p.connection_id, p.way, p.prefix, c.name,
-                        CASE WHEN c.a_attach_point_id = $1 THEN c.b_attach_point_id ELSE c.a_attach_point_id END
-                 FROM carried_prefixes p JOIN connections c ON c.id = p.connection_id AND c.carried_of = c.generation
-                 WHERE p.attach_point_id = $1 AND {condition}"
-            );
+        for (conditions, args) in conditions(prefixes) {
+            let one = |condition: &String| {
+                format!(
+                    "SELECT p.connection_id, p.way, p.prefix, c.name,
+                            CASE WHEN c.a_attach_point_id = $1 THEN c.b_attach_point_id ELSE c.a_attach_point_id END
+                     FROM carried_prefixes p
+                     JOIN connections c ON c.id = p.connection_id AND c.carried_of = c.generation
+                     WHERE p.attach_point_id = $1 AND {condition}"
+                )
+            };
+            // One search of the index each: of alternatives in one condition SQLite makes a walk through the attach point.
+            let sql = conditions.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
             for mut row in tx.rows(&sql, [args![point.as_str()], args].concat()).await? {
                 let (connection_id, way, prefix): (ConnectionId, i64, String) = (row.id()?, row.int()?, row.text()?);
                 let prefix: IpNet = prefix.parse().map_err(|e| StoreError::Unusable {
@@ -106,7 +114,7 @@ async fn read_unentered(tx: &mut Tx, touched: &Touched, all: &mut Allocated) -> 
 
 /// Conditions, from the second argument on, that find whatever overlaps one of these: what is inside of one is a range of
 /// networks, what one is inside of has one of few.
-fn conditions(prefixes: &BTreeSet<IpNet>) -> Vec<(String, Vec<Value>)> {
+fn conditions(prefixes: &BTreeSet<IpNet>) -> Vec<(Vec<String>, Vec<Value>)> {
     let around: BTreeSet<String> = prefixes
         .iter()
         .flat_map(|net| (0..=net.prefix_len()).filter_map(|length| IpNet::new(net.network(), length).ok()))
@@ -115,17 +123,16 @@ fn conditions(prefixes: &BTreeSet<IpNet>) -> Vec<(String, Vec<Value>)> {
     let around: Vec<_> = around.into_iter().map(Value::from).collect();
     let by_network = around.chunks(CHUNK).map(|chunk| {
         let sql = format!("p.network IN {}", records::list_from(2, chunk.len()));
-        (sql, chunk.to_vec())
+        (vec![sql], chunk.to_vec())
     });
     // A default route overlaps nothing but other default routes, which have its network.
     let ranges: Vec<_> = prefixes.iter().filter(|net| net.prefix_len() > 0).collect();
-    let by_range = ranges.chunks(CHUNK / 2).map(|chunk| {
+    let by_range = ranges.chunks(RANGES).map(|chunk| {
         let one = |n: usize| format!("p.network BETWEEN ${} AND ${}", 2 * n + 2, 2 * n + 3);
-        let any: Vec<_> = (0..chunk.len()).map(one).collect();
         let args = chunk.iter().flat_map(|net| [text(net.network()).into(), text(net.broadcast()).into()]);
-        (format!("({})", any.join(" OR ")), args.collect())
+        ((0..chunk.len()).map(one).collect(), args.collect())
     });
-    by_network.chain(by_range).collect::<Vec<(String, Vec<Value>)>>()
+    by_network.chain(by_range).collect::<Vec<(Vec<String>, Vec<Value>)>>()
 }
 
 impl SqlStore {

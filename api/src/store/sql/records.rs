@@ -47,6 +47,7 @@ pub(super) fn record(row: &mut Row) -> Result<ConnectionRecord, StoreError> {
         created_at: row.time()?,
         updated_at: row.time()?,
         deletion_requested_at: row.opt_time()?,
+        given_up: BTreeMap::new(),
     })
 }
 
@@ -145,7 +146,19 @@ async fn one(tx: &mut Tx, project: &ProjectId, id: ConnectionId) -> Result<Conne
     let mut row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?.ok_or(StoreError::NotFound)?;
     let mut records = [record(&mut row)?];
     complete(tx, &mut records, true).await?;
-    let [record] = records;
+    let [mut record] = records;
+    let rows = tx
+        .rows(
+            "SELECT channel_id, MAX(generation) FROM channel_configurations WHERE connection_id = $1 GROUP BY channel_id",
+            args![id.uuid()],
+        )
+        .await?;
+    for mut row in rows {
+        let (channel, generation) = (row.id()?, row.small()?);
+        if record.negotiated.channels.iter().all(|wanted| wanted.channel_id != channel) {
+            record.given_up.insert(channel, generation);
+        }
+    }
     Ok(record)
 }
 

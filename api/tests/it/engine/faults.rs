@@ -78,7 +78,8 @@ fn seeds(by_default: u64, share: u64) -> Vec<u64> {
         return vec![number(&seed)];
     }
     let Some(asked) = text("TIELINE_FAULT_SEEDS") else { return (0..by_default).collect() };
-    let (from, to) = asked.split_once("..").map_or((0, number(&asked)), |(from, to)| (number(from), number(to)));
+    let (from, to) =
+        asked.split_once("..").map_or_else(|| (0, number(&asked)), |(from, to)| (number(from), number(to)));
     (from.div_ceil(share)..to.div_ceil(share)).collect()
 }
 

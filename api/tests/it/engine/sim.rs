@@ -60,7 +60,7 @@ pub(crate) fn config() -> EngineConfig {
         lease_ms: 3_000,
         call_timeout_ms: 700,
         visibility_lag_ms: 1_000,
-        quarantine_ms: 5_000,
+        quarantine_ms: 4_000,
         poll_ms: 300,
         settled_poll_ms: 2_000,
         sweep_ms: 4_000,

@@ -5,19 +5,26 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use serde_json::json;
 use tieline_api::{
     engine::clock::Random,
     plan::negotiate::{Allocated, Touched},
     store::Store,
 };
-use tieline_openapi::{ids::ConnectionId, v1::End};
+use tieline_openapi::{
+    ids::{AttachPointId, ConnectionId, PortId},
+    v1::End,
+};
 use tieline_providers::fake::{ATTACHMENT, FakeObject, INTERFACE};
 
 use super::sim::{ACCOUNTS, Sim, parse};
 
 /// VLANs that strangers take: of those that Tieline gives out, the first ones.
 const FIRST_VLAN: u64 = 1_025;
+
+type Vlans = BTreeSet<(PortId, u16)>;
+type Subnets = BTreeSet<(AttachPointId, Ipv4Net)>;
 
 impl Sim {
     /// Somebody else makes on one side exactly what a connection is about to make there.
@@ -104,29 +111,36 @@ impl Sim {
     /// What strangers have of our ports and attach points stands in the store, and nothing else.
     pub(crate) async fn verify_foreign(&self) {
         let all = self.allocated().await;
-        let (mut vlans, mut subnets) = (BTreeSet::new(), BTreeSet::new());
         // Whose tags say that it is ours is counted as ours.
-        for stranger in self.world.strangers().into_iter().filter(|stranger| stranger.owner.is_none()) {
-            let port = stranger.fields["port"].as_str().unwrap_or_default();
-            let known = self.topology.interconnects.values().flat_map(|i| &i.channels).flat_map(|c| [&c.a, &c.b]);
-            if let (Some(port), Some(vlan)) = (
-                known.map(|known| &known.port_id).find(|known| known.as_str() == port),
-                stranger.fields["vlan"].as_u64().filter(|_| stranger.parent.is_none()),
-            ) {
-                vlans.insert((port.clone(), u16::try_from(vlan).unwrap()));
-            }
-            let router = stranger.fields["router"].as_str().unwrap_or_default();
-            let point = self.topology.attach_points.values().find(|point| point.cloud_id == router);
-            if let (Some(point), Some(subnet)) = (point, stranger.fields["subnet"].as_str()) {
-                subnets.insert((point.id.clone(), subnet.parse::<ipnet::Ipv4Net>().unwrap()));
-            }
-        }
+        let strangers = self.world.strangers().into_iter().filter(|stranger| stranger.owner.is_none());
+        let (vlans, subnets) = self.held_by(strangers);
+        // What can carry no name is anybody's until it is recorded.
+        let nobodys = self.held_by(self.ours().into_iter().filter(|object| object.owner.is_none()));
+        let nobodys = (&nobodys.0 - &vlans, &nobodys.1 - &subnets);
         let told: BTreeSet<_> =
             all.foreign_vlans.iter().flat_map(|(port, vlans)| vlans.keys().map(|vlan| (port.clone(), *vlan))).collect();
-        assert_eq!(told, vlans, "VLANs of strangers");
+        assert_eq!(&told - &nobodys.0, vlans, "VLANs of strangers");
         let told: BTreeSet<_> =
             all.foreign_subnets.iter().flat_map(|(point, nets)| nets.keys().map(|net| (point.clone(), *net))).collect();
-        assert_eq!(told, subnets, "subnets of strangers");
+        assert_eq!(&told - &nobodys.1, subnets, "subnets of strangers");
+    }
+
+    /// What these have of our ports and attach points.
+    fn held_by(&self, them: impl Iterator<Item = FakeObject>) -> (Vlans, Subnets) {
+        let (mut vlans, mut subnets) = (BTreeSet::new(), BTreeSet::new());
+        for object in them {
+            let port = object.fields["port"].as_str().unwrap_or_default();
+            let known = self.topology.interconnects.values().flat_map(|i| &i.channels).flat_map(|c| [&c.a, &c.b]);
+            let port = known.map(|known| &known.port_id).find(|known| known.as_str() == port);
+            let vlan = object.fields["vlan"].as_u64().filter(|_| object.parent.is_none());
+            vlans.extend(port.cloned().zip(vlan.map(|vlan| u16::try_from(vlan).unwrap())));
+            let router = object.fields["router"].as_str().unwrap_or_default();
+            let point = self.topology.attach_points.values().find(|point| point.cloud_id == router);
+            let subnet = object.fields["subnet"].as_str().map(|subnet| subnet.parse().unwrap());
+            let subnet = object.picked.map(|pair| pair.subnet).or(subnet);
+            subnets.extend(point.map(|point| point.id.clone()).zip(subnet));
+        }
+        (vlans, subnets)
     }
 
     /// Nothing is held any more, once every quarantine is over.

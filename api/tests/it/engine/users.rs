@@ -228,6 +228,10 @@ impl Sim {
     }
 
     pub(crate) async fn last_operation(&self, id: ConnectionId) -> Operation {
+        // Two of one millisecond are in no order by their ids.
+        if let Some(record) = self.record(id).await {
+            return self.store.operation(&project(), record.last_operation).await.unwrap();
+        }
         let page = tieline_api::store::Page { limit: 10, after: None };
         self.store.operations(&project(), Some(id), page).await.unwrap().remove(0)
     }

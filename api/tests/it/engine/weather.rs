@@ -73,6 +73,11 @@ impl Weather {
         place.and_then(|place| self.excess.lock().unwrap().get(place).copied()).unwrap_or(0)
     }
 
+    /// Whether anything may be twice anywhere.
+    pub(crate) fn any_excess(&self) -> bool {
+        self.may_harm() || self.excess.lock().unwrap().values().any(|excess| *excess > 0)
+    }
+
     /// Whether a part of a shared object may have been harmed.
     pub(crate) fn may_harm(&self) -> bool {
         self.shared_excess.load(Ordering::SeqCst) > 0

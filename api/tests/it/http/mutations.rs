@@ -310,3 +310,20 @@ super::on_both! {
     a_dry_run_writes_nothing_and_tells_all,
     a_plan_is_applied_exactly_once_or_says_what_moved,
 }
+
+#[tokio::test]
+async fn a_channel_that_was_given_up_can_be_had_again() {
+    let service = Service::with_engine(Backing::sqlite()).await;
+    let made = service.create("link").await;
+    let path = made.header("location").to_owned();
+    let operation = made.header("operation-location").to_owned();
+    service.until(&operation, |answer| answer.body["state"] == "SUCCEEDED").await;
+    for redundancy in ["SINGLE", "DUAL"] {
+        let patch = json!({ "redundancy": redundancy });
+        let request = service.ask(Method::PATCH, &path).header("if-match", "*").json(&patch);
+        let answer = request.go(StatusCode::ACCEPTED).await;
+        let operation = answer.header("operation-location").to_owned();
+        service.until(&operation, |answer| answer.body["state"] == "SUCCEEDED").await;
+    }
+    service.end().await;
+}
