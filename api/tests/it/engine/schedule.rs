@@ -27,7 +27,7 @@ const HOUR_MS: i64 = 3_600_000;
 const SHORT_LIFE_MS: u64 = 400;
 
 /// How long things go wrong, in milliseconds.
-const BAD_MS: u64 = 20_000;
+const BAD_MS: u64 = 16_000;
 
 /// Connections of one name that a schedule makes one after the other, at most.
 const LIVES: u32 = 3;
@@ -182,7 +182,7 @@ impl Schedule {
             self.sim.trace.push(format!("        crash {replica}"));
             self.sim.crash(replica).await;
             self.until(4_000, End::Restart);
-        } else if self.chance(10) && !(self.strict && self.about_to_send(Some(replica))) {
+        } else if self.chance(6) && !(self.strict && self.about_to_send(Some(replica))) {
             let until = self.sim.sched.now_ms() + self.dice.below(6_000);
             self.sim.trace.push(format!("        freeze {replica} until {until}"));
             self.sim.frozen.insert(replica, until);
@@ -209,7 +209,7 @@ impl Schedule {
             self.sim.stranger_goes();
         } else if !matches!(self.identity, IdentityKind::Named | IdentityKind::Blind) && self.chance(3) {
             self.sim.impostor_comes().await;
-        } else if self.chance(20) && !(self.strict && self.about_to_send(None)) {
+        } else if self.chance(8) && !(self.strict && self.about_to_send(None)) {
             let to = self.sim.sched.now_ms() + self.dice.below(2_000);
             self.sim.advance_to(to);
         }

@@ -94,7 +94,11 @@ impl Weather {
 
     fn draw(&self, request: &Request, age_ms: u64) -> Fault {
         let most = if self.strict { covered_ms().saturating_sub(age_ms + 1) } else { 4_000 };
+        // A create whose answer is lost is what most rules are about.
+        let create = request.verb == Verb::Create && request.kind != PEER;
         match self.dice.below(100) {
+            50..=59 if create => Fault::LoseAnswer,
+            60..=79 if create => Fault::Late(self.dice.below(most.max(1))),
             0..=13 => Fault::LoseAnswer,
             14..=19 => Fault::LoseRequest,
             20..=33 => Fault::Late(self.dice.below(most.max(1))),
