@@ -275,7 +275,7 @@ impl Schedule {
             self.sim.held.insert(id, until);
             return;
         }
-        let later = self.sim.sched.now_ms() + self.dice.below(25);
+        let later = self.sim.sched.now_ms() + self.dice.below(10);
         self.sim.advance_to(later);
         self.sim.resume(id, format!("{replica} {what}")).await;
         self.check_now();
