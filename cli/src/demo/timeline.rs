@@ -84,7 +84,12 @@ impl Timeline {
             Mood::Plain => (QUIET, "·"),
         };
         let at = format!("{:8.3} s", self.seconds());
-        anstream::println!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what:<34} {QUIET}{detail}{QUIET:#}");
+        if detail.is_empty() {
+            anstream::println!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what}");
+        } else {
+            // As wide as the longest stage of the two clouds.
+            anstream::println!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what:<35} {QUIET}{detail}{QUIET:#}");
+        }
     }
 
     /// A moment that went as it should.
