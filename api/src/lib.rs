@@ -7,6 +7,7 @@
 pub mod app;
 pub mod auth;
 pub mod clouds;
+pub mod coordinator;
 pub mod engine;
 pub mod events;
 pub mod http;

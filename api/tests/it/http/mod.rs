@@ -4,7 +4,7 @@ mod access;
 mod answers;
 mod bad_input;
 mod document;
-mod fixture;
+pub(crate) mod fixture;
 mod foreign;
 mod gateways;
 mod issues;
