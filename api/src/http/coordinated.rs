@@ -102,10 +102,7 @@ async fn issue(
             &audit,
         )
         .await
-        .map_err(|error| match error {
-            CoordinationError::KeyContents(wrong) => Fault::invalid(vec![field("/remoteAccountId", wrong.to_string())]),
-            other => other.into(),
-        })?;
+        .map_err(at_account)?;
     let coordinated_connection = view(&coordination.owned(&caller.project, issued.uuid).await?)?;
     let answer = IssuedActivationKey { coordinated_connection, activation_key: issued.text.expose().to_owned() };
     Ok((StatusCode::CREATED, [(header::LOCATION, location(issued.uuid)?)], Json(answer)).into_response())
@@ -192,6 +189,14 @@ async fn decode(
         for_this_project: contents.destination_account_id == caller.project.as_str(),
         destination_account_id: contents.destination_account_id,
     }))
+}
+
+/// What is wrong with the account is told at its field.
+fn at_account(error: CoordinationError) -> Fault {
+    if let CoordinationError::KeyContents(wrong) = error {
+        return Fault::invalid(vec![field("/remoteAccountId", wrong.to_string())]);
+    }
+    error.into()
 }
 
 /// What is wrong with a key is told at its field.

@@ -85,7 +85,7 @@ impl OfPeer {
                 verify_server_name(&parsed, &name)
             }
             PeerIdentity::SpkiSha256(pins) => {
-                let digest = Sha256::digest(&parsed.subject_public_key_info());
+                let digest = Sha256::digest(parsed.subject_public_key_info());
                 let digest = data_encoding::HEXLOWER.encode(&digest);
                 let pinned = pins.iter().any(|pin| pin.eq_ignore_ascii_case(&digest));
                 if pinned { Ok(()) } else { Err(unknown.into()) }

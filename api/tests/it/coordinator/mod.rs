@@ -2,4 +2,5 @@
 
 mod fixture;
 mod pairing;
+mod schemathesis;
 mod surface;

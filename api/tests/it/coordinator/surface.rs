@@ -16,7 +16,7 @@ fn path<P: std::str::FromStr<Err = NameError>>(text: &str) -> P {
     text.parse().unwrap()
 }
 
-const ON: &str = "providers/south/environments/e1/interconnects/i1";
+pub(super) const ON: &str = "providers/south/environments/e1/interconnects/i1";
 
 fn status(error: &CoordinatorError) -> Option<u16> {
     error.refusal().map(|refusal| refusal.status)
@@ -121,20 +121,25 @@ async fn a_peer_sees_its_own_subtree() {
     pair.end().await;
 }
 
-async fn audit(pair: &Pair) -> Vec<(String, String)> {
+/// Who did what.
+pub(super) async fn audit(pair: &Pair) -> Vec<(String, String)> {
     use sqlx::Connection as _;
     let mut connection = sqlx::SqliteConnection::connect(&pair.north.backing.url).await.unwrap();
     sqlx::query_as("SELECT principal, action FROM audit ORDER BY seq").fetch_all(&mut connection).await.unwrap()
 }
 
 /// South, by hand: its own engine knows nothing of what is done here.
-struct Hand<'p> {
-    pair: &'p Pair,
+pub(super) struct Hand<'p> {
+    pub(super) pair: &'p Pair,
     client: reqwest::Client,
 }
 
-impl Hand<'_> {
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+impl<'p> Hand<'p> {
+    pub(super) fn of(pair: &'p Pair) -> Self {
+        Self { pair, client: raw(pair, Some("south")) }
+    }
+
+    pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let request = self.client.request(method, at_north(self.pair, path));
         match body {
             Some(body) => request.json(body).answer().await,
@@ -143,10 +148,20 @@ impl Hand<'_> {
     }
 }
 
+/// A feature of channel c1.
+pub(super) fn feature(vlan: u32, host: &str) -> Value {
+    json!({ "channel": format!("{ON}/channels/c1"), "featureConfig": {
+        "featureType": "FEATURE_TYPE_L3_BASE", "l3BaseConfig": {
+            "ipv4Subnet": "169.254.10.0", "ipv4SubnetPrefixLength": 30, "mtuBytes": 8_500, "vlanId": vlan,
+            "md5BgpPassword": "secret", "providerBgpConfigs": [
+                { "provider": "providers/north", "asn": 64_512, "hostIpv4": "169.254.10.1" },
+                { "provider": "providers/south", "asn": 64_513, "hostIpv4": host }] } } })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rules_of_connections_and_features_hold() {
     let pair = Pair::start().await;
-    let hand = Hand { pair: &pair, client: raw(&pair, Some("south")) };
+    let hand = Hand::of(&pair);
     let (key, _) = super::pairing::issue(&pair.north, "south", 5_000).await;
     let confirm = json!({ "encodedKey": key });
     let at = "providers/south/environments/e1/ConfirmActivationKey";
@@ -176,14 +191,6 @@ async fn the_rules_of_connections_and_features_hold() {
     let guidance = guidance.body["featureGuidance"].as_array().unwrap().clone();
     assert_eq!(guidance.len(), 4);
     assert_eq!(guidance[0]["l3BaseGuidance"]["vlanRanges"], json!([{ "start": 1_025, "stop": 1_100 }]));
-    let feature = |vlan: u32, host: &str| {
-        json!({ "channel": format!("{ON}/channels/c1"), "featureConfig": {
-            "featureType": "FEATURE_TYPE_L3_BASE", "l3BaseConfig": {
-                "ipv4Subnet": "169.254.10.0", "ipv4SubnetPrefixLength": 30, "mtuBytes": 8_500, "vlanId": vlan,
-                "md5BgpPassword": "secret", "providerBgpConfigs": [
-                    { "provider": "providers/north", "asn": 64_512, "hostIpv4": "169.254.10.1" },
-                    { "provider": "providers/south", "asn": 64_513, "hostIpv4": host }] } } })
-    };
     let id = "01890000-0000-7000-8000-000000000002";
     let at = format!("{connection}/features?featureId=f1&requestId={id}");
     for bad in [feature(1_024, "169.254.10.2"), feature(1_200, "169.254.10.2"), feature(1_025, "169.254.10.7")] {
@@ -233,7 +240,7 @@ async fn the_rules_of_connections_and_features_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn issues_are_made_and_talked_about() {
     let pair = Pair::start().await;
-    let hand = Hand { pair: &pair, client: raw(&pair, Some("south")) };
+    let hand = Hand::of(&pair);
     let at = "providers/south/issues";
     let issue = json!({ "title": "t", "body": "b", "issueContext": "ISSUE_CONTEXT_CONNECTION_ISSUE" });
     assert_eq!(
@@ -287,7 +294,7 @@ async fn what_is_too_much_is_refused() {
         |config| config.requests_per_second = 1,
     )
     .await;
-    let hand = Hand { pair: &pair, client: raw(&pair, Some("south")) };
+    let hand = Hand::of(&pair);
     let create = format!("{ON}/connections?connectionId=k");
     let large = json!({ "activationKey": "x".repeat(300 * 1_024) });
     assert_eq!(hand.send(Method::POST, &create, Some(&large)).await.status, 413);

@@ -12,7 +12,7 @@ mod lifecycle;
 mod mutations;
 mod plans;
 mod reads;
-mod schemathesis;
+pub(crate) mod schemathesis;
 mod streams;
 
 /// Runs each named function `async fn(Backing)` over both databases.

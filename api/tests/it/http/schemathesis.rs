@@ -80,7 +80,7 @@ async fn settings(service: &Service) -> String {
 }
 
 /// A Python with the tool, or why there is none.
-async fn python(here: &Path) -> Result<PathBuf, String> {
+pub(crate) async fn python(here: &Path) -> Result<PathBuf, String> {
     let script = here.join("../scripts/python-with.sh");
     let output = Command::new(script).arg(here.join("tests/python/requirements.txt")).output().await;
     let output = output.map_err(|error| error.to_string())?;
