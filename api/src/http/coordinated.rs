@@ -271,7 +271,7 @@ fn shown(channel: &ResourceId, feature: &FeatureRow) -> CoordinatedChannel {
         vlan_id: config.vlan.get(),
         mtu_bytes: config.mtu.get(),
         ipv4_subnet: config.ipv4.as_ref().map(|hosts| hosts.subnet),
-        asns: ends().map(|end| (end.provider.clone(), end.asn.get())).collect(),
+        asns: ends().map(|end| (end.provider.clone(), end.asn)).collect(),
         hosts_ipv4: ends().map(|end| end.provider.clone()).zip(hosts.into_iter().flatten()).collect(),
     }
 }

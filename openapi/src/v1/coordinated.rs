@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Timestamp;
-use crate::units::BandwidthMbps;
+use crate::units::{Asn, BandwidthMbps};
 
 /// How far a coordinated connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -68,8 +68,7 @@ pub struct CoordinatedChannel {
     #[schema(value_type = Option<String>)]
     pub ipv4_subnet: Option<Ipv4Net>,
     /// The AS number of each provider, by its id.
-    #[schema(value_type = BTreeMap<String, u32>)]
-    pub asns: BTreeMap<String, u32>,
+    pub asns: BTreeMap<String, Asn>,
     /// The address of each provider's end, by its id.
     #[schema(value_type = BTreeMap<String, String>)]
     pub hosts_ipv4: BTreeMap<String, Ipv4Addr>,
