@@ -101,6 +101,8 @@ pub(super) async fn read<O: Operation>(peers: &Peers, request: Request) -> Resul
     if !peers.limits.get(&id).is_some_and(|limit| limit.take()) {
         return Err(Fault::new(ProblemCode::TooManyRequests, "too many calls").header(header::RETRY_AFTER, "1"));
     }
+    // Before anything is refused: a body that is left unread ends the connection, and with it what else the peer sends.
+    let bytes = bytes(&parts, body).await?;
     let path = path::<O>(&mut parts).await?;
     // The first id is the caller's own: what is not in its subtree is not there. Our own resource is the exception.
     let own = peers.coordination.us();
@@ -110,7 +112,6 @@ pub(super) async fn read<O: Operation>(peers: &Peers, request: Request) -> Resul
         return Err(Fault::not_found());
     }
     let query = query::<O::Query>(&parts)?;
-    let bytes = bytes(&parts, body).await?;
     let digest = digest(&parts, &bytes);
     let body = decode::<O>(&parts, &bytes)?;
     let audit = audit::<O>(peers, &peer, &parts);

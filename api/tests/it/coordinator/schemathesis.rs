@@ -30,6 +30,13 @@ async fn furnish(hand: &Hand<'_>) {
     let at = format!("{ON}/connections/k1/features?featureId=f1");
     let made = hand.send(Method::POST, &at, Some(&feature(1_025, "169.254.10.2"))).await;
     assert_eq!(made.status, 200, "{}", made.text);
+    // What the tool hardly gets right, and what is never done.
+    for (method, at) in [
+        (Method::POST, format!("{ON}/channels/c1/macSecKeys?macSecKeyId=m1")),
+        (Method::PATCH, format!("{ON}/connections/k1/features/f1")),
+    ] {
+        assert_eq!(hand.send(method, &at, Some(&json!({}))).await.status, 405);
+    }
     let issue = json!({ "title": "t", "body": "b" });
     let made = hand.send(Method::POST, "providers/south/issues?issueId=n1", Some(&issue)).await;
     assert_eq!(made.status, 200, "{}", made.text);
