@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, Vault},
+    coordinator::Coordination,
     engine::{
         Engine, Progress,
         clock::{Clock, Random},
@@ -36,6 +37,8 @@ pub struct ServeOptions {
     pub streams: StreamLimits,
     /// The engine, which runs beside the surface; without one nothing is provisioned here.
     pub engine: Option<Arc<Engine>>,
+    /// Pairings of the open specification, and the listener where peers reach us.
+    pub coordinator: Option<(Arc<Coordination>, TcpListener)>,
 }
 
 /// Why a service ended.
@@ -44,6 +47,9 @@ pub enum ServeError {
     /// The OpenAPI document could not be written.
     #[error("the OpenAPI document cannot be written as JSON")]
     Document(#[from] serde_json::Error),
+    /// The surface for peers ended.
+    #[error(transparent)]
+    Peers(#[from] http::coordinator::PeersError),
     /// The listener failed.
     #[error("the listener failed")]
     Listen(#[source] std::io::Error),
@@ -59,16 +65,21 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let ServeOptions { store, topology, vault, clock, random, hints, streams, engine } = options;
+    let ServeOptions { store, topology, vault, clock, random, hints, streams, engine, coordinator } = options;
     let metrics = Arc::new(Metrics::new());
     if let Some(engine) = &engine {
         metrics.register(|registry| register(registry, engine.progress()));
     }
     let app = Arc::new(App { store, topology, vault, clock, random, hints: hints.clone() });
-    let router = http::router(Surface { app, metrics, streams, stop: shutdown.clone() })?;
+    let coordination = coordinator.as_ref().map(|(coordination, _)| Arc::clone(coordination));
+    let router = http::router(Surface { app, coordination, metrics, streams, stop: shutdown.clone() })?;
     // The surface may fail by itself; the engine then stops too.
     let stop = shutdown.child_token();
     let engine = engine.map(|engine| tokio::spawn(run(engine, hints, stop.clone())));
+    let peers = coordinator.map(|(coordination, listener)| {
+        let driven = tokio::spawn(Arc::clone(&coordination).run(stop.clone()));
+        (driven, tokio::spawn(peers(coordination, listener, stop.clone(), shutdown.clone())))
+    });
     let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
     stop.cancel();
     if let Some(engine) = engine
@@ -76,7 +87,28 @@ pub async fn serve(
     {
         tracing::error!(error.cause = %error, "the engine did not end well");
     }
+    if let Some((driven, serving)) = peers {
+        if let Err(error) = driven.await {
+            tracing::error!(error.cause = %error, "the driver of the peers did not end well");
+        }
+        match serving.await {
+            Ok(ended) => ended?,
+            Err(error) => tracing::error!(error.cause = %error, "the surface for peers did not end well"),
+        }
+    }
     served.map_err(ServeError::Listen)
+}
+
+/// Serves peers. Where that cannot go on, nothing does: half a service is found out too late.
+async fn peers(
+    coordination: Arc<Coordination>,
+    listener: TcpListener,
+    stop: CancellationToken,
+    shutdown: CancellationToken,
+) -> Result<(), http::coordinator::PeersError> {
+    let served = http::coordinator::serve(coordination, listener, stop).await;
+    shutdown.cancel();
+    served
 }
 
 /// Runs the engine, and wakes it at every commit that makes a connection due.

@@ -1,8 +1,12 @@
 //! The command line. Every flag of a daemon has its environment variable.
 
+mod coordinated;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use coordinated::{Coordinated, Coordinator};
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.
 #[derive(Debug, Parser)]
@@ -28,6 +32,12 @@ pub(crate) enum Command {
     /// Private links: list, create, show, update, delete.
     #[command(subcommand)]
     Connections(Connections),
+    /// Connections with providers that we are paired with, and their activation keys.
+    #[command(subcommand)]
+    Coordinated(Coordinated),
+    /// The pairing with other providers over the open Interconnect specification.
+    #[command(subcommand)]
+    Coordinator(Coordinator),
     /// Gateways: who stands where, and whether it is heard.
     #[command(subcommand)]
     Gateways(Gateways),

@@ -46,6 +46,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(demo) => asynchronous(demo::run(demo)),
         Command::Lab(lab) => asynchronous(commands::lab::run(lab)),
         Command::Connections(connections) => asynchronous(commands::connections::run(connections)),
+        Command::Coordinated(coordinated) => asynchronous(commands::coordinated::run(coordinated)),
+        Command::Coordinator(coordinator) => asynchronous(commands::coordinated::pairing(coordinator)),
         Command::Gateways(gateways) => asynchronous(commands::gateways::run(gateways)),
         Command::Issues(issues) => asynchronous(commands::issues::run(issues)),
         Command::Events(events) => asynchronous(commands::events::run(events)),

@@ -51,6 +51,7 @@ pub(crate) async fn service(settings: &Settings, dir: &Path, database: &str) -> 
         hints,
         streams: StreamLimits::default(),
         engine: Some(engine),
+        coordinator: None,
     };
     let serving = tokio::spawn(serve(options, listener, stop.clone()));
     let ids = seed::accept(&world, &store, &topology, 0..settings.before, &mut BTreeMap::new()).await?;

@@ -259,6 +259,7 @@ impl Scale<'_> {
             hints,
             streams: StreamLimits::default(),
             engine: Some(engine),
+            coordinator: None,
         };
         let serving = tokio::spawn(serve(options, listener, stop.clone()));
         let client = Client::new(&url, &SecretString::from("none"))?;

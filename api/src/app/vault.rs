@@ -31,8 +31,20 @@ impl Vault {
         Self { sealer, random }
     }
 
-    fn seal_at(&self, place: &Place, secret: &SecretString) -> Result<Vec<u8>, SecretError> {
+    /// Seals a secret for one place.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn seal_at(&self, place: &Place, secret: &SecretString) -> Result<Vec<u8>, SecretError> {
         self.sealer.seal(&*self.random, place, secret)
+    }
+
+    /// Opens what was sealed for one place.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn open_at(&self, place: &Place, sealed: &[u8]) -> Result<SecretString, SecretError> {
+        self.sealer.open(place, sealed)
     }
 
     /// Draws a BGP password that both sides of a channel take, and seals it for one generation of that channel.

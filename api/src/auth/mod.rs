@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub use policy::{Access, POLICY, access};
-pub use throttle::FailureThrottle;
+pub use throttle::{CallThrottle, FailureThrottle};
 
 /// A token's use is noted this often at most: a write a request would cost more than it tells.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(60);

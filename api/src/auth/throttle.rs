@@ -1,4 +1,4 @@
-//! Failed authentications are answered ever so often and no oftener. A good token is never slowed down, whoever else fails.
+//! Who asks too often. Failed authentications are answered ever so often and no oftener. A good token is never slowed down, whoever else fails.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -14,6 +14,9 @@ use crate::engine::clock::Clock;
 const BURST: NonZeroU32 = NonZeroU32::new(200).unwrap();
 /// Failures a second after that.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+/// Seconds of calls that a peer may make at once.
+const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Our clock, as the limiter wants it.
 #[derive(Clone)]
@@ -40,6 +43,25 @@ impl FailureThrottle {
     /// Counts a failure; false if there were too many of late.
     #[must_use]
     pub fn count(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+/// Counts the calls of one peer.
+pub struct CallThrottle(RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Duration>>);
+
+impl CallThrottle {
+    /// So many calls a second, and ten times as many at once.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, per_second: u32) -> Self {
+        let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = per_second.saturating_mul(BURST_SECONDS);
+        Self(RateLimiter::direct_with_clock(Quota::per_second(per_second).allow_burst(burst), Monotonic(clock)))
+    }
+
+    /// Counts a call; false if there were too many of late.
+    #[must_use]
+    pub fn take(&self) -> bool {
         self.0.check().is_ok()
     }
 }

@@ -121,7 +121,7 @@ async fn bytes(request: Request, state: &Http) -> Result<Bytes, Fault> {
     Bytes::from_request(request, state).await.map_err(|rejection| super::problem::of_status(rejection.status()))
 }
 
-fn value(bytes: &[u8]) -> Result<Value, Fault> {
+pub(super) fn value(bytes: &[u8]) -> Result<Value, Fault> {
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| Fault::invalid(vec![field("", format!("not JSON: {error}"))]))?;
     let mut errors = Vec::new();

@@ -44,7 +44,7 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 /// An id that a client may choose: it goes into logs, so it has only harmless characters.
-fn accepted(request: &Request) -> Option<Arc<str>> {
+pub(super) fn accepted(request: &Request) -> Option<Arc<str>> {
     let sent = request.headers().get(&REQUEST_ID)?.to_str().ok()?;
     let harmless = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     ((1..=64).contains(&sent.len()) && sent.bytes().all(harmless)).then(|| sent.into())
@@ -78,7 +78,7 @@ pub(super) async fn finish(State(http): State<Http>, mut request: Request, next:
     response
 }
 
-fn with_problem(mut response: Response, id: &Arc<str>) -> Response {
+pub(super) fn with_problem(mut response: Response, id: &Arc<str>) -> Response {
     let status = response.status();
     let fault = match response.extensions_mut().remove::<Fault>() {
         Some(fault) => fault,
@@ -102,7 +102,7 @@ fn with_problem(mut response: Response, id: &Arc<str>) -> Response {
     Response::from_parts(parts, Body::from(body))
 }
 
-fn dress(response: &mut Response, id: &str) {
+pub(super) fn dress(response: &mut Response, id: &str) {
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);

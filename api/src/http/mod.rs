@@ -3,6 +3,8 @@
 mod accounts;
 mod attach_points;
 mod connections;
+mod coordinated;
+pub mod coordinator;
 mod docs;
 mod documents;
 mod environments;
@@ -42,7 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use crate::{app::App, auth::FailureThrottle};
+use crate::{app::App, auth::FailureThrottle, coordinator::Coordination};
 
 pub use documents::{document, operations};
 pub use metrics::Metrics;
@@ -52,6 +54,7 @@ pub use streams::StreamLimits;
 #[derive(Clone)]
 pub struct Http {
     app: Arc<App>,
+    coordination: Option<Arc<Coordination>>,
     metrics: Arc<Metrics>,
     routes: Arc<gate::Routes>,
     failures: Arc<FailureThrottle>,
@@ -65,6 +68,8 @@ pub struct Http {
 pub struct Surface {
     /// The use cases.
     pub app: Arc<App>,
+    /// Pairings of the open specification, if any.
+    pub coordination: Option<Arc<Coordination>>,
     /// Counted into.
     pub metrics: Arc<Metrics>,
     /// How many streams may be open.
@@ -83,7 +88,7 @@ pub fn router(surface: Surface) -> Result<Router, serde_json::Error> {
 
 /// The router of these documented routes and of everything that stands around them. A handler may take `longest`.
 fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Result<Router, serde_json::Error> {
-    let Surface { app, metrics, streams, stop } = surface;
+    let Surface { app, coordination, metrics, streams, stop } = surface;
     let (api, raw) = api.split_for_parts();
     let document = documents::complete(raw);
     let failures = Arc::new(FailureThrottle::new(Arc::clone(&app.clock)));
@@ -92,6 +97,7 @@ fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Resu
         document: document.to_json()?.into(),
         streams: streams::Streams::new(streams, Arc::clone(&metrics)),
         app,
+        coordination,
         metrics,
         failures,
         longest,
@@ -112,6 +118,7 @@ fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Resu
 fn api() -> OpenApiRouter<Http> {
     OpenApiRouter::with_openapi(documents::frame())
         .merge(connections::routes())
+        .merge(coordinated::routes())
         .merge(plans::routes())
         .merge(operations::routes())
         .merge(accounts::routes())

@@ -250,6 +250,12 @@ fn stored(error: &StoreError) -> Fault {
     }
 }
 
+/// 500: a defect here.
+#[must_use]
+pub(super) fn defect(error: &dyn std::error::Error) -> Fault {
+    Fault::new(ProblemCode::Internal, "something went wrong here, not in the request").because(error)
+}
+
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         AppError::from(error).into()

@@ -78,6 +78,7 @@ async fn ask(path: &str) -> (Response, Arc<Metrics>) {
     };
     let metrics = Arc::new(Metrics::new());
     let surface = Surface {
+        coordination: None,
         app: Arc::new(app),
         metrics: Arc::clone(&metrics),
         streams: StreamLimits::default(),

@@ -1,6 +1,7 @@
 //! The store: every transaction of Tieline, as one trait with two modules, `sqlite` and `postgres`, and one conformance
 //! suite that runs on both. Nothing outside this room knows SQL. Each method is one transaction.
 
+mod books;
 mod postgres;
 mod sql;
 mod sqlite;
@@ -17,6 +18,7 @@ use tieline_openapi::{
     v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp},
 };
 
+pub use books::*;
 pub use sql::SqlStore;
 pub use types::*;
 

@@ -6,6 +6,7 @@
     reason = "a test ends at the first surprise, and says what it skips"
 )]
 
+mod coordinator;
 mod engine;
 mod http;
 #[path = "../postgres/mod.rs"]

@@ -263,7 +263,7 @@ fn usage(flag: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Usage, format!("{flag}: {error}"))
 }
 
-fn bandwidth(text: &str) -> anyhow::Result<BandwidthMbps> {
+pub(crate) fn bandwidth(text: &str) -> anyhow::Result<BandwidthMbps> {
     // The contract takes both a number and a text such as `1Gbps`.
     let value = text.parse::<u64>().map_or_else(|_| serde_json::Value::from(text), serde_json::Value::from);
     serde_json::from_value(value).map_err(|error| usage("--bandwidth", &error).into())

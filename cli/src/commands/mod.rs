@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod connections;
+pub(crate) mod coordinated;
 pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod gateway;

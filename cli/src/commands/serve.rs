@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use tieline_api::{
     app::{Vault, bootstrap},
     clouds,
+    coordinator::{Coordination, CoordinationParts},
     engine::{
         Engine, EngineParts, Failpoints,
         clock::{ChaChaRandom, Clock, Random, SystemClock},
@@ -15,7 +16,7 @@ use tieline_api::{
     http::StreamLimits,
     secrets::Sealer,
     service::{self, ServeOptions},
-    store::{self, OpenOptions},
+    store::{OpenOptions, SqlStore, Store as _},
     topology::Topology,
 };
 use tieline_openapi::{config::Config, ids::InstallationId};
@@ -40,14 +41,14 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
     let topology = Arc::new(Topology::new(&config, clouds::rules()));
     let clouds = Arc::new(clouds::connect(&config).await?);
     let hints = Hints::new();
-    let store = store::open(&serve.database, OpenOptions { hints: hints.clone(), ..OpenOptions::default() }).await?;
+    let store = SqlStore::open(&serve.database, OpenOptions { hints: hints.clone(), ..OpenOptions::default() }).await?;
     let installation = store.installation(InstallationId(random.uuid_v7(clock.now()))).await?;
     let vault = Vault::new(Arc::new(sealer(&serve.key_file, random.as_ref())?), Arc::clone(&random));
     if bootstrap::first_token(store.as_ref(), clock.as_ref(), random.as_ref(), &serve.first_token_file).await? {
         anstream::eprintln!("the first admin token is in {}", serve.first_token_file.display());
     }
     let engine = Engine::new(EngineParts {
-        store: Arc::clone(&store),
+        store: store.clone(),
         clouds,
         topology: Arc::clone(&topology),
         clock: Arc::clone(&clock),
@@ -57,13 +58,35 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
         installation,
         owner: random.uuid_v7(clock.now()).to_string(),
     });
+    let coordinator = match config.coordinator.clone() {
+        Some(config) => {
+            let listener = TcpListener::bind(config.listen).await.with_context(|| {
+                format!("cannot listen on {}: set another address in [coordinator] of tieline.toml", config.listen)
+            })?;
+            let parts = CoordinationParts {
+                books: store.clone(),
+                store: store.clone(),
+                vault: vault.clone(),
+                clock: Arc::clone(&clock),
+                random: Arc::clone(&random),
+                hints: hints.clone(),
+                owner: random.uuid_v7(clock.now()).to_string(),
+            };
+            Some((Coordination::new(config, parts)?, listener))
+        }
+        None => None,
+    };
     let listener = TcpListener::bind(serve.listen)
         .await
         .with_context(|| format!("cannot listen on {}: take another address with --listen", serve.listen))?;
     let shutdown = stop_on_signal()?;
     anstream::println!("listening on http://{}", listener.local_addr()?);
+    if let Some((_, listener)) = &coordinator {
+        anstream::println!("listening for peers on https://{}", listener.local_addr()?);
+    }
     let streams = StreamLimits::default();
-    let options = ServeOptions { store, topology, vault, clock, random, hints, streams, engine: Some(engine) };
+    let options =
+        ServeOptions { store, topology, vault, clock, random, hints, streams, engine: Some(engine), coordinator };
     service::serve(options, listener, shutdown).await?;
     Ok(Exit::Ok.into())
 }

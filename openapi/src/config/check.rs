@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use super::{
-    AccountConfig, AttachPointConfig, Config, ConfigProblem, EnvironmentConfig, InterconnectConfig,
+    AccountConfig, AttachPointConfig, Config, ConfigProblem, EnvironmentConfig, InterconnectConfig, check_coordinator,
     document::{Document, Way},
 };
 use crate::{
@@ -18,19 +18,25 @@ use crate::{
 };
 
 /// Collects problems with their lines.
-struct Checker<'c, 't> {
+pub(super) struct Checker<'c, 't> {
     document: &'c Document<'t>,
     problems: &'c mut Vec<ConfigProblem>,
 }
 
 impl Checker<'_, '_> {
-    fn say(&mut self, way: &Way, message: impl Into<String>) {
+    pub(super) fn say(&mut self, way: &Way, message: impl Into<String>) {
         let problem = ConfigProblem { line: self.document.line_of(way), key: way.to_string(), message: message.into() };
         self.problems.push(problem);
     }
 
     /// Names the first entry that has the same key, with its line.
-    fn once<K: Ord + Clone + Display>(&mut self, seen: &mut BTreeMap<K, Way>, key: &K, way: Way, what: &str) {
+    pub(super) fn once<K: Ord + Clone + Display>(
+        &mut self,
+        seen: &mut BTreeMap<K, Way>,
+        key: &K,
+        way: Way,
+        what: &str,
+    ) {
         if let Some(first) = seen.get(key) {
             let line = self.document.line_of(first);
             self.say(&way, format!("{what} `{key}` stands in line {line} already"));
@@ -39,7 +45,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn filled(&mut self, way: &Way, text: &str) {
+    pub(super) fn filled(&mut self, way: &Way, text: &str) {
         if text.trim().is_empty() {
             self.say(way, "must not be empty");
         } else if text.chars().any(char::is_control) {
@@ -66,6 +72,9 @@ pub(super) fn all(config: &Config, document: &Document<'_>, problems: &mut Vec<C
     engine(config, &mut checker);
     retention(config, &mut checker);
     probe(config, &mut checker);
+    if let Some(coordinator) = &config.coordinator {
+        check_coordinator::all(coordinator, &mut checker);
+    }
 }
 
 fn root(section: &str, index: usize) -> Way {
@@ -116,7 +125,7 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// Credentials go to the endpoint: over TLS, or not off this machine.
-fn endpoint_rule(text: &str) -> Result<(), String> {
+pub(super) fn endpoint_rule(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("`{text}` is not a URL ({error})"))?;
     let loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

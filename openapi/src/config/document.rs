@@ -171,8 +171,17 @@ pub(super) fn read(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     (Some(config), problems)
 }
 
-const SECTIONS: [&str; 8] =
-    ["serve", "engine", "retention", "probe", "accounts", "environments", "interconnects", "attachPoints"];
+const SECTIONS: [&str; 9] = [
+    "serve",
+    "engine",
+    "retention",
+    "probe",
+    "coordinator",
+    "accounts",
+    "environments",
+    "interconnects",
+    "attachPoints",
+];
 
 fn sections(document: &Document<'_>, problems: &mut Vec<ConfigProblem>) -> Option<Config> {
     let mut config = Config::default();
@@ -183,6 +192,7 @@ fn sections(document: &Document<'_>, problems: &mut Vec<ConfigProblem>) -> Optio
             "engine" => one(document, value, &way, &mut config.engine, problems),
             "retention" => one(document, value, &way, &mut config.retention, problems),
             "probe" => one(document, value, &way, &mut config.probe, problems),
+            "coordinator" => one(document, value, &way, &mut config.coordinator, problems),
             "accounts" => list(document, value, &way, &mut config.accounts, problems),
             "environments" => list(document, value, &way, &mut config.environments, problems),
             "interconnects" => list(document, value, &way, &mut config.interconnects, problems),

@@ -6,6 +6,8 @@
 //! A file is refused whole, with every problem that was found, each by its line and its key.
 
 mod check;
+mod check_coordinator;
+mod coordinator;
 mod document;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ use crate::{
     units::{Asn, BandwidthMbps},
     v1::{AttachPointType, Channel, ConnectionKind, InterconnectState, Middle, ProbeSettings, Site},
 };
+
+pub use coordinator::*;
 
 /// Why `tieline.toml` was refused.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +214,9 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// How gateways probe and choose.
     pub probe: ProbeSettings,
+    /// The open specification: who we are, and whom we are paired with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<CoordinatorConfig>,
     /// Cloud accounts.
     pub accounts: Vec<AccountConfig>,
     /// Environments beside the built-in catalogue.

@@ -290,3 +290,87 @@ proptest! {
         }
     }
 }
+
+const PAIRED: &str = r#"[coordinator]
+provider = "north"
+listen = "127.0.0.1:7443"
+certificateFile = "north.pem"
+keyFile = "north.key"
+
+[[coordinator.peers]]
+provider = "south"
+endpoint = "https://south.example/coordinator/v1"
+caFile = "ca.pem"
+identity = { dnsName = "south.example" }
+
+[[coordinator.peers.environments]]
+id = "e1"
+ourSite = "n-1"
+theirSite = "s-1"
+bandwidthsMbps = [1000, "5Gbps"]
+
+[[coordinator.peers.environments.interconnects]]
+id = "i1"
+maxBandwidthMbps = 10000
+
+[[coordinator.peers.environments.interconnects.channels]]
+id = "c1"
+device = "d1"
+asn = 64512
+subnets = ["169.254.10.0/24"]
+sizeGbps = 10
+macsecManager = "south"
+
+[[coordinator.peers.environments.interconnects.channels]]
+id = "c2"
+device = "d2"
+asn = 64512
+vlans = [1025, 1100]
+subnets = ["169.254.10.0/24"]
+sizeGbps = 10
+"#;
+
+#[test]
+fn a_pairing_is_taken_and_comes_back_the_same() {
+    let config = Config::parse(PAIRED, "tieline.toml").unwrap();
+    let coordinator = config.coordinator.as_ref().unwrap();
+    let channel = &coordinator.peers[0].environments[0].interconnects[0].channels[0];
+    assert_eq!((channel.vlans, channel.prefix_lengths.as_slice()), ((1_025, 4_094), [29, 30].as_slice()));
+    let written = toml::to_string(&config).unwrap();
+    assert_eq!(Config::parse(&written, "written").unwrap(), config, "{written}");
+}
+
+#[test]
+fn what_is_wrong_with_a_pairing_is_named() {
+    let peer = "coordinator.peers[0]";
+    let channel = "coordinator.peers[0].environments[0].interconnects[0].channels[1]";
+    let pin = "identity = { spkiSha256 = [\"00\"] }";
+    for (from, to, key, words) in [
+        ("provider = \"south\"", "provider = \"north\"", format!("{peer}.provider"), "another provider id"),
+        ("https://south", "http://127.0.0.1", format!("{peer}.endpoint"), "TLS 1.3"),
+        ("\"south.example\" }", "\"no name\" }", format!("{peer}.identity.dnsName"), "no DNS name"),
+        ("identity = { dnsName = \"south.example\" }", pin, format!("{peer}.identity.spkiSha256[0]"), "64"),
+        ("[1000, \"5Gbps\"]", "[]", format!("{peer}.environments[0].bandwidthsMbps"), "at least one"),
+        ("device = \"d2\"", "device = \"d1\"", format!("{channel}.device"), "already"),
+        ("[1025, 1100]", "[1000, 1100]", format!("{channel}.vlans"), "reserved"),
+        ("[1025, 1100]", "[1100, 1025]", format!("{channel}.vlans"), "range"),
+        ("ourSite = \"n-1\"", "ourSiet = \"n-1\"", format!("{peer}.environments[0].ourSiet"), "unknown field"),
+        ("\"north.key\"", "\"north.key\"\nsecret = 1", "coordinator.secret".to_owned(), "unknown field"),
+        (
+            "macsecManager = \"south\"",
+            "macsecManager = \"east\"",
+            channel.replace("[1]", "[0]") + ".macsecManager",
+            "two",
+        ),
+    ] {
+        let problems = match Config::parse(&PAIRED.replacen(from, to, 1), "tieline.toml") {
+            Err(ConfigError::Invalid { problems, .. }) => problems,
+            other => panic!("{from}: expected a refusal: {other:?}"),
+        };
+        let line = PAIRED[..PAIRED.find(from).unwrap()].matches('\n').count() + 1;
+        let found = problems.iter().find(|problem| problem.key == key);
+        let found = found.unwrap_or_else(|| panic!("{key}: {problems:?}"));
+        assert!(found.message.contains(words), "{found:?}");
+        assert!((line..=line + 1).contains(&found.line), "{line}: {found:?}");
+    }
+}

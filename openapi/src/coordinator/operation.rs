@@ -18,7 +18,7 @@ pub struct NoBody {}
 /// An operation of the specification.
 pub trait Operation: Send + Sync + 'static {
     /// The ids in its path.
-    type Path: PathParameters + Send + Sync;
+    type Path: PathParameters + DeserializeOwned + Send + Sync;
     /// Its query.
     type Query: Serialize + DeserializeOwned + Send + Sync;
     /// Its body; [`NoBody`] if it has none.

@@ -20,15 +20,18 @@
 
 mod absorb;
 mod choose;
+mod holds;
 mod serve;
 mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 mod wishes;
 
 pub use choose::{ChannelGuidance, SubnetChoice};
+pub use holds::Hold;
 pub use serve::{Refusal, Reply, Request, SeenFeature, Served};
 pub use state::*;
-pub use step::{Ask, Step};
+pub use step::{Ask, Step, Wanted};
 pub use wishes::WishError;

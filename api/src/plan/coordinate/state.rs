@@ -355,6 +355,8 @@ pub struct IssuedKey {
     pub environment: ResourceId,
     /// Its bandwidth in Mbit/s.
     pub bandwidth_mbps: u32,
+    /// A digest of the key as it was handed out: of a key of version 2 its issuer reads nothing else.
+    pub digest: [u8; 32],
     /// Since when: it lives for seven days.
     pub issued_at: Timestamp,
     /// Used once, or no longer good.

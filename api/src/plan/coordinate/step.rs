@@ -103,6 +103,22 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// The connection that it is about.
+    #[must_use]
+    pub const fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Create { place, .. }
+            | Self::Look { place, .. }
+            | Self::Resize { place, .. }
+            | Self::Delete { place, .. }
+            | Self::Guidance { place }
+            | Self::CreateFeature { place, .. }
+            | Self::DeleteFeature { place, .. }
+            | Self::Notify { place, .. } => Some(place),
+            Self::Confirm { .. } => None,
+        }
+    }
+
     /// The `requestId`, of an ask that has one.
     #[must_use]
     pub const fn request_id(&self) -> Option<Uuid> {

@@ -33,7 +33,7 @@ pub enum WishError {
 }
 
 impl Book {
-    /// Issues a key for a connection that the customer will ask for at the peer.
+    /// Issues a key for a connection that the customer will ask for at the peer. `digest` is of the key as it is handed out.
     ///
     /// # Errors
     /// [`WishError::Environment`], [`WishError::Size`] and [`WishError::NoRoom`].
@@ -42,11 +42,12 @@ impl Book {
         environment: &ResourceId,
         bandwidth_mbps: u32,
         uuid: Uuid,
+        digest: [u8; 32],
         now: Timestamp,
     ) -> Result<Vec<Change>, WishError> {
         self.room(environment, bandwidth_mbps, Kind::Standard, &BTreeSet::new())?;
         let environment = environment.clone();
-        let key = IssuedKey { uuid, environment, bandwidth_mbps, issued_at: now, spent: false };
+        let key = IssuedKey { uuid, environment, bandwidth_mbps, digest, issued_at: now, spent: false };
         Ok(vec![Change::Key(key)])
     }
 

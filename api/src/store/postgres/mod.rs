@@ -31,6 +31,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "answers and ages", include_str!("../../../migrations/postgres/0005_answers_and_ages.sql")),
     (6, "plans of a connection", include_str!("../../../migrations/postgres/0006_plans_of_a_connection.sql")),
     (7, "foreign and carried", include_str!("../../../migrations/postgres/0007_foreign_and_carried.sql")),
+    (8, "coordinator", include_str!("../../../migrations/postgres/0008_coordinator.sql")),
 ];
 
 /// The connections to one database.

@@ -77,7 +77,7 @@ impl SqlStore {
     }
 
     /// Deletes old rows, each table in a transaction of its own: the writer is never held for long.
-    async fn prune(&self, table: &str, condition: &str, age_ms: u64, rows: u32) -> Result<(), StoreError> {
+    pub(super) async fn prune(&self, table: &str, condition: &str, age_ms: u64, rows: u32) -> Result<(), StoreError> {
         let (name, key) = table.split_once(' ').unwrap_or((table, ""));
         let columns = key.trim_start_matches('(').trim_end_matches(')');
         let mut write = self.write().await?;

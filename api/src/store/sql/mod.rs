@@ -4,6 +4,7 @@
 mod allocations;
 mod answers;
 mod asked;
+mod books;
 mod carried;
 mod claims;
 mod connections;

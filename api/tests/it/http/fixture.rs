@@ -109,8 +109,12 @@ impl Backing {
         Self { url: format!("sqlite://{}", folder.path().join("tieline.db").display()), folder }
     }
 
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// None, with a printed reason, where there is no Postgres.
-    fn postgres() -> Option<Self> {
+    pub(crate) fn postgres() -> Option<Self> {
         let url = crate::postgres::database()?;
         Some(Self { url, folder: tempfile::tempdir().unwrap() })
     }
@@ -227,7 +231,17 @@ impl Service {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let options = ServeOptions { store: store.clone(), topology, vault, clock, random, hints, streams, engine };
+        let options = ServeOptions {
+            store: store.clone(),
+            topology,
+            vault,
+            clock,
+            random,
+            hints,
+            streams,
+            engine,
+            coordinator: None,
+        };
         let serving = serve(options, listener, stop.clone());
         let task = Some(tokio::spawn(async move { serving.await.unwrap() }));
         let admin = std::fs::read_to_string(&token).unwrap().trim().to_owned();

@@ -4,7 +4,7 @@ mod access;
 mod answers;
 mod bad_input;
 mod document;
-mod fixture;
+pub(crate) mod fixture;
 mod foreign;
 mod gateways;
 mod issues;
@@ -12,7 +12,7 @@ mod lifecycle;
 mod mutations;
 mod plans;
 mod reads;
-mod schemathesis;
+pub(crate) mod schemathesis;
 mod streams;
 
 /// Runs each named function `async fn(Backing)` over both databases.

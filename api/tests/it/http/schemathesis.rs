@@ -20,8 +20,20 @@ const STREAMS: [&str; 2] = ["watchEvents", "watchGatewayConfiguration"];
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method";
 
-/// What only a gateway may ask, and what is not there while nothing goes wrong: they are asked, and refuse.
-const NEVER_DONE: [&str; 5] = ["joinGateway", "reportObservations", "getIssue", "acknowledgeIssue", "resolveIssue"];
+/// What only a gateway may ask, what is not there while nothing goes wrong, and what needs a pairing: they are asked, and
+/// refuse.
+const NEVER_DONE: [&str; 10] = [
+    "joinGateway",
+    "reportObservations",
+    "getIssue",
+    "acknowledgeIssue",
+    "resolveIssue",
+    "createCoordinatedConnection",
+    "getCoordinatedConnection",
+    "deleteCoordinatedConnection",
+    "acceptActivationKey",
+    "decodeActivationKey",
+];
 
 /// Makes what the operations are about, and tells the tool its ids: it would not guess them.
 async fn settings(service: &Service) -> String {
@@ -68,7 +80,7 @@ async fn settings(service: &Service) -> String {
 }
 
 /// A Python with the tool, or why there is none.
-async fn python(here: &Path) -> Result<PathBuf, String> {
+pub(crate) async fn python(here: &Path) -> Result<PathBuf, String> {
     let script = here.join("../scripts/python-with.sh");
     let output = Command::new(script).arg(here.join("tests/python/requirements.txt")).output().await;
     let output = output.map_err(|error| error.to_string())?;

@@ -1,6 +1,7 @@
 //! One suite for both databases: every test of these modules runs on SQLite and on Postgres.
 
 mod allocations;
+mod books;
 mod claims;
 mod events;
 pub(crate) mod fixture;

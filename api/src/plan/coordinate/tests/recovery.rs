@@ -406,7 +406,7 @@ fn a_deferral_that_nobody_fulfils_ends() {
 fn a_key_is_good_once_for_seven_days_and_for_what_it_says() {
     let mut world = World::new(9, [false, false]);
     let key = world.uuid();
-    let issued = world.sides[0].book.issue_key(&id("e1"), 5_000, key, world.now(0)).unwrap();
+    let issued = world.sides[0].book.issue_key(&id("e1"), 5_000, key, [0; 32], world.now(0)).unwrap();
     world.store(0, &issued);
     let good = |world: &World, mbps, hours| {
         let ask = Ask::Confirm { environment: id("e1"), key, bandwidth_mbps: mbps };

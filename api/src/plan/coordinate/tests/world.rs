@@ -323,6 +323,21 @@ impl World {
         for (interconnect, sum) in sums {
             assert!(sum <= 10_000, "{interconnect} is sold {sum} Mbit/s at {}", book.terms.us);
         }
+        self.check_holds(side);
+    }
+
+    /// What a database holds as constraints holds after every transaction.
+    fn check_holds(&self, side: usize) {
+        let book = &self.sides[side].book;
+        let mut slots = BTreeMap::new();
+        for (place, hold) in book.rows.iter().flat_map(|(place, row)| row.holds().map(move |hold| (place, hold))) {
+            let of: &mut Vec<Hold<'_>> = slots.entry((&place.interconnect, hold.channel)).or_default();
+            let clash = of
+                .iter()
+                .find(|o| o.vlan == hold.vlan || o.subnet.contains(&hold.subnet) || hold.subnet.contains(&o.subnet));
+            assert!(clash.is_none(), "{place:?} holds {hold:?} beside {clash:?} at {}", book.terms.us);
+            of.push(hold);
+        }
     }
 
     /// Everything runs until nothing moves for a while, at most for so many hours.
@@ -369,7 +384,7 @@ impl World {
     /// A customer brings a key from one side to the other.
     pub(super) fn buy(&mut self, issuer: usize, mbps: u32) -> Option<(Uuid, Place)> {
         let (key, draw) = (self.uuid(), self.draw());
-        let issued = self.sides[issuer].book.issue_key(&id("e1"), mbps, key, self.now(issuer)).ok()?;
+        let issued = self.sides[issuer].book.issue_key(&id("e1"), mbps, key, [0; 32], self.now(issuer)).ok()?;
         self.store(issuer, &issued);
         let at = self.now(1 - issuer);
         let accepted = self.sides[1 - issuer].book.accept_key(&id("e1"), key, mbps, Kind::Standard, at, &draw);
