@@ -1,11 +1,13 @@
 //! The command line. Every flag of a daemon has its environment variable.
 
+mod conformance;
 mod coordinated;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use conformance::Conformance;
 pub(crate) use coordinated::{Coordinated, Coordinator};
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     /// Look closely: BGP sessions, paths, and why a value was chosen.
     #[command(subcommand)]
     Show(Show),
+    /// Test any implementation of the Connection Coordinator API. Exits with 1 if it breaks a rule.
+    Conformance(Box<Conformance>),
     /// Print a completion script for a shell.
     Completion {
         /// The shell.

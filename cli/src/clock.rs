@@ -1,6 +1,8 @@
-//! The only place of the command line that reads the clock.
+//! The only place of the command line that reads the clock, and draws lots.
 
 use std::time::Instant;
+
+use uuid::Uuid;
 
 /// Now.
 #[expect(
@@ -9,4 +11,10 @@ use std::time::Instant;
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// A UUID that nobody has had.
+#[expect(clippy::disallowed_methods, reason = "ids of what a test suite makes")]
+pub(crate) fn random_uuid() -> Uuid {
+    Uuid::new_v4()
 }

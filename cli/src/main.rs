@@ -47,6 +47,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lab(lab) => asynchronous(commands::lab::run(lab)),
         Command::Connections(connections) => asynchronous(commands::connections::run(connections)),
         Command::Coordinated(coordinated) => asynchronous(commands::coordinated::run(coordinated)),
+        Command::Conformance(conformance) => asynchronous(commands::conformance::run(*conformance)),
         Command::Coordinator(coordinator) => asynchronous(commands::coordinated::pairing(coordinator)),
         Command::Gateways(gateways) => asynchronous(commands::gateways::run(gateways)),
         Command::Issues(issues) => asynchronous(commands::issues::run(issues)),

@@ -9,12 +9,14 @@
 //! then called by the peer to whom the customer brought it. The suite is that peer.
 
 mod cases;
+mod peer;
 mod propose;
 pub mod report;
 mod session;
 mod suite;
 mod wire;
 
+pub use peer::{Peer, PeerError};
 pub use session::{KeyError, KeySource, Means, Settings, Wanted};
 pub use suite::{Case, Outcome, Progress, SetupError, Stop, Verdict, all_cases, run};
 pub use wire::Exchange;

@@ -56,8 +56,10 @@ fn vlan(l3: &L3BaseGuidance, n: u16) -> Result<u16, Stop> {
         })
         .collect();
     let ranges: &[_] = if told.is_empty() { &whole } else { &told };
-    let mut vlans = ranges.iter().flat_map(|(first, last)| *first..=*last);
-    vlans.nth(usize::from(n)).ok_or_else(|| violation("the guidance allows no VLAN above 1024"))
+    let vlans = || ranges.iter().flat_map(|(first, last)| *first..=*last);
+    // What is in use is not taken out of a guidance, so one proposal may have to follow another.
+    let many = vlans().count().max(1);
+    vlans().nth(usize::from(n) % many).ok_or_else(|| violation("the guidance allows no VLAN above 1024"))
 }
 
 fn subnet(l3: &L3BaseGuidance, n: u16) -> Result<Ipv4Net, Stop> {
@@ -84,9 +86,7 @@ fn subnet(l3: &L3BaseGuidance, n: u16) -> Result<Ipv4Net, Stop> {
         let apart = |net: &Ipv4Net| !excluded.iter().any(|out| out.contains(net) || net.contains(out));
         net.subnets(length).into_iter().flatten().filter(apart)
     });
-    // Far from the beginning, where others may begin too.
-    let (skip, step) = (64, 1);
-    let chosen = subnets.nth(usize::from(skip + n * step));
+    let chosen = subnets.nth(usize::from(n));
     chosen.ok_or_else(|| violation("the guidance allows too few IPv4 subnets"))
 }
 

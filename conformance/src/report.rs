@@ -29,7 +29,7 @@ pub fn counts(outcomes: &[Outcome]) -> (usize, usize, usize) {
     counts
 }
 
-/// A Markdown document: a summary, a table an area, and for every failure what was sent and received.
+/// A Markdown document: a summary, and a table an area. The same for the same results.
 #[must_use]
 pub fn markdown(about: &About, outcomes: &[Outcome]) -> String {
     let (passed, failed, skipped) = counts(outcomes);
@@ -54,6 +54,13 @@ pub fn markdown(about: &About, outcomes: &[Outcome]) -> String {
         let case = outcome.case;
         let _ = writeln!(text, "| `{}` | {} | {} | {result} |", case.id, cell(case.rule), cell(case.source));
     }
+    text
+}
+
+/// What was sent and received in every case that failed, as Markdown.
+#[must_use]
+pub fn transcripts(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
     for outcome in outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))) {
         let _ = write!(text, "\n### What was said in `{}`\n\n```text\n{}```\n", outcome.case.id, transcript(outcome));
     }

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -130,6 +133,8 @@ struct Shared {
     keys: Option<Arc<dyn KeySource>>,
     means: Means,
     places: Vec<Place>,
+    /// Counts proposals, so that each begins elsewhere than the one before: what was deleted may not be free at once.
+    proposals: Arc<AtomicU16>,
 }
 
 /// One case's view of the target.
@@ -157,15 +162,16 @@ impl Session {
             keys: settings.keys,
             means: settings.means,
             places: Vec::new(),
+            proposals: Arc::default(),
         };
         let session = Self::of(Arc::new(shared));
         match session.read_places().await {
             Ok(places) => {
                 let Session { shared, .. } = session;
-                let Shared { http, base, provider, keys, means, .. } = &*shared;
+                let Shared { http, base, provider, keys, means, proposals, .. } = &*shared;
                 let (http, base, provider) = (http.clone(), base.clone(), provider.clone());
-                let (keys, means) = (keys.clone(), means.clone());
-                Ok(Self::of(Arc::new(Shared { http, base, provider, keys, means, places })))
+                let (keys, means, proposals) = (keys.clone(), means.clone(), Arc::clone(proposals));
+                Ok(Self::of(Arc::new(Shared { http, base, provider, keys, means, places, proposals })))
             }
             Err(stop) => Err(SetupError::Static {
                 provider: settings.provider,
@@ -196,6 +202,11 @@ impl Session {
 
     pub(crate) fn uuid(&self) -> Uuid {
         (self.shared.means.uuid)()
+    }
+
+    /// Where the next proposals begin: room for some, one after the other.
+    pub(crate) fn next_proposals(&self) -> u16 {
+        self.shared.proposals.fetch_add(8, Ordering::Relaxed) % 4_096
     }
 
     /// The provider that the suite plays.

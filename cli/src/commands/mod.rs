@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod conformance;
 pub(crate) mod connections;
 pub(crate) mod coordinated;
 pub(crate) mod events;

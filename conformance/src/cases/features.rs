@@ -116,25 +116,53 @@ pub(super) const CASES: &[Case] = &[
     case!("features/delete", "A deleted feature is gone, and its channel takes another.", "DeleteFeature", delete),
 ];
 
+/// How many proposals are tried while others are faster.
+const TRIES: u16 = 6;
+
+/// A feature that was taken.
+struct Good {
+    path: FeaturePath,
+    proposal: Proposal,
+    body: Value,
+    answered: Feature,
+}
+
 /// A connection and the guidance for its channels.
 struct Stage {
     connection: ConnectionPath,
     guidance: Vec<FeatureGuidance>,
     own: String,
     target: String,
+    first: u16,
 }
 
 impl Stage {
     async fn set(s: &Session) -> Result<Self, Stop> {
         let connection = s.connection().await?.path;
         let guidance = ask(s, &connection).await?;
-        Ok(Self { connection, guidance, own: s.provider().to_string(), target: s.target()? })
+        let first = s.next_proposals();
+        Ok(Self { connection, guidance, own: s.provider().to_string(), target: s.target()?, first })
     }
 
     /// The n-th proposal that a channel's guidance allows.
     fn proposal(&self, channel: usize, n: u16) -> Result<Proposal, Stop> {
         let guidance = self.guidance.get(channel).ok_or_else(|| violation("there is no guidance"))?;
-        proposal(guidance, &self.own, &self.target, n)
+        proposal(guidance, &self.own, &self.target, self.first + n)
+    }
+
+    /// A feature made from the first proposal that is not taken: 409 says that another was faster, and to choose again.
+    async fn made(&self, s: &Session, channel: usize, request_id: Option<&str>) -> Result<Good, Stop> {
+        for n in 0..TRIES {
+            let path = self.feature(s);
+            let proposal = self.proposal(channel, n)?;
+            let body = proposal.body(&path.to_string());
+            let answer = send(s, &path, &body, request_id).await?;
+            if answer.status == 409 && n + 1 < TRIES && request_id.is_none() {
+                continue;
+            }
+            return Ok(Good { path, answered: answer.read()?, proposal, body });
+        }
+        Err(violation(format!("{TRIES} proposals that follow the guidance were refused with 409")))
     }
 
     fn feature(&self, s: &Session) -> FeaturePath {
@@ -211,9 +239,7 @@ fn same(proposed: &Value, shown: &Feature) -> bool {
 
 async fn create(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    let path = stage.feature(s);
-    let body = stage.proposal(0, 0)?.body(&path.to_string());
-    let answered: Feature = send(s, &path, &body, Some(&s.uuid().to_string())).await?.read()?;
+    let Good { path, body, answered, .. } = stage.made(s, 0, None).await?;
     must(same(&body, &answered), || "the answer is not what was proposed".to_owned())?;
     let shown: Feature = s.get(Op::GetFeature, &path).await?.read()?;
     must(same(&body, &shown), || "what is shown is not what was proposed".to_owned())?;
@@ -230,10 +256,7 @@ async fn create(s: &Session) -> Result<(), Stop> {
 async fn all_channels(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
     for channel in 0..stage.guidance.len() {
-        let path = stage.feature(s);
-        let n = u16::try_from(channel).unwrap_or(u16::MAX);
-        let body = stage.proposal(channel, n)?.body(&path.to_string());
-        send(s, &path, &body, None).await?.read::<Feature>()?;
+        stage.made(s, channel, None).await?;
     }
     let features = listed(s, &stage.connection).await?.len();
     must(features == stage.guidance.len(), || {
@@ -243,9 +266,8 @@ async fn all_channels(s: &Session) -> Result<(), Stop> {
 
 async fn replay(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    let (path, request) = (stage.feature(s), s.uuid().to_string());
-    let body = stage.proposal(0, 0)?.body(&path.to_string());
-    send(s, &path, &body, Some(&request)).await?.read::<Feature>()?;
+    let request = s.uuid().to_string();
+    let Good { path, body, .. } = stage.made(s, 0, Some(&request)).await?;
     let again: Feature = send(s, &path, &body, Some(&request)).await?.read()?;
     must(same(&body, &again), || "the repetition was answered with another feature".to_owned())?;
     let features = listed(s, &stage.connection).await?.len();
@@ -254,10 +276,9 @@ async fn replay(s: &Session) -> Result<(), Stop> {
 
 async fn request_id_reused(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    let (path, request) = (stage.feature(s), s.uuid().to_string());
-    let body = stage.proposal(0, 0)?.body(&path.to_string());
-    send(s, &path, &body, Some(&request)).await?.read::<Feature>()?;
-    let other = Proposal { vlan: stage.proposal(0, 1)?.vlan, ..stage.proposal(0, 0)? };
+    let request = s.uuid().to_string();
+    let Good { path, body, proposal, .. } = stage.made(s, 0, Some(&request)).await?;
+    let other = Proposal { vlan: stage.proposal(0, TRIES)?.vlan, ..proposal };
     let answer = send(s, &path, &other.body(&path.to_string()), Some(&request)).await?;
     answer.refused_with(&[409], "with a used requestId and another VLAN")?;
     let shown: Feature = s.get(Op::GetFeature, &path).await?.read()?;
@@ -266,16 +287,10 @@ async fn request_id_reused(s: &Session) -> Result<(), Stop> {
 
 async fn second(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    for n in 0..2 {
-        let path = stage.feature(s);
-        let body = stage.proposal(0, n)?.body(&path.to_string());
-        let answer = send(s, &path, &body, None).await?;
-        if n == 0 {
-            answer.read::<Feature>()?;
-        } else {
-            answer.refused_with(&[409], "the second of a channel")?;
-        }
-    }
+    stage.made(s, 0, None).await?;
+    let path = stage.feature(s);
+    let body = stage.proposal(0, TRIES)?.body(&path.to_string());
+    send(s, &path, &body, None).await?.refused_with(&[409], "the second of a channel")?;
     let features = listed(s, &stage.connection).await?.len();
     must(features == 1, || format!("{features} features are on one channel"))
 }
@@ -290,9 +305,7 @@ async fn reserved_vlan(s: &Session) -> Result<(), Stop> {
 
 async fn vlan_taken(s: &Session) -> Result<(), Stop> {
     let (first, next) = (Stage::set(s).await?, Stage::set(s).await?);
-    let path = first.feature(s);
-    let taken = first.proposal(0, 0)?;
-    send(s, &path, &taken.body(&path.to_string()), None).await?.read::<Feature>()?;
+    let taken = first.made(s, 0, None).await?.proposal;
     // Only the VLAN is the same.
     let other = Proposal { vlan: taken.vlan, ..next.proposal(0, 1)? };
     let path = next.feature(s);
@@ -392,6 +405,7 @@ async fn refused_whole(s: &Session) -> Result<(), Stop> {
     let mut bad = good.clone();
     config(&mut bad)["vlanId"] = json!(LOWEST_VLAN - 1);
     send(s, &path, &bad, None).await?.refused("with VLAN 1024")?;
+    // Under the same name.
     send(s, &path, &good, None).await?.read::<Feature>().map(drop)
 }
 
@@ -404,10 +418,8 @@ async fn no_connection(s: &Session) -> Result<(), Stop> {
 
 async fn immutable(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    let path = stage.feature(s);
-    let body = stage.proposal(0, 0)?.body(&path.to_string());
-    send(s, &path, &body, None).await?.read::<Feature>()?;
-    let changed = stage.proposal(0, 1)?.body(&path.to_string());
+    let Good { path, body, .. } = stage.made(s, 0, None).await?;
+    let changed = stage.proposal(0, TRIES)?.body(&path.to_string());
     let query = [("updateMask", "featureConfig")];
     s.call(Op::UpdateFeature, &path, &query, &changed).await?.refused_with(&[405], "of an L3_BASE feature")?;
     let shown: Feature = s.get(Op::GetFeature, &path).await?.read()?;
@@ -416,15 +428,11 @@ async fn immutable(s: &Session) -> Result<(), Stop> {
 
 async fn delete(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    let path = stage.feature(s);
-    let body = stage.proposal(0, 0)?.body(&path.to_string());
-    send(s, &path, &body, None).await?.read::<Feature>()?;
+    let path = stage.made(s, 0, None).await?.path;
     s.get(Op::DeleteFeature, &path).await?.read::<Value>()?;
     s.get(Op::GetFeature, &path).await?.refused_with(&[404], "for a deleted feature")?;
     // The guidance is asked for again: what was free before may not be now.
     let guidance = ask(s, &stage.connection).await?;
-    let stage = Stage { guidance, ..stage };
-    let path = stage.feature(s);
-    let body = stage.proposal(0, 1)?.body(&path.to_string());
-    send(s, &path, &body, None).await?.read::<Feature>().map(drop)
+    let first = s.next_proposals();
+    Stage { guidance, first, ..stage }.made(s, 0, None).await.map(drop)
 }

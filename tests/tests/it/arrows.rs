@@ -6,8 +6,9 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Which crates of the workspace each may depend on, outside of tests.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("tieline", &["tieline-api", "tieline-dataplane", "tieline-lab", "tieline-openapi"]),
+    ("tieline", &["tieline-api", "tieline-conformance", "tieline-dataplane", "tieline-lab", "tieline-openapi"]),
     ("tieline-api", &["tieline-openapi", "tieline-providers"]),
+    ("tieline-conformance", &["tieline-openapi"]),
     ("tieline-dataplane", &["tieline-openapi"]),
     ("tieline-lab", &["tieline-dataplane", "tieline-openapi"]),
     ("tieline-openapi", &[]),
@@ -16,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Crates that only some rooms may use, outside of tests.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("axum", &["tieline-api", "tieline-lab"]),
+    ("axum", &["tieline-api", "tieline-conformance", "tieline-lab"]),
     ("sqlx", &["tieline-api"]),
     ("boringtun", &["tieline-dataplane"]),
     ("aws-sdk-directconnect", &["tieline-providers"]),

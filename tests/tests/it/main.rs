@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod arrows;
 #[cfg(test)]
+mod broken;
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod corruption;
 #[cfg(test)]
 mod crash;
