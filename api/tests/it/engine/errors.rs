@@ -1,4 +1,4 @@
-//! Collects ERROR lines: each one is a defect.
+//! Collects ERROR lines: each one is a defect. With `TIELINE_FAULT_TRACE` everything that the engine says is printed.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,7 @@ impl Visit for Text {
 
 impl Subscriber for ErrorsOnly {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::ERROR
+        *metadata.level() == Level::ERROR || std::env::var_os("TIELINE_FAULT_TRACE").is_some()
     }
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)
@@ -37,7 +37,11 @@ impl Subscriber for ErrorsOnly {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
+        if *event.metadata().level() == Level::ERROR {
+            self.0.lock().unwrap().push(text.0);
+        } else if event.metadata().target().starts_with("tieline_api") {
+            println!("{}", text.0);
+        }
     }
     fn enter(&self, _: &span::Id) {}
     fn exit(&self, _: &span::Id) {}
