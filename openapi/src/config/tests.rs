@@ -347,7 +347,7 @@ fn what_is_wrong_with_a_pairing_is_named() {
     let pin = "identity = { spkiSha256 = [\"00\"] }";
     for (from, to, key, words) in [
         ("provider = \"south\"", "provider = \"north\"", format!("{peer}.provider"), "another provider id"),
-        ("https://south", "http://127.0.0.1", format!("{peer}.endpoint"), "TLS 1.3"),
+        ("https://south.example", "http://127.0.0.1", format!("{peer}.endpoint"), "TLS 1.3"),
         ("\"south.example\" }", "\"no name\" }", format!("{peer}.identity.dnsName"), "no DNS name"),
         ("identity = { dnsName = \"south.example\" }", pin, format!("{peer}.identity.spkiSha256[0]"), "64"),
         ("[1000, \"5Gbps\"]", "[]", format!("{peer}.environments[0].bandwidthsMbps"), "at least one"),
