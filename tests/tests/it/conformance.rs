@@ -63,10 +63,8 @@ impl North {
             std::fs::write(at(&format!("{name}.pem")), params.signed_by(&key, &issuer)?.pem())?;
             std::fs::write(at(&format!("{name}.key")), key.serialize_pem())?;
         }
-        // Taken and given back: another may have it by then, and the start fails.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let south = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let config = pairing(&dir.path().display().to_string(), port, &south.local_addr()?.to_string());
+        let config = pairing(&dir.path().display().to_string(), &south.local_addr()?.to_string());
         std::fs::write(at("tieline.toml"), config)?;
         let south = Peer::new(south, &std::fs::read(at("south.pem"))?, &std::fs::read(at("south.key"))?)?;
         let south = tokio::spawn(south.serve());
@@ -79,11 +77,14 @@ impl North {
             .spawn()
             .with_context(|| format!("{} cannot be run: build it first", binary().display()))?;
         let mut lines = BufReader::new(service.stdout.take().context("it was piped")?).lines();
-        let url = lines.by_ref().find_map(|line| line.ok()?.trim().strip_prefix("listening on ").map(str::to_owned));
-        let Some(url) = url else { bail!("it did not start: {}", std::fs::read_to_string(at("service.log"))?) };
+        let mut told =
+            |what: &str| lines.by_ref().find_map(|line| line.ok()?.trim().strip_prefix(what).map(str::to_owned));
+        let (Some(url), Some(peers)) = (told("listening on "), told("listening for peers on ")) else {
+            bail!("it did not start: {}", std::fs::read_to_string(at("service.log"))?)
+        };
         let token = std::fs::read_to_string(at("tieline.token"))?.trim().to_owned();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        let peers = format!("https://127.0.0.1:{port}/coordinator/v1");
+        let peers = format!("{peers}/coordinator/v1");
         Ok(Self { dir, service, url, token, http, peers, south })
     }
 
@@ -97,7 +98,7 @@ impl North {
 }
 
 /// What north's operator writes.
-fn pairing(folder: &str, port: u16, south: &str) -> String {
+fn pairing(folder: &str, south: &str) -> String {
     let channel = |interconnect: &str, n: u8| {
         let manager = if n > 2 { "north" } else { "south" };
         format!(
@@ -114,7 +115,7 @@ fn pairing(folder: &str, port: u16, south: &str) -> String {
         })
         .concat();
     format!(
-        "[coordinator]\nprovider = \"north\"\nlisten = \"127.0.0.1:{port}\"\ncertificateFile = \"{folder}/north.pem\"\n\
+        "[coordinator]\nprovider = \"north\"\nlisten = \"127.0.0.1:0\"\ncertificateFile = \"{folder}/north.pem\"\n\
          keyFile = \"{folder}/north.key\"\nrequestsPerSecond = 1000\n\
          [[coordinator.peers]]\nprovider = \"south\"\nendpoint = \"https://{south}/coordinator/v1\"\n\
          caFile = \"{folder}/ca.pem\"\nidentity = {{ dnsName = \"south.example\" }}\n\
