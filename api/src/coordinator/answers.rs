@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tieline_openapi::coordinator::{Connection, Feature, InterconnectPath, ResourceId};
 use uuid::Uuid;
 
-use super::{Coordination, CoordinationError, Peer, keeper::Doing};
+use super::{Coordination, CoordinationError, Peer, keeper::Doing, proof::Given};
 use crate::{
     plan::coordinate::{
         Ask, Book, Kind, Place, Reply, Request,
@@ -23,6 +23,8 @@ pub struct Call {
     pub request_id: Option<Uuid>,
     /// A digest of method, path, query and body as they came.
     pub digest: [u8; 32],
+    /// The proof of the account that it is made for, where it came with one.
+    pub proof: Given,
     /// The row of the audit log.
     pub audit: Audit,
 }
@@ -51,12 +53,13 @@ impl Coordination {
     /// Answers a call by the protocol. `read` makes the question out of the request.
     ///
     /// # Errors
-    /// [`CoordinationError::Wire`] where `read` refuses; the store's.
+    /// [`CoordinationError::Wire`] where `read` refuses; [`CoordinationError::Proof`]; the store's.
     pub async fn answer(
         &self,
         call: &Call,
         read: impl Fn(&Book) -> Result<Ask, WireError> + Send + Sync,
     ) -> Result<Answered, CoordinationError> {
+        self.proved(call, |book| read(book).ok()).await?;
         let answered = self.act(&call.peer, call.request_id, Some(&call.audit), |book, now| match read(book) {
             Err(error) => Doing::new(Err(error), Vec::new()),
             Ok(ask) => {

@@ -10,7 +10,7 @@ use tieline_openapi::{
     },
 };
 
-use super::{Coordination, Peer};
+use super::{Coordination, Peer, proof::GiveError};
 use crate::plan::coordinate::{
     Ask, Place, Refusal, Reply,
     wire::{self, WireError},
@@ -28,6 +28,9 @@ pub(super) enum NoAnswer {
     /// It answered something that cannot be acted upon.
     #[error("the peer's answer breaks a rule")]
     Wire(#[from] WireError),
+    /// The account that it is for cannot be proved.
+    #[error(transparent)]
+    Proof(#[from] GiveError),
     /// The key that the customer brought is not there any more.
     #[error("the activation key's text is gone")]
     NoKey,
@@ -48,7 +51,7 @@ impl Coordination {
     }
 
     async fn ask_on_wire(&self, peer: &Peer, ask: &Ask, key: Option<&Sensitive>) -> Result<Reply, NoAnswer> {
-        let (us, client) = (self.us(), &peer.client);
+        let (us, client) = (self.us(), &self.client_for(peer, ask).await?);
         let once = |request_id: &uuid::Uuid| Request { request_id: Some(*request_id) };
         match ask {
             Ask::Confirm { environment, .. } => {

@@ -174,8 +174,10 @@ impl Coordination {
         if let Err(error) = self.rotate(peer).await {
             tracing::warn!(error = &error as &dyn std::error::Error, peer = %peer.id, "no new key pair was made");
         }
-        if let Err(error) = self.parts.books.forget(1_000).await {
-            tracing::warn!(%error, "housekeeping of the peers' books was put off");
+        for forgotten in [self.parts.books.forget(1_000).await, self.parts.books.forget_proofs(1_000).await] {
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, "housekeeping of the peers' books was put off");
+            }
         }
     }
 

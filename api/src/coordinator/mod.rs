@@ -2,14 +2,17 @@
 //! written in one transaction before anything is sent and before any answer is given.
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
-//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for.
+//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for,
+//! `identity` tells peers by their tokens, and `proof` wants to see for which account a connection is changed.
 
 mod answers;
 mod call;
 pub mod check;
 mod drive;
+mod identity;
 mod keeper;
 mod keys;
+pub mod proof;
 mod shown;
 mod terms;
 mod wishes;
@@ -17,15 +20,16 @@ mod wishes;
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use tieline_openapi::{
-    client::coordinator::{ByConnection, Coordinator, CoordinatorError, PeerAddress},
+    client::coordinator::{Coordinator, CoordinatorError, PeerAddress},
     config::{CoordinatorConfig, PeerConfig},
     coordinator::ResourceId,
 };
 use tokio::sync::Mutex;
 
+use self::identity::Security;
 use crate::{
     app::Vault,
-    engine::clock::{Clock, Random},
+    engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
     plan::coordinate::{Terms, WishError, wire::WireError},
     secrets::{ActivationKeyError, SecretError},
@@ -33,6 +37,7 @@ use crate::{
 };
 
 pub use answers::{Answered, Call, features_of};
+pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
 pub use shown::{Catalogue, cut};
 pub use wishes::{Accepted, Decoded, Issued, Owned};
 
@@ -98,6 +103,9 @@ pub enum CoordinationError {
     /// Nobody is paired under this id.
     #[error("there is no peer `{0}`: see [coordinator] of tieline.toml")]
     NoPeer(String),
+    /// The account that a call is made for is not proved.
+    #[error(transparent)]
+    Proof(#[from] proof::ProofError),
     /// Others were faster too often.
     #[error("the peer's book kept changing: try again")]
     Contended,
@@ -114,6 +122,7 @@ pub struct Peer {
     pub config: PeerConfig,
     terms: Terms,
     client: Coordinator,
+    security: Security,
     /// Held while a change of the book is made, so that changes of one process do not refuse each other.
     lock: Mutex<()>,
 }
@@ -176,7 +185,8 @@ impl Coordination {
                 let made = Peer {
                     id: peer.provider.clone(),
                     terms: terms::of(&config, peer),
-                    client: client(&config, peer)?,
+                    client: client_by(&config, peer, &parts.clock, &parts.random)?,
+                    security: Security::of(peer)?,
                     config: peer.clone(),
                     lock: Mutex::new(()),
                 };
@@ -247,11 +257,23 @@ pub fn read(path: &str) -> Result<Vec<u8>, CoordinationError> {
     std::fs::read(Path::new(path)).map_err(|source| CoordinationError::File { path: path.to_owned(), source })
 }
 
-/// The client of a peer: our certificate says who calls, and only the peer's own authorities are trusted.
+/// The client of a peer: our certificate and the peer's credential say who calls, and only the peer's own authorities are
+/// trusted. It goes by the machine's clock.
 ///
 /// # Errors
 /// [`CoordinationError::File`], [`CoordinationError::Pem`] and [`CoordinationError::Peer`].
 pub fn client(config: &CoordinatorConfig, peer: &PeerConfig) -> Result<Coordinator, CoordinationError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let random: Arc<dyn Random> = Arc::new(ChaChaRandom::from_system());
+    client_by(config, peer, &clock, &random)
+}
+
+fn client_by(
+    config: &CoordinatorConfig,
+    peer: &PeerConfig,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+) -> Result<Coordinator, CoordinationError> {
     let broken = |path: &str, what| {
         let path = path.to_owned();
         move |source: reqwest::Error| CoordinationError::Pem { path, what, source: Some(Box::new(source)) }
@@ -272,5 +294,5 @@ pub fn client(config: &CoordinatorConfig, peer: &PeerConfig) -> Result<Coordinat
         timeout: Duration::from_millis(config.call_timeout_ms),
     };
     let builder = reqwest::Client::builder().identity(identity).tls_certs_only(trusted);
-    Ok(Coordinator::new(&address, builder, Arc::new(ByConnection))?)
+    Ok(Coordinator::new(&address, builder, identity::authorizer(peer, clock, random)?)?)
 }

@@ -88,6 +88,8 @@ impl Coordination {
                 Ok(changes) => {
                     let mut doing = Doing::new(Ok(now), changes);
                     doing.more.push(BookChange::Owner(owner.clone()));
+                    // Whoever brings the key there proves that it acts for this account.
+                    doing.more.push(BookChange::Account(uuid, remote_account.to_owned()));
                     doing
                 }
                 Err(error) => Doing::new(Err(error), Vec::new()),

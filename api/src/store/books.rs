@@ -9,7 +9,7 @@ use tieline_openapi::{
 };
 use uuid::Uuid;
 
-use super::{Audit, StoreError};
+use super::{Audit, Proofs, StoreError};
 use crate::plan::coordinate::{IssuedKey, Place, Replay, Row};
 
 /// A connection as it is stored.
@@ -64,6 +64,8 @@ pub enum BookChange {
     Replay(Uuid, Replay),
     /// Whose a connection is.
     Owner(Owner),
+    /// The customer's account at the peer, by the UUID of the connection.
+    Account(Uuid, String),
 }
 
 /// Whose a connection is.
@@ -96,7 +98,7 @@ pub struct BookWrite {
 
 /// The transactions of the open specification. Each method is one.
 #[async_trait]
-pub trait Books: Send + Sync {
+pub trait Books: Proofs {
     /// A peer's book, with the answer that was given to one request.
     async fn book(&self, peer: &ResourceId, request: Option<Uuid>) -> Result<StoredBook, StoreError>;
 

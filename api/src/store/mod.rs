@@ -3,6 +3,7 @@
 
 mod books;
 mod postgres;
+mod proofs;
 mod sql;
 mod sqlite;
 pub mod types;
@@ -19,6 +20,7 @@ use tieline_openapi::{
 };
 
 pub use books::*;
+pub use proofs::Proofs;
 pub use sql::SqlStore;
 pub use types::*;
 

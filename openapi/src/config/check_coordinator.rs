@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     CoordinatorConfig, PeerConfig, PeerIdentity, SharedChannelConfig, SharedEnvironmentConfig,
     check::{Checker, endpoint_rule},
+    check_security,
     document::Way,
 };
 use crate::coordinator::LOWEST_VLAN;
@@ -25,7 +26,7 @@ pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>
             checker.say(&way.to(key), "must be from 1 to 900000");
         }
     }
-    let (mut peers, mut identities) = (BTreeMap::new(), BTreeMap::new());
+    let (mut peers, mut identities, mut tokens) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (index, peer) in coordinator.peers.iter().enumerate() {
         let way = way.to("peers").to(index);
         checker.once(&mut peers, &peer.provider, way.to("provider"), "peer");
@@ -41,7 +42,10 @@ pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>
             Ok(()) => {}
         }
         checker.filled(&way.to("caFile"), &peer.ca_file);
-        identity(peer, &way.to("identity"), &mut identities, checker);
+        if let Some(identity) = &peer.identity {
+            self::identity(identity, &way.to("identity"), &mut identities, checker);
+        }
+        check_security::all(peer, &way, &mut tokens, checker);
         let mut ids = BTreeMap::new();
         for (index, environment) in peer.environments.iter().enumerate() {
             let way = way.to("environments").to(index);
@@ -52,8 +56,8 @@ pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>
 }
 
 /// No two peers are told by the same thing: a certificate is one peer's.
-fn identity(peer: &PeerConfig, way: &Way, seen: &mut BTreeMap<String, Way>, checker: &mut Checker<'_, '_>) {
-    match &peer.identity {
+fn identity(identity: &PeerIdentity, way: &Way, seen: &mut BTreeMap<String, Way>, checker: &mut Checker<'_, '_>) {
+    match identity {
         PeerIdentity::DnsName(name) => {
             let way = way.to("dnsName");
             let label = |label: &str| {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::{PeerCredential, ProofConfig, TokenRules};
 use crate::{
     coordinator::ResourceId,
     units::{Asn, BandwidthMbps},
@@ -67,8 +68,19 @@ pub struct PeerConfig {
     pub endpoint: String,
     /// Trust anchors in PEM: its server certificate and its client certificate are issued by one of them.
     pub ca_file: String,
-    /// How its client certificate is told from others of the same issuer.
-    pub identity: PeerIdentity,
+    /// How its client certificate is told from others of the same issuer. Without it the peer shows none: its calls carry a
+    /// bearer token then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PeerIdentity>,
+    /// The bearer token that its calls carry, beside its certificate or in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<TokenRules>,
+    /// What our calls carry beside our certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<PeerCredential>,
+    /// What proves that a connection is changed for its account.
+    #[serde(default)]
+    pub proof: ProofConfig,
     /// The environments that we share.
     #[serde(default)]
     pub environments: Vec<SharedEnvironmentConfig>,

@@ -7,8 +7,10 @@
 
 mod check;
 mod check_coordinator;
+mod check_security;
 mod coordinator;
 mod document;
+mod peer_security;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use crate::{
 };
 
 pub use coordinator::*;
+pub use peer_security::*;
 
 /// Why `tieline.toml` was refused.
 #[derive(Debug, thiserror::Error)]

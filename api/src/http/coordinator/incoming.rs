@@ -3,7 +3,7 @@
 use axum::{
     RequestPartsExt as _,
     body::Bytes,
-    extract::{ConnectInfo, FromRequest as _, RawPathParams, Request},
+    extract::{FromRequest as _, RawPathParams, Request},
     http::{header, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -22,11 +22,14 @@ use super::{
         problem::{self, Fault},
     },
     Peers,
-    listener::Caller,
+    admit::Admitted,
 };
 use crate::{
     app::error::field,
-    coordinator::{Call, Coordination, Peer},
+    coordinator::{
+        Call, Coordination, Peer,
+        proof::{Given, HEADER},
+    },
     store::Audit,
 };
 
@@ -94,11 +97,10 @@ impl Cut {
 /// Decodes a call.
 pub(super) async fn read<O: Operation>(peers: &Peers, request: Request) -> Result<Incoming<O>, Fault> {
     let (mut parts, body) = request.into_parts();
-    // The listener lets nobody through who is no peer; without its word nobody is.
+    // Nobody gets here who is no peer.
     let nobody = || Fault::new(ProblemCode::Unauthenticated, "the connection is not a peer's");
-    let ConnectInfo(Caller(id)) = parts.extensions.get::<ConnectInfo<Caller>>().cloned().ok_or_else(nobody)?;
-    let peer = Arc::clone(peers.coordination.peer(&id).ok_or_else(nobody)?);
-    if !peers.limits.get(&id).is_some_and(|limit| limit.take()) {
+    let Admitted(peer) = parts.extensions.get::<Admitted>().cloned().ok_or_else(nobody)?;
+    if !peers.limits.get(&peer.id).is_some_and(|limit| limit.take()) {
         return Err(Fault::new(ProblemCode::TooManyRequests, "too many calls").header(header::RETRY_AFTER, "1"));
     }
     // Before anything is refused: a body that is left unread ends the connection, and with it what else the peer sends.
@@ -115,7 +117,9 @@ pub(super) async fn read<O: Operation>(peers: &Peers, request: Request) -> Resul
     let digest = digest(&parts, &bytes);
     let body = decode::<O>(&parts, &bytes)?;
     let audit = audit::<O>(peers, &peer, &parts);
-    let call = Call { peer, request_id: request_id(&parts), digest, audit };
+    let proof = parts.headers.get_all(HEADER).iter().map(|value| value.as_bytes().to_vec());
+    let proof = Given::new(proof.collect());
+    let call = Call { peer, request_id: request_id(&parts), digest, proof, audit };
     Ok(Incoming { call, path, query, body })
 }
 

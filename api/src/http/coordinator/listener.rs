@@ -1,4 +1,5 @@
-//! The listener for peers: TLS 1.3 only, and nobody without a certificate that is a peer's gets as far as HTTP.
+//! The listener for peers: TLS 1.3 only, and nobody with a certificate that is no peer's gets as far as HTTP. Without one only
+//! those do who have to show a token, and only where a peer is told by tokens alone.
 
 use std::{io, pin::Pin, sync::Arc, task, time::Duration};
 
@@ -42,7 +43,22 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Caller(pub(super) ResourceId);
+pub(super) enum Caller {
+    /// Whom its certificate names.
+    Certified(ResourceId),
+    /// Nobody that is known yet.
+    Unnamed,
+}
+
+impl Caller {
+    /// Whom the certificate names, where there was one.
+    pub(super) const fn certified(&self) -> Option<&ResourceId> {
+        match self {
+            Self::Certified(id) => Some(id),
+            Self::Unnamed => None,
+        }
+    }
+}
 
 /// Certificates of one peer: its issuers, and what tells them from others of the same issuers.
 #[derive(Debug)]
@@ -56,17 +72,23 @@ struct OfPeer {
 #[derive(Debug)]
 struct PeerVerifier {
     peers: Vec<OfPeer>,
+    /// Whether there is a peer that shows no certificate.
+    unnamed: bool,
     provider: Arc<CryptoProvider>,
 }
 
 impl OfPeer {
-    fn of(peer: &PeerConfig, provider: &Arc<CryptoProvider>) -> Result<Self, CoordinationError> {
+    fn of(
+        peer: &PeerConfig,
+        identity: &PeerIdentity,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, CoordinationError> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&peer.ca_file)? {
             roots.add(certificate).map_err(tls)?;
         }
         let issued = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-        Ok(Self { id: peer.provider.clone(), issued: issued.build().map_err(tls)?, identity: peer.identity.clone() })
+        Ok(Self { id: peer.provider.clone(), issued: issued.build().map_err(tls)?, identity: identity.clone() })
     }
 
     /// Whether a certificate is this peer's, and the rule that it breaks if not.
@@ -114,6 +136,14 @@ impl PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn offer_client_auth(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.unnamed
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // Whom we are paired with is told to nobody.
         &[]
@@ -221,8 +251,11 @@ impl PeerListener {
         stop: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), CoordinationError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let peers = config.peers.iter().map(|peer| OfPeer::of(peer, &provider)).collect::<Result<_, _>>()?;
-        let verifier = Arc::new(PeerVerifier { peers, provider: Arc::clone(&provider) });
+        let certified = config.peers.iter().filter_map(|peer| Some((peer, peer.identity.as_ref()?)));
+        let peers =
+            certified.map(|(peer, identity)| OfPeer::of(peer, identity, &provider)).collect::<Result<_, _>>()?;
+        let unnamed = config.peers.iter().any(|peer| peer.identity.is_none());
+        let verifier = Arc::new(PeerVerifier { peers, unnamed, provider: Arc::clone(&provider) });
         let server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(tls)?
@@ -237,7 +270,7 @@ impl PeerListener {
                 () = accept(listener, acceptor, verifier, clock, sender) => {}
             }
         });
-        Ok((Self { ready, us: Caller(config.provider.clone()) }, accepting))
+        Ok((Self { ready, us: Caller::Certified(config.provider.clone()) }, accepting))
     }
 }
 
@@ -277,11 +310,17 @@ async fn accept(
             let now = u64::try_from(clock.now().as_second()).unwrap_or(0);
             let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
             let chain = tls.get_ref().1.peer_certificates().and_then(<[_]>::split_first);
-            let Some((certificate, intermediates)) = chain else { return };
-            // The handshake took it, so it is somebody's.
-            let Ok(id) = verifier.whose(certificate, intermediates, now).cloned() else { return };
+            let caller = match chain {
+                // The handshake took it, so it is somebody's.
+                Some((certificate, intermediates)) => match verifier.whose(certificate, intermediates, now) {
+                    Ok(id) => Caller::Certified(id.clone()),
+                    Err(_) => return,
+                },
+                None if verifier.unnamed => Caller::Unnamed,
+                None => return,
+            };
             // Nobody takes it any more where the surface has ended.
-            let _ended = sender.send((Stream { tls, _place: place }, Caller(id))).await;
+            let _ended = sender.send((Stream { tls, _place: place }, caller)).await;
         });
     }
 }

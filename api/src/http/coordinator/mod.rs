@@ -1,6 +1,7 @@
 //! `/coordinator/v1`: the Connection Coordinator API, on a listener of its own that only peers get through to. A route an
 //! operation of the specification; a peer sees its own subtree, and all else is not there.
 
+mod admit;
 mod connections;
 mod features;
 mod incoming;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State},
+    http::header,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::{
+    admit::Known,
     incoming::Incoming,
     listener::{Caller, PeerListener},
 };
@@ -100,6 +103,7 @@ fn router(coordination: Arc<Coordination>) -> Router {
         })
         .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
         .layer(CatchPanicLayer::custom(finish::panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), admit::peers_only))
         .layer(middleware::from_fn_with_state(state.clone(), outermost))
         .with_state(state)
 }
@@ -149,10 +153,10 @@ async fn outermost(State(peers): State<Peers>, mut request: Request, next: Next)
     let begun = clock.monotonic();
     let id: Arc<str> = finish::accepted(&request).unwrap_or_else(|| random.uuid_v7(clock.now()).to_string().into());
     request.extensions_mut().insert(finish::RequestId(Arc::clone(&id)));
-    let caller = request.extensions().get::<axum::extract::ConnectInfo<Caller>>().map(|info| info.0.0.to_string());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     let operation = response.extensions().get::<Named>().map_or("none", |name| name.0);
+    let caller = response.extensions().get::<Known>().map(|known| known.0.to_string());
     let mut response = finish::with_problem(response, &id);
     finish::dress(&mut response, &id);
     tracing::info!(
@@ -220,6 +224,11 @@ impl From<CoordinationError> for Fault {
             }
             CoordinationError::Peer(_) => Self::new(ProblemCode::Unavailable, text)
                 .remedy("Run `tieline coordinator check`; try again when the peer answers."),
+            CoordinationError::Proof(error) if error.is_for_now() => {
+                Self::new(ProblemCode::Unavailable, text).header(header::RETRY_AFTER, "10")
+            }
+            CoordinationError::Proof(_) => Self::new(ProblemCode::Forbidden, text)
+                .remedy("Send a proof of the connection's account, a new one for every call."),
             CoordinationError::Contended => Self::new(ProblemCode::Unavailable, text),
             CoordinationError::File { .. }
             | CoordinationError::Pem { .. }

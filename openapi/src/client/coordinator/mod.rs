@@ -81,6 +81,7 @@ pub struct Coordinator {
     base: Url,
     timeout: Duration,
     authorize: Arc<dyn Authorize>,
+    more: HeaderMap,
 }
 
 impl fmt::Debug for Coordinator {
@@ -121,7 +122,14 @@ impl Coordinator {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(CoordinatorError::Setup)?;
-        Ok(Self { http, base, timeout: peer.timeout, authorize })
+        Ok(Self { http, base, timeout: peer.timeout, authorize, more: HeaderMap::new() })
+    }
+
+    /// The same client, whose requests have more headers: a proof of the customer's account for one. They are there before a
+    /// request is signed.
+    #[must_use]
+    pub fn with_headers(&self, more: HeaderMap) -> Self {
+        Self { more, ..self.clone() }
     }
 
     /// Where the peer is.
@@ -166,7 +174,7 @@ impl Coordinator {
         if !pairs.is_empty() {
             url.query_pairs_mut().extend_pairs(pairs);
         }
-        let mut headers = HeaderMap::new();
+        let mut headers = self.more.clone();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
         let method = match O::ID.method() {
             Method::Get => reqwest::Method::GET,

@@ -2,6 +2,7 @@
 
 mod holds;
 mod issues;
+mod proofs;
 
 use async_trait::async_trait;
 use tieline_openapi::{
@@ -107,6 +108,7 @@ async fn apply(tx: &mut Tx, peer: &ResourceId, change: BookChange) -> Result<(),
             )
             .await
             .map(drop),
+        BookChange::Account(uuid, account) => proofs::put_account(tx, peer, uuid, &account).await,
         BookChange::Owner(Owner { uuid, project, sealed, created_at }) => tx
             .execute(
                 "INSERT INTO coordinator_owners (peer, uuid, project, sealed, created_at) VALUES ($1, $2, $3, $4, $5)
