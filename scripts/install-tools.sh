@@ -19,6 +19,8 @@ if [ "${1:-}" = test ]; then
   want python3-venv python3
   want wireguard-tools wg
   want wireguard-go wireguard-go
+  want nodejs node
+  want npm npm
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 fi
 if [ "${#packages[@]}" -gt 0 ]; then

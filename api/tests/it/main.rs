@@ -11,4 +11,5 @@ mod engine;
 mod http;
 #[path = "../postgres/mod.rs"]
 mod postgres;
+mod schemathesis;
 mod store;

@@ -341,6 +341,65 @@ fn a_pairing_is_taken_and_comes_back_the_same() {
 }
 
 #[test]
+fn a_pairing_with_tokens_and_proofs_is_taken_and_comes_back_the_same() {
+    let config = Config::parse(&secured(), "tieline.toml").unwrap();
+    let peer = &config.coordinator.as_ref().unwrap().peers[0];
+    assert_eq!(peer.identity, None);
+    let bearer = peer.bearer.as_ref().unwrap();
+    assert_eq!((bearer.leeway_seconds, bearer.once, bearer.algorithms.len()), (30, false, 2));
+    let written = toml::to_string(&config).unwrap();
+    assert_eq!(Config::parse(&written, "written").unwrap(), config, "{written}");
+}
+
+/// The pairing, where the peer is told by tokens alone.
+fn secured() -> String {
+    let tokens = r#"bearer = { issuer = "https://issuer.example", audience = "north", claims = { sub = "south" }, keys = { url = { url = "https://issuer.example/keys" } } }
+credential = { sigV4 = { service = "execute-api", region = "us-west-2", credentialRef = "env:SOUTH_KEY" } }
+proof.demand.awsSts = { hosts = ["sts.us-east-1.amazonaws.com"] }
+proof.give.oidcSigned = { keyFile = "proof.key", keyId = "1", issuer = "north", audience = "south" }
+"#;
+    PAIRED.replacen("identity = { dnsName = \"south.example\" }\n", tokens, 1)
+}
+
+#[test]
+fn what_is_wrong_with_tokens_and_proofs_is_named() {
+    let secured = secured();
+    for (from, to, key, words) in [
+        ("issuer = \"https://issuer.example\"", "issuer = \"\"", "bearer.issuer", "empty"),
+        ("claims = { sub = \"south\" }", "claims = {}", "bearer", "claims"),
+        ("url = \"https://issuer", "url = \"http://issuer", "bearer.keys.url.url", "in the clear"),
+        ("keys = {", "algorithms = [], keys = {", "bearer.algorithms", "at least one"),
+        ("keys = {", "algorithms = [\"HS256\"], keys = {", "bearer.algorithms[0]", "unknown variant"),
+        ("keys = {", "leewaySeconds = 301, keys = {", "bearer.leewaySeconds", "300"),
+        ("env:SOUTH_KEY", "AKIDEXAMPLE:secret", "credential.sigV4.credentialRef", "no secret stands here"),
+        ("sts.us-east-1.amazonaws.com", "https://sts.amazonaws.com", "proof.demand.awsSts.hosts[0]", "no host"),
+        ("sts.us-east-1.amazonaws.com", "STS.amazonaws.com", "proof.demand.awsSts.hosts[0]", "no host"),
+        ("sts.us-east-1.amazonaws.com", "sts.amazonaws.com:443", "proof.demand.awsSts.hosts[0]", "no host"),
+        ("[\"sts.us-east-1.amazonaws.com\"]", "[]", "proof.demand.awsSts.hosts", "at least one"),
+        (
+            "audience = \"south\"",
+            "audience = \"south\", subject = \"x\"",
+            "proof.give.oidcSigned.subject",
+            "leave it out",
+        ),
+        ("keyFile = \"proof.key\"", "keyFile = \"\"", "proof.give.oidcSigned.keyFile", "empty"),
+    ] {
+        let changed = secured.replacen(from, to, 1);
+        assert_ne!(changed, secured, "{from}");
+        let Err(ConfigError::Invalid { problems, .. }) = Config::parse(&changed, "tieline.toml") else {
+            panic!("{from}: expected a refusal");
+        };
+        let found =
+            problems.iter().any(|p| p.key == format!("coordinator.peers[0].{key}") && p.message.contains(words));
+        assert!(found, "{key}: {problems:?}");
+        assert!(problems.iter().all(|problem| !problem.message.contains("secret\"")), "{problems:?}");
+    }
+    let nothing = PAIRED.replacen("identity = { dnsName = \"south.example\" }\n", "", 1);
+    let Err(ConfigError::Invalid { problems, .. }) = Config::parse(&nothing, "tieline.toml") else { panic!("taken") };
+    assert!(problems[0].message.contains("nothing tells the peer from others"), "{problems:?}");
+}
+
+#[test]
 fn what_is_wrong_with_a_pairing_is_named() {
     let peer = "coordinator.peers[0]";
     let channel = "coordinator.peers[0].environments[0].interconnects[0].channels[1]";

@@ -134,10 +134,7 @@ impl Coordination {
 
 impl From<TokenError> for IdentityError {
     fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Keys(error) => Self::Keys(error),
-            other => Self::Token(other),
-        }
+        if let TokenError::Keys(error) = error { Self::Keys(error) } else { Self::Token(error) }
     }
 }
 

@@ -104,9 +104,11 @@ fn claims() -> Value {
 }
 
 fn with(mut value: Value, name: &str, to: impl Into<Value>) -> Value {
-    match to.into() {
-        Value::Null => drop(value.as_object_mut().unwrap().remove(name)),
-        to => value[name] = to,
+    let to = to.into();
+    if to.is_null() {
+        value.as_object_mut().unwrap().remove(name);
+    } else {
+        value[name] = to;
     }
     value
 }

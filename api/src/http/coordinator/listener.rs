@@ -1,5 +1,5 @@
-//! The listener for peers: TLS 1.3 only, and nobody with a certificate that is no peer's gets as far as HTTP. Without one only
-//! those do who have to show a token, and only where a peer is told by tokens alone.
+//! The listener for peers: TLS 1.3 only, and nobody without a certificate that is a peer's gets as far as HTTP, unless there is
+//! a peer that is told by a token alone: then everybody else gets there, and has to show one.
 
 use std::{io, pin::Pin, sync::Arc, task, time::Duration};
 
@@ -155,7 +155,12 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.whose(end_entity, intermediates, now).map(|_| ClientCertVerified::assertion())
+        match self.whose(end_entity, intermediates, now) {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            // Where a token is enough, a certificate that is nobody's is as good as none.
+            Err(_) if self.unnamed => Ok(ClientCertVerified::assertion()),
+            Err(error) => Err(error),
+        }
     }
 
     fn verify_tls12_signature(
@@ -311,9 +316,10 @@ async fn accept(
             let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
             let chain = tls.get_ref().1.peer_certificates().and_then(<[_]>::split_first);
             let caller = match chain {
-                // The handshake took it, so it is somebody's.
                 Some((certificate, intermediates)) => match verifier.whose(certificate, intermediates, now) {
                     Ok(id) => Caller::Certified(id.clone()),
+                    Err(_) if verifier.unnamed => Caller::Unnamed,
+                    // The handshake took it a moment ago: it has just ended.
                     Err(_) => return,
                 },
                 None if verifier.unnamed => Caller::Unnamed,

@@ -1,4 +1,4 @@
-//! `/coordinator/v1`: the Connection Coordinator API, on a listener of its own that only peers get through to. A route an
+//! `/coordinator/v1`: the Connection Coordinator API, on a listener of its own, where only peers are answered. A route an
 //! operation of the specification; a peer sees its own subtree, and all else is not there.
 
 mod admit;

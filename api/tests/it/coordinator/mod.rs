@@ -1,6 +1,12 @@
 //! Two installations, each with a store, an API and a listener for peers of its own, paired over mutual TLS on loopback.
 
+mod aws;
 mod fixture;
+mod generated;
+mod issuer;
+mod logged;
 mod pairing;
+mod proofs;
 mod schemathesis;
 mod surface;
+mod tokens;

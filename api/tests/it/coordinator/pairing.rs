@@ -44,7 +44,7 @@ pub(super) async fn accept(side: &Side, key: &str) -> String {
     accepted["id"].as_str().unwrap().to_owned()
 }
 
-async fn brought_and_deleted(pair: &Pair, issuer: &Side, bringer: &Side, deleter: &Side) {
+pub(super) async fn brought_and_deleted(pair: &Pair, issuer: &Side, bringer: &Side, deleter: &Side) {
     let (key, id) = issue(issuer, bringer.id, 5_000).await;
     let decoded = bringer.ask(Method::POST, "/v1/activationKeys:decode").json(&json!({"activationKey": key}));
     let decoded = decoded.go(StatusCode::OK).await.body;

@@ -1,18 +1,15 @@
 //! The committed document of the Connection Coordinator API against the listener for peers, by a tool that knows nothing of
 //! either: no answer is a failure of the service, and each has a documented status, media type and shape.
 
-use std::{path::Path, time::Duration};
-
 use reqwest::Method;
 use serde_json::json;
 use tieline_openapi::coordinator::OperationId;
-use tokio::process::Command;
 
 use super::{
     fixture::Pair,
     surface::{Hand, ON, audit, feature},
 };
-use crate::http::schemathesis::python;
+use crate::schemathesis::{Run, tool};
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,unsupported_method";
 
@@ -44,38 +41,23 @@ async fn furnish(hand: &Hand<'_>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_to_a_peer_is_as_the_document_says() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = match python(here).await {
-        Ok(python) => python,
-        Err(reason) => {
-            println!("SKIPPED: schemathesis cannot be had here: {reason}");
-            return;
-        }
-    };
+    let Some(python) = tool().await else { return };
     let pair = Pair::start().await;
     furnish(&Hand::of(&pair)).await;
-    let folder = pair.north.backing.folder();
-    let config = folder.join("schemathesis.toml");
-    std::fs::write(&config, SETTINGS).unwrap();
-    let mut command = Command::new(python);
-    command
-        .args(["-m", "schemathesis.cli", "--config-file"])
-        .arg(config)
-        .arg("run")
-        .arg(here.join("../openapi/coordinator.v1.json"))
-        .args(["--url", &pair.south.config.peers[0].endpoint, "--tls-verify", &pair.ca.path("ca.pem")])
-        .args(["--request-cert", &pair.ca.path("south.pem"), "--request-cert-key", &pair.ca.path("south.key")])
-        .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--continue-on-failure"])
-        .args(["--max-examples", &std::env::var("TIELINE_EXAMPLES").unwrap_or_else(|_| "12".to_owned())])
-        .args(["--generation-deterministic", "--no-shrink", "--generation-with-security-parameters", "false"])
-        .args(["--request-timeout", "20", "--output-truncate", "false", "--no-color"])
-        .env("NO_PROXY", "127.0.0.1")
-        .env("no_proxy", "127.0.0.1")
-        .current_dir(folder)
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(240), command.output()).await.expect("in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    let more = [
+        ("--tls-verify", pair.ca.path("ca.pem")),
+        ("--request-cert", pair.ca.path("south.pem")),
+        ("--request-cert-key", pair.ca.path("south.key")),
+    ];
+    let run = Run {
+        document: "coordinator.v1.json",
+        url: &pair.south.config.peers[0].endpoint,
+        checks: CHECKS,
+        settings: SETTINGS.to_owned(),
+        folder: pair.north.backing.folder(),
+        more: more.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect(),
+    };
+    let out = run.passes(&python).await;
     // Nothing was tested in vain: every operation was understood at least once.
     let asked = audit(&pair).await;
     for operation in OperationId::ALL {

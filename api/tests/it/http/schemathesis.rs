@@ -2,17 +2,12 @@
 //! requests that it forbids. Every answer has a documented status, media type, headers and shape, and none is a failure of
 //! the service.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tieline_api::http::{document, operations};
-use tokio::process::Command;
 
 use super::fixture::{Backing, Go, Service, intent};
+use crate::schemathesis::{Run, tool};
 
 /// Streams do not end by themselves; they have tests of their own.
 const STREAMS: [&str; 2] = ["watchEvents", "watchGatewayConfiguration"];
@@ -79,51 +74,21 @@ async fn settings(service: &Service) -> String {
     settings
 }
 
-/// A Python with the tool, or why there is none.
-pub(crate) async fn python(here: &Path) -> Result<PathBuf, String> {
-    let script = here.join("../scripts/python-with.sh");
-    let output = Command::new(script).arg(here.join("tests/python/requirements.txt")).output().await;
-    let output = output.map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().into());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_is_as_the_document_says() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = match python(here).await {
-        Ok(python) => python,
-        Err(reason) => {
-            println!("SKIPPED: schemathesis cannot be had here: {reason}");
-            return;
-        }
-    };
+    let Some(python) = tool().await else { return };
     let service = Service::with_engine(Backing::sqlite()).await;
-    let config = service.folder().join("schemathesis.toml");
-    std::fs::write(&config, settings(&service).await).unwrap();
-    let mut command = Command::new(python);
-    command
-        .args(["-m", "schemathesis.cli", "--config-file"])
-        .arg(config)
-        .arg("run")
-        .arg(here.join("../openapi/tieline.v1.json"))
-        .args(["--url", &service.url, "--header", &format!("Authorization: Bearer {}", service.admin)])
-        .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--continue-on-failure"])
-        .args(["--max-examples", &std::env::var("TIELINE_EXAMPLES").unwrap_or_else(|_| "12".to_owned())])
-        .args(["--generation-deterministic", "--no-shrink", "--generation-with-security-parameters", "false"])
-        .args(["--request-timeout", "20", "--output-truncate", "false", "--no-color"])
-        .env("NO_PROXY", "127.0.0.1")
-        .env("no_proxy", "127.0.0.1")
-        .current_dir(service.folder())
-        .kill_on_drop(true);
-    for operation in STREAMS {
-        command.args(["--exclude-operation-id", operation]);
-    }
-    let output = tokio::time::timeout(Duration::from_secs(240), command.output()).await.expect("in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    let mut more = vec!["--header".to_owned(), format!("Authorization: Bearer {}", service.admin)];
+    more.extend(STREAMS.into_iter().flat_map(|operation| ["--exclude-operation-id".to_owned(), operation.to_owned()]));
+    let run = Run {
+        document: "tieline.v1.json",
+        url: &service.url,
+        checks: CHECKS,
+        settings: settings(&service).await,
+        folder: service.folder(),
+        more,
+    };
+    let out = run.passes(&python).await;
     // Nothing was tested in vain: whatever can be done was done, at least once.
     let metrics = service.ask(Method::GET, "/metrics").go(StatusCode::OK).await.text;
     for (_, _, operation) in operations(&document()) {

@@ -11,6 +11,7 @@ mod housekeeping;
 mod intent;
 mod ledger;
 mod principals;
+mod proofs;
 mod races;
 mod sqlite_file;
 mod watch;
