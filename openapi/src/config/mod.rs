@@ -7,10 +7,12 @@
 
 mod check;
 mod check_coordinator;
+mod check_routers;
 mod check_security;
 mod coordinator;
 mod document;
 mod peer_security;
+mod routers;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ use crate::{
 
 pub use coordinator::*;
 pub use peer_security::*;
+pub use routers::*;
 
 /// Why `tieline.toml` was refused.
 #[derive(Debug, thiserror::Error)]
@@ -220,6 +223,9 @@ pub struct Config {
     /// The open specification: who we are, and whom we are paired with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<CoordinatorConfig>,
+    /// The operator's own routers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<RouterConfig>,
     /// Cloud accounts.
     pub accounts: Vec<AccountConfig>,
     /// Environments beside the built-in catalogue.
