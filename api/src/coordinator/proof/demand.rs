@@ -58,7 +58,8 @@ fn changed<'a>(book: &Book, ask: &'a Ask) -> Option<(OperationId, &'a Place, Opt
     match ask {
         Ask::Create { place, source, .. } => {
             let uuid = match source {
-                Source::Key(uuid) => Some(*uuid),
+                // A key that is not known here has no UUID, and makes no connection.
+                Source::Key(uuid) => Some(*uuid).filter(|uuid| !uuid.is_nil()),
                 Source::Connection(from) => at(from),
             };
             Some((OperationId::CreateConnection, place, uuid))
