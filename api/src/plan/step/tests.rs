@@ -3,6 +3,7 @@
 
 mod picked;
 mod rehearsal;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 
