@@ -81,7 +81,7 @@ const again = await client.POST(at, {
   params: { path: on, query: { connectionId } },
   body: { activationKey: encodedKey, bandwidthMbps: 1000 },
 });
-assert.equal(again.response.status, 409, "the id is taken");
+assert([400, 409].includes(again.response.status), "another body under an id that is taken");
 
 const guidance = await of(
   client.POST(`${at}/{connection}/GenerateFeatureGuidance`, { params: { path: connection }, body: {} }),

@@ -23,7 +23,7 @@ pub use self::{
 pub(super) use self::{
     credential::{AwsCredential, bounded_file},
     http::{BodyError, body, client as http_client},
-    outgoing::{authorizer, signing_time},
+    outgoing::{authorizer, signed, signing_time},
     signer::Signer,
     token::{Shown, Tokens},
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningError, SigningSettings, sign},
+    http_request::{SignableBody, SignableRequest, SigningError, SigningInstructions, SigningSettings, sign},
     sign::v4::{self, signing_params::BuildError},
 };
 use futures::future::BoxFuture;
@@ -187,6 +187,15 @@ struct SigV4 {
     clock: Arc<dyn Clock>,
 }
 
+/// Signs. The signer writes into the log, at its lowest level, all of what it signs: a body with an activation key, a proof.
+pub(in crate::coordinator) fn signed<'r>(
+    request: SignableRequest<'r>,
+    params: &'r aws_sigv4::http_request::SigningParams<'r>,
+) -> Result<SigningInstructions, SigningError> {
+    let quiet = tracing::subscriber::NoSubscriber::default();
+    Ok(tracing::subscriber::with_default(quiet, || sign(request, params))?.into_parts().0)
+}
+
 /// The clock's time, for AWS's signer.
 pub(in crate::coordinator) fn signing_time(clock: &dyn Clock) -> SystemTime {
     SystemTime::from(clock.now())
@@ -207,8 +216,7 @@ impl SigV4 {
         let headers = request.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let body = SignableBody::Bytes(request.body);
         let signable = SignableRequest::new(request.method, request.url.as_str(), headers, body)?;
-        let (instructions, _) = sign(signable, &params)?.into_parts();
-        let (headers, _) = instructions.into_parts();
+        let (headers, _) = signed(signable, &params)?.into_parts();
         let all = headers.into_iter();
         all.map(|header| Ok((HeaderName::from_static(header.name()), sensitive(header.value())?))).collect()
     }

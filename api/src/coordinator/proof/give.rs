@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SignatureLocation, SigningError, SigningSettings, sign},
+    http_request::{SignableBody, SignableRequest, SignatureLocation, SigningError, SigningSettings},
     sign::v4::{self, signing_params::BuildError},
 };
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -17,7 +17,7 @@ use super::{Bound, HEADER, sts::PURPOSE_HEADER};
 use crate::{
     coordinator::{
         Coordination, CoordinationError, Peer,
-        identity::{AwsCredential, CredentialError, SignError, Signer, bounded_file, signing_time},
+        identity::{AwsCredential, CredentialError, SignError, Signer, bounded_file, signed, signing_time},
     },
     plan::coordinate::{Ask, wire},
     store::StoreError,
@@ -160,7 +160,7 @@ pub(super) fn presigned(
     let url = format!("https://{}/?Action=GetCallerIdentity&Version=2011-06-15", proof.host);
     let headers = std::iter::once((PURPOSE_HEADER, purpose));
     let request = SignableRequest::new("GET", url.as_str(), headers, SignableBody::Bytes(&[]))?;
-    let (_, parameters) = sign(request, &params)?.into_parts().0.into_parts();
+    let (_, parameters) = signed(request, &params)?.into_parts();
     let start = url.find('?').map_or(url.len(), |at| at + 1);
     let mut query = form_urlencoded::Serializer::for_suffix(url, start);
     for (name, value) in parameters {

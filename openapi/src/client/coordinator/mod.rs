@@ -173,6 +173,9 @@ impl Coordinator {
         let pairs = pairs(&serde_json::to_value(query).map_err(encode)?);
         if !pairs.is_empty() {
             url.query_pairs_mut().extend_pairs(pairs);
+            // As RFC 3986 has it, and not as forms do: whoever signs and whoever verifies then read the same.
+            let query = url.query().unwrap_or_default().replace('+', "%20").replace('*', "%2A").replace("%7E", "~");
+            url.set_query(Some(&query));
         }
         let mut headers = self.more.clone();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
