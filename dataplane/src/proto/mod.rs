@@ -3,6 +3,7 @@
 pub mod clamp;
 pub mod offload;
 pub mod path;
+pub mod pmtu;
 pub mod probe;
 pub mod table;
 pub mod tunnel;
