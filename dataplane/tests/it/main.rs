@@ -9,9 +9,19 @@
 )]
 
 mod api;
+mod attacks;
+mod crowd;
 mod failover;
 mod interop;
 mod lifecycle;
+mod mtu;
 mod ns;
 mod packets;
+mod rekey;
+mod soak;
 mod world;
+
+/// What is fuzzed.
+#[path = "../../fuzz/entries.rs"]
+mod entries;
+mod fuzzed;
