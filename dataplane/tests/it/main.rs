@@ -19,6 +19,7 @@ mod ns;
 mod packets;
 mod rekey;
 mod soak;
+mod uapi;
 mod world;
 
 /// What is fuzzed.
