@@ -17,7 +17,7 @@ use crate::proto::pmtu::{PathMtu, Trial};
 /// How long loss is gathered before it is judged.
 const WINDOW: Duration = Duration::from_millis(500);
 /// While a new tunnel is not answered, so many rounds come so many times as often.
-const EAGER_ROUNDS: u64 = 50;
+const EAGER_ROUNDS: u64 = 10;
 const EAGER: u32 = 10;
 /// No peer may ask for rounds that are further apart.
 const MAX_PACE: Duration = Duration::from_secs(5);

@@ -350,11 +350,12 @@ impl Heartbeat {
         let guards: Vec<Guard> = self
             .connections
             .values()
+            // The packet path clamps and counts what the tunnel carries by itself.
+            .filter(|connection| connection.config.private_ready)
             .map(|connection| Guard {
                 connection: connection.config.connection_id,
                 remote: connection.config.remote_prefixes.clone(),
                 mss_bytes: connection.mss_bytes(),
-                private: connection.config.private_ready,
             })
             .collect();
         if guards != self.guards {
