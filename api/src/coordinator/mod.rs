@@ -3,7 +3,8 @@
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
 //! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for,
-//! `identity` tells peers by their tokens, and `proof` wants to see for which account a connection is changed.
+//! and `reflect` tells them what becomes of it. `identity` tells peers by their tokens,
+//! and `proof` wants to see for which account a connection is changed.
 
 mod answers;
 mod call;
@@ -13,8 +14,10 @@ mod identity;
 mod keeper;
 mod keys;
 pub mod proof;
+mod reflect;
 mod shown;
 mod terms;
+mod told;
 mod wishes;
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
@@ -39,7 +42,7 @@ use crate::{
 pub use answers::{Answered, Call, features_of};
 pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
 pub use shown::{Catalogue, cut};
-pub use wishes::{Accepted, Decoded, Issued, Owned};
+pub use wishes::{Asked, Decoded, Order, Writes};
 
 /// Why something about a peer could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +103,9 @@ pub enum CoordinationError {
     /// The key is for another account.
     #[error("the activation key was made for another account: ask for one for this project")]
     KeyOfAnother,
+    /// An answer could not be written as JSON.
+    #[error("an answer cannot be written as JSON")]
+    Answer(#[source] serde_json::Error),
     /// Nobody is paired under this id.
     #[error("there is no peer `{0}`: see [coordinator] of tieline.toml")]
     NoPeer(String),

@@ -13,6 +13,7 @@ mod ledger;
 mod principals;
 mod proofs;
 mod races;
+mod shared;
 mod sqlite_file;
 mod watch;
 
