@@ -49,9 +49,9 @@ impl Prover {
 
 /// A key of north's for an account at south.
 pub(super) async fn issue_for(side: &Side, account: &str) -> String {
-    let wanted =
-        json!({"provider": "south", "environmentId": "e1", "bandwidthMbps": 5_000, "remoteAccountId": account});
-    let issued = side.ask(Method::POST, "/v1/coordinatedConnections").json(&wanted).go(StatusCode::CREATED).await.body;
+    let mut order = pairing::order("proved", "south", 5_000);
+    order["b"]["remoteAccountId"] = account.into();
+    let issued = side.ask(Method::POST, pairing::CONNECTIONS).json(&order).go(StatusCode::ACCEPTED).await.body;
     issued["activationKey"].as_str().unwrap().to_owned()
 }
 

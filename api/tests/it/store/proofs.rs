@@ -14,8 +14,9 @@ fn id(text: &str) -> ResourceId {
 
 async fn a_proof_is_used_once(db: Db) {
     let (south, east) = (id("south"), id("east"));
-    assert!(db.store.use_once(&south, [1; 32], ms(START)).await.unwrap());
-    assert!(!db.store.use_once(&south, [1; 32], ms(START + 1)).await.unwrap());
+    let ended = ms(START - 2 * 86_400_000);
+    assert!(db.store.use_once(&south, [1; 32], ended).await.unwrap());
+    assert!(!db.store.use_once(&south, [1; 32], ended).await.unwrap());
     assert!(db.store.use_once(&south, [2; 32], ms(START)).await.unwrap());
     assert!(db.store.use_once(&east, [1; 32], ms(START)).await.unwrap(), "another peer's is another");
     // It ended more than a day ago: it would be refused for its age.
