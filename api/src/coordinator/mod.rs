@@ -2,10 +2,11 @@
 //! written in one transaction before anything is sent and before any answer is given.
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
-//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for.
+//! through `call`, `channels` does the same for channels, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for.
 
 mod answers;
 mod call;
+mod channels;
 pub mod check;
 mod drive;
 mod keeper;
@@ -27,12 +28,13 @@ use crate::{
     app::Vault,
     engine::clock::{Clock, Random},
     events::Hints,
-    plan::coordinate::{Terms, WishError, wire::WireError},
+    plan::coordinate::{RotationError, Terms, WindowError, WishError, wire::WireError},
     secrets::{ActivationKeyError, SecretError},
     store::{Books, Store, StoreError},
 };
 
 pub use answers::{Answered, Call, features_of};
+pub use channels::{KeyDevice, KeyDeviceError, NoKeyDevice, SharedChannel};
 pub use shown::{Catalogue, cut};
 pub use wishes::{Accepted, Decoded, Issued, Owned};
 
@@ -83,6 +85,15 @@ pub enum CoordinationError {
     /// The wish cannot be met.
     #[error(transparent)]
     Wish(#[from] WishError),
+    /// No such channel.
+    #[error("there is no channel `{0}` with this peer: see [coordinator] of tieline.toml")]
+    NoChannel(String),
+    /// A MACsec key is not changed.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// There is no such work.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// The text is no activation key.
     #[error(transparent)]
     KeyText(#[from] tieline_openapi::coordinator::KeyTextError),
@@ -146,6 +157,8 @@ pub struct CoordinationParts {
     pub random: Arc<dyn Random>,
     /// What commits wake the driver with.
     pub hints: Hints,
+    /// What holds the MACsec keys of channels.
+    pub macsec: Arc<dyn KeyDevice>,
     /// This replica's name in leases.
     pub owner: String,
 }

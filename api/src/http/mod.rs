@@ -2,6 +2,7 @@
 
 mod accounts;
 mod attach_points;
+mod channels;
 mod connections;
 mod coordinated;
 pub mod coordinator;
@@ -119,6 +120,7 @@ fn api() -> OpenApiRouter<Http> {
     OpenApiRouter::with_openapi(documents::frame())
         .merge(connections::routes())
         .merge(coordinated::routes())
+        .merge(channels::routes())
         .merge(plans::routes())
         .merge(operations::routes())
         .merge(accounts::routes())

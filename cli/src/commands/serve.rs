@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tieline_api::{
     app::{Vault, bootstrap},
     clouds,
-    coordinator::{Coordination, CoordinationParts},
+    coordinator::{Coordination, CoordinationParts, NoKeyDevice},
     engine::{
         Engine, EngineParts, Failpoints,
         clock::{ChaChaRandom, Clock, Random, SystemClock},
@@ -70,6 +70,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 hints: hints.clone(),
+                macsec: Arc::new(NoKeyDevice),
                 owner: random.uuid_v7(clock.now()).to_string(),
             };
             Some((Coordination::new(config, parts)?, listener))

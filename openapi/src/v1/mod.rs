@@ -1,5 +1,6 @@
 //! The shapes of `/v1`. Enums are bare; unknown fields in a body are an error; times are RFC 3339 in UTC.
 
+pub mod channel;
 pub mod connection;
 pub mod coordinated;
 pub mod event;
@@ -14,6 +15,7 @@ mod tests;
 pub mod token;
 pub mod topology;
 
+pub use channel::*;
 pub use connection::*;
 pub use coordinated::*;
 pub use event::*;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tieline_api::{
     app::{Vault, bootstrap},
-    coordinator::{Coordination, CoordinationParts},
+    coordinator::{Coordination, CoordinationParts, NoKeyDevice},
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
     http::StreamLimits,
@@ -140,6 +140,7 @@ impl Side {
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             hints: hints.clone(),
+            macsec: Arc::new(NoKeyDevice),
             owner: random.uuid_v7(clock.now()).to_string(),
         };
         let coordination = Coordination::new(config.clone(), parts).unwrap();

@@ -93,7 +93,7 @@ fn put(row: Row) -> BookChange {
 }
 
 fn write(revision: u64, changes: Vec<BookChange>) -> BookWrite {
-    BookWrite { peer: id("south"), revision, changes, due: Vec::new(), audit: None }
+    BookWrite { peer: id("south"), revision, changes, due: Vec::new(), channels_due: Vec::new(), audit: None }
 }
 
 fn audit() -> Audit {

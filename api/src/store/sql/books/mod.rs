@@ -1,5 +1,6 @@
 //! Books of the open specification.
 
+mod channels;
 mod holds;
 mod issues;
 
@@ -7,17 +8,17 @@ use async_trait::async_trait;
 use tieline_openapi::{
     coordinator::{Comment, Issue, ResourceId},
     ids::ProjectId,
-    v1::Timestamp,
+    v1::{self, Timestamp},
 };
 use uuid::Uuid;
 
 use super::{
-    LONGEST_WAIT_MS, SqlStore, principals,
+    LONGEST_WAIT_MS, SqlStore, events, principals,
     row::{Row as Cells, args, to_doc},
     tx::Tx,
 };
 use crate::{
-    plan::coordinate::{IssuedKey, Place, REPLAY_KEPT, TOMBSTONE_KEPT},
+    plan::coordinate::{ChannelPlace, IssuedKey, Place, REPLAY_KEPT, TOMBSTONE_KEPT},
     store::{Audit, BookChange, BookWrite, Books, Owner, StoreError, StoredBook, StoredRow},
 };
 
@@ -77,6 +78,7 @@ async fn fence(tx: &mut Tx, peer: &ResourceId, revision: u64) -> Result<(), Stor
 
 async fn apply(tx: &mut Tx, peer: &ResourceId, change: BookChange) -> Result<(), StoreError> {
     match change {
+        BookChange::Channel(stored) => channels::put(tx, peer, &stored).await,
         BookChange::Put { row, capacity_mbps } => put(tx, peer, &row, capacity_mbps).await,
         BookChange::Remove { place } => {
             holds::release(tx, peer, &place).await?;
@@ -160,6 +162,7 @@ impl Books for SqlStore {
             .into_iter()
             .map(|mut row| Ok((place(&mut row)?, row.time()?)))
             .collect::<Result<_, StoreError>>()?;
+        let channels = channels::all(&mut tx, peer).await?;
         let replay = match request {
             Some(request) => {
                 let sql = "SELECT doc FROM coordinator_replays WHERE peer = $1 AND request_id = $2";
@@ -169,11 +172,11 @@ impl Books for SqlStore {
         };
         tx.done().await?;
         let replay = replay.map(|mut row| row.doc("answer to a peer")).transpose()?;
-        Ok(StoredBook { revision, rows, keys, tombstones, replay })
+        Ok(StoredBook { revision, rows, keys, tombstones, replay, channels })
     }
 
     async fn write_book(&self, wanted: BookWrite) -> Result<(), StoreError> {
-        let BookWrite { peer, revision, changes, due, audit } = wanted;
+        let BookWrite { peer, revision, changes, due, channels_due, audit } = wanted;
         let mut write = self.write().await?;
         if !changes.is_empty() {
             fence(&mut write, &peer, revision).await?;
@@ -186,6 +189,9 @@ impl Books for SqlStore {
         for (place, due_in_ms) in due {
             let sql = format!("UPDATE coordinator_rows SET due_at = {{now}} + $5 WHERE {ROW}");
             write.execute(&sql, at!(peer, place, due_in_ms.min(LONGEST_WAIT_MS))).await?;
+        }
+        for (place, due_in_ms) in channels_due {
+            channels::put_off(&mut write, &peer, &place, due_in_ms).await?;
         }
         if let Some(audit) = &audit {
             principals::audit(&mut write, audit).await?;
@@ -212,6 +218,26 @@ impl Books for SqlStore {
         tx.done().await?;
         let wait = row.map(|mut row| row.opt_int()).transpose()?.flatten();
         Ok(wait.map(|ms| u64::try_from(ms).unwrap_or(0).min(longest_ms)))
+    }
+
+    async fn due_channels(&self, peer: &ResourceId, limit: u32) -> Result<Vec<ChannelPlace>, StoreError> {
+        self.find_due_channels(peer, limit).await
+    }
+
+    async fn next_channel_due(&self, peer: &ResourceId, longest_ms: u64) -> Result<Option<u64>, StoreError> {
+        self.find_next_channel_due(peer, longest_ms).await
+    }
+
+    async fn raise(&self, project: &ProjectId, issue: &v1::Issue) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        events::raise(&mut write, project, issue).await?;
+        write.commit().await
+    }
+
+    async fn resolve(&self, code: &str, subject: &str, at: Timestamp) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        events::resolve(&mut write, code, subject, at).await?;
+        write.commit().await
     }
 
     async fn owner(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<Owner>, StoreError> {
