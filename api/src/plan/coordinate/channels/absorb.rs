@@ -4,7 +4,10 @@ use tieline_openapi::coordinator::{ResourceId, Timestamp};
 use uuid::Uuid;
 
 use super::{Book, Change, ChannelAsk, ChannelReply, ChannelRow, KeyState, KeyThere, PeerEvent, SeenKey, put};
-use crate::plan::coordinate::{absorb::is_definite, serve::Refusal};
+use crate::plan::coordinate::{
+    absorb::{is_definite, next as next_id},
+    serve::Refusal,
+};
 
 /// The most of the peer's work that is remembered of a channel.
 const EVENTS: usize = 100;
@@ -40,10 +43,13 @@ impl Book {
             ChannelAsk::CreateKey { key, .. } => created(&mut next, key, refusal, now),
             ChannelAsk::DeleteKey { key, .. } => deleted(&mut next, key, refusal, now),
             ChannelAsk::RequestRotation { request_id, .. } => {
-                let wish = next.wish.as_mut().filter(|wish| wish.request_id == *request_id && refusal.is_none());
-                if let Some(wish) = wish {
-                    wish.told = true;
-                    next.attempts = Default::default();
+                match next.wish.as_mut().filter(|wish| wish.request_id == *request_id) {
+                    Some(wish) if refusal.is_none() => {
+                        wish.told = true;
+                        next.attempts = Default::default();
+                    }
+                    Some(wish) => wish.request_id = next_id(*request_id),
+                    None => {}
                 }
             }
         }
@@ -111,12 +117,21 @@ fn created(row: &mut ChannelRow, id: &ResourceId, refusal: Option<&Refusal>, now
         key.theirs = KeyThere::Present { active: false };
         key.since_version = version + 1;
         row.attempts = Default::default();
+    } else {
+        // Refused whole: the next try is another request, since the peer answers this one always so.
+        key.requests.0 = next_id(key.requests.0);
     }
 }
 
 fn deleted(row: &mut ChannelRow, id: &ResourceId, refusal: Option<&Refusal>, now: Timestamp) {
     if refusal.is_some_and(|refusal| !matches!(refusal.status, 404 | 410)) {
         row.keys_at = now;
+        for request_id in row.stray.iter_mut().filter(|(stray, _)| stray == id).map(|(_, request_id)| request_id) {
+            *request_id = next_id(*request_id);
+        }
+        if let Some(key) = row.keys.iter_mut().find(|key| key.id == *id) {
+            key.requests.1 = next_id(key.requests.1);
+        }
         return;
     }
     row.stray.retain(|(stray, _)| stray != id);

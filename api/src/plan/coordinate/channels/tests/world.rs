@@ -301,7 +301,11 @@ impl World {
         for (place, ours) in &north.book.channels {
             let theirs = &south.book.channels[place];
             let ([our], [their]) = (ours.keys.as_slice(), theirs.keys.as_slice()) else {
-                return Err(format!("{place:?}: {ours:#?} and {theirs:#?}"));
+                let refused = [
+                    north.book.may_add_key(ours, self.now(0), false),
+                    south.book.may_add_key(theirs, self.now(1), true),
+                ];
+                return Err(format!("{place:?}: {refused:?} {ours:#?} and {theirs:#?}"));
             };
             if our.id != their.id || our.ckn != their.ckn || our.cak != their.cak {
                 return Err(format!("{place:?}: keys differ"));
