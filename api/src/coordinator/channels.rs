@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use futures::StreamExt as _;
 use secrecy::SecretString;
 use tieline_openapi::{
@@ -23,8 +22,8 @@ use crate::{
     app::bootstrap,
     events::Topic,
     plan::coordinate::{
-        Book, ChannelAsk, ChannelDraw, ChannelPlace, ChannelReply, ChannelRequest, ChannelRow, Draw, KeyReport,
-        KeyTroubleKind, Local, MacSecTerms, Refusal, RotationReason, SeenKey, WantedKeys, WindowRequest,
+        Book, ChannelAsk, ChannelDraw, ChannelPlace, ChannelReply, ChannelRequest, ChannelRow, Draw, KeyTroubleKind,
+         Local, MacSecTerms, Refusal, RotationReason, SeenKey, WindowRequest,
         wire,
     },
     store::{Audit, StoreError},
@@ -40,43 +39,6 @@ const LONGEST_MS: u64 = 1_000;
 const WATCH: Duration = Duration::from_secs(60);
 /// The code of an issue about keys.
 const TROUBLE: &str = "macsec-rotation-stuck";
-
-/// Why a device did not do what its keys are to be.
-#[derive(Debug, thiserror::Error)]
-#[error("the device did not take the channel's MACsec keys")]
-pub struct KeyDeviceError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-/// What holds the MACsec keys of channels. What it says is what counts: nothing is taken for active that it does not report.
-#[async_trait]
-pub trait KeyDevice: Send + Sync {
-    /// Makes the keys of a channel what is wanted, others are taken away, and says how it is then. `None` where no device of
-    /// ours holds the channel: nothing is known of it, and no key of it ever counts as active. May be repeated.
-    ///
-    /// # Errors
-    /// [`KeyDeviceError`]; then nothing is known.
-    async fn apply(
-        &self,
-        peer: &ResourceId,
-        at: &ChannelPlace,
-        wanted: &WantedKeys,
-    ) -> Result<Option<KeyReport>, KeyDeviceError>;
-}
-
-/// No device: MACsec is run on no channel.
-#[derive(Debug, Clone, Copy)]
-pub struct NoKeyDevice;
-
-#[async_trait]
-impl KeyDevice for NoKeyDevice {
-    async fn apply(
-        &self,
-        _: &ResourceId,
-        _: &ChannelPlace,
-        _: &WantedKeys,
-    ) -> Result<Option<KeyReport>, KeyDeviceError> {
-        Ok(None)
-    }
-}
 
 /// A channel, as an operator sees it.
 #[derive(Debug, Clone)]

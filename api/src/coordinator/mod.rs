@@ -8,6 +8,7 @@ mod answers;
 mod call;
 mod channels;
 pub mod check;
+mod devices;
 mod drive;
 mod keeper;
 mod keys;
@@ -34,7 +35,8 @@ use crate::{
 };
 
 pub use answers::{Answered, Call, features_of};
-pub use channels::{KeyDevice, KeyDeviceError, NoKeyDevice, SharedChannel};
+pub use channels::SharedChannel;
+pub use devices::{KeyDevice, RouterKeys};
 pub use shown::{Catalogue, cut};
 pub use wishes::{Accepted, Decoded, Issued, Owned};
 

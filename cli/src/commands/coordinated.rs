@@ -9,7 +9,7 @@ use tieline_openapi::{
     v1::{ActivationKeyText, CoordinatedConnection, CoordinatedConnectionRequest},
 };
 
-use super::{client, connections::bandwidth, every_page};
+use super::{channels, client, connections::bandwidth, every_page};
 use crate::{
     args::{Coordinated, Coordinator},
     exit::{Exit, Failure},
@@ -103,7 +103,11 @@ fn table(all: &[CoordinatedConnection]) -> comfy_table::Table {
 
 /// Runs `tieline coordinator ...`.
 pub(crate) async fn pairing(command: Coordinator) -> anyhow::Result<ExitCode> {
-    let Coordinator::Check { config, json } = command;
+    let (config, json) = match command {
+        Coordinator::Check { config, json } => (config, json),
+        Coordinator::Macsec(command) => return channels::macsec(command).await,
+        Coordinator::Maintenance(command) => return channels::maintenance(command).await,
+    };
     let none =
         || Failure::new(Exit::Usage, format!("{} has no [coordinator]: there is nothing to compare", config.display()));
     let coordinator = Config::read(&config)?.coordinator.ok_or_else(none)?;
