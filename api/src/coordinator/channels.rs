@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::StreamExt as _;
 use secrecy::SecretString;
 use tieline_openapi::{
+    client::coordinator::CallVerdict,
     coordinator::{
         CreateMacSecKey, CreateMacSecKeyQuery, DeleteMacSecKey, GetMaintenanceEvents, ListMacSecKeys,
         MacSecKeyRotationRequest, NoBody, NoQuery, NotifyMaintenance, NotifyMaintenanceRequest,
         RequestMacSecKeyRotation, ResourceId, Sensitive, Timestamp,
     },
-    client::coordinator::CallVerdict,
     ids::{IssueId, ProjectId},
     v1::{Issue, IssueState, Severity},
 };
@@ -23,8 +23,7 @@ use crate::{
     events::Topic,
     plan::coordinate::{
         Book, ChannelAsk, ChannelDraw, ChannelPlace, ChannelReply, ChannelRequest, ChannelRow, Draw, KeyTroubleKind,
-         Local, MacSecTerms, Refusal, RotationReason, SeenKey, WindowRequest,
-        wire,
+        Local, MacSecTerms, Refusal, RotationReason, SeenKey, WindowRequest, wire,
     },
     store::{Audit, StoreError},
 };
@@ -363,9 +362,10 @@ impl Coordination {
 }
 
 fn is_drained(book: &Book, at: &ChannelPlace) -> bool {
-    let here = book.rows.values().filter(|row| {
-        row.place.environment == at.environment && row.place.interconnect == at.interconnect
-    });
+    let here = book
+        .rows
+        .values()
+        .filter(|row| row.place.environment == at.environment && row.place.interconnect == at.interconnect);
     let mut features = here.filter_map(|row| row.features.get(&at.channel));
     features.all(|feature| matches!(feature.ours, Local::Reserved | Local::Drained))
 }

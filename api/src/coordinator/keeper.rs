@@ -192,14 +192,8 @@ impl Coordination {
             if all.is_empty() && due.is_empty() && channels_due.is_empty() && audit.is_none() {
                 return Ok(outcome);
             }
-            let write = BookWrite {
-                peer: peer.id.clone(),
-                revision,
-                changes: all,
-                due,
-                channels_due,
-                audit: audit.cloned(),
-            };
+            let write =
+                BookWrite { peer: peer.id.clone(), revision, changes: all, due, channels_due, audit: audit.cloned() };
             match self.parts.books.write_book(write).await {
                 Err(StoreError::Fenced | StoreError::AllocationTaken { .. }) => {}
                 written => return Ok(written.map(|()| outcome)?),

@@ -200,7 +200,8 @@ fn events(all: &[SharedChannel], now: Timestamp) -> BTreeMap<String, Maintenance
             let taken: Vec<&SharedChannel> = all.iter().filter(with).collect();
             // The least far of its channels tells how far it is.
             let own = |of: &&SharedChannel| of.row.windows.iter().find(|o| o.id == window.id).cloned();
-            let slowest = taken.iter().filter_map(own).min_by_key(|o| (o.ended.is_some(), o.begun_at.is_some(), o.cleared));
+            let slowest =
+                taken.iter().filter_map(own).min_by_key(|o| (o.ended.is_some(), o.begun_at.is_some(), o.cleared));
             let event = ours(&channel.peer, &slowest.unwrap_or_else(|| window.clone()), &taken);
             events.insert(format!("{}/{}", channel.peer, window.id), event);
         }

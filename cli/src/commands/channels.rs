@@ -70,11 +70,7 @@ pub(crate) async fn maintenance(command: Maintenance) -> anyhow::Result<ExitCode
     Ok(Exit::Ok.into())
 }
 
-fn shown<T: serde::Serialize>(
-    api: &Api,
-    all: &[T],
-    table: impl Fn(&[T]) -> comfy_table::Table,
-) -> anyhow::Result<()> {
+fn shown<T: serde::Serialize>(api: &Api, all: &[T], table: impl Fn(&[T]) -> comfy_table::Table) -> anyhow::Result<()> {
     if api.json {
         return output::json(&all);
     }

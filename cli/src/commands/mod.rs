@@ -1,7 +1,7 @@
 //! One file a command.
 
-pub(crate) mod conformance;
 pub(crate) mod channels;
+pub(crate) mod conformance;
 pub(crate) mod connections;
 pub(crate) mod coordinated;
 pub(crate) mod events;

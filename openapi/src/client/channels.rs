@@ -45,7 +45,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; `conflict` where another channel of the interconnect is under work at that time.
-    pub async fn create_maintenance_event(&self, request: &MaintenanceRequest) -> Result<MaintenanceEvent, ClientError> {
+    pub async fn create_maintenance_event(
+        &self,
+        request: &MaintenanceRequest,
+    ) -> Result<MaintenanceEvent, ClientError> {
         self.write(Method::POST, "/v1/maintenanceEvents", Some(request)).await?.json()
     }
 

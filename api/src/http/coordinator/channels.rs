@@ -52,10 +52,7 @@ fn parent(of: &MacSecKeyPath) -> ChannelPath {
     }
 }
 
-async fn events(
-    shared: Shared,
-    call: Incoming<GetMaintenanceEvents>,
-) -> Result<GetMaintenanceEventsResponse, Fault> {
+async fn events(shared: Shared, call: Incoming<GetMaintenanceEvents>) -> Result<GetMaintenanceEventsResponse, Fault> {
     let ask = ChannelAsk::Events { at: wire::channel_of(&call.path), look: 0 };
     let (ChannelReply::Events(events), _) = asked(&shared, &call, ask).await? else { return Err(Fault::not_found()) };
     Ok(GetMaintenanceEventsResponse { events: events.iter().map(wire::event_of).collect() })

@@ -271,7 +271,9 @@ impl Book {
             // Where MACsec is run nothing goes without it: fail closed.
             (None, Theirs::Pending | Theirs::Final) if !self.is_secure(place, channel) => Wanted::Gone,
             // Nothing new is made where work is under way, and what is there is drained.
-            (None, Theirs::Pending | Theirs::Final) if closed(channel) && feature.ours == Local::Reserved => Wanted::Gone,
+            (None, Theirs::Pending | Theirs::Final) if closed(channel) && feature.ours == Local::Reserved => {
+                Wanted::Gone
+            }
             (None, Theirs::Pending | Theirs::Final) if closed(channel) => Wanted::Drained,
             (None, Theirs::Pending | Theirs::Final) if ready || feature.ours != Local::Reserved => Wanted::Carry,
             (None, Theirs::Pending | Theirs::Final) => Wanted::Gone,

@@ -221,10 +221,7 @@ async fn work_closes_a_channel_on_both_sides_until_it_is_over() {
             states.len() == 2 && states.iter().all(|(_, state)| state == "UNDER_WAY")
         }
     };
-    tokio::join!(
-        pair.north.until(MAINTENANCE, under_way("OURS")),
-        pair.south.until(MAINTENANCE, under_way("THEIRS"))
-    );
+    tokio::join!(pair.north.until(MAINTENANCE, under_way("OURS")), pair.south.until(MAINTENANCE, under_way("THEIRS")));
     // Never two of one interconnect, whoever asks.
     open(&pair.north, &work("south", "i1", "c2")).go(StatusCode::CONFLICT).await;
     open(&pair.south, &work("north", "i1", "c2")).go(StatusCode::CONFLICT).await;
@@ -267,8 +264,11 @@ async fn work_closes_a_channel_on_both_sides_until_it_is_over() {
     for (field, body) in [
         ("/channelId", work("south", "i1", "c9")),
         ("/provider", work("east", "i1", "c1")),
-        ("/endTime", json!({"provider": "south", "environmentId": "e1", "interconnectId": "i1", "channelId": "c1",
-            "endTime": "2020-01-01T00:00:00Z"})),
+        (
+            "/endTime",
+            json!({"provider": "south", "environmentId": "e1", "interconnectId": "i1", "channelId": "c1",
+            "endTime": "2020-01-01T00:00:00Z"}),
+        ),
     ] {
         let refused = open(&pair.north, &body).go(StatusCode::BAD_REQUEST).await;
         assert_eq!(refused.pointers(), [field]);

@@ -107,7 +107,9 @@ impl Book {
                 return Err("another channel of the interconnect changes its key");
             }
             if keys.iter().any(|key| !key.first && bakes(key, bake, now)) {
-                return Err("another channel of the interconnect has changed its key, and its bake time of two hours is not over");
+                return Err(
+                    "another channel of the interconnect has changed its key, and its bake time of two hours is not over",
+                );
             }
         }
         Ok(())
@@ -132,7 +134,8 @@ impl Book {
         let row = self.channels.get(at)?;
         let installed: Vec<KeyRow> = row.keys.iter().filter(|key| key.theirs != KeyThere::Gone).cloned().collect();
         let usable = |key: &&KeyRow| {
-            let there = !managed_here || key.theirs == KeyThere::Present { active: true } || key.ours == KeyState::Active;
+            let there =
+                !managed_here || key.theirs == KeyThere::Present { active: true } || key.ours == KeyState::Active;
             there && key.ours != KeyState::Waiting
         };
         // The newest that both can use. One that is taken away stays in use until there is another.
@@ -184,7 +187,9 @@ impl Book {
         request_id: Uuid,
         now: Timestamp,
     ) -> Result<Vec<Change>, RotationError> {
-        let (Some(_), Some(row)) = (self.macsec(at), self.channels.get(at)) else { return Err(RotationError::NoMacSec) };
+        let (Some(_), Some(row)) = (self.macsec(at), self.channels.get(at)) else {
+            return Err(RotationError::NoMacSec);
+        };
         let mut next = row.clone();
         if let Some(failed) = self.failed(&next) {
             // Fail forward: a new key that never came into use is taken away, and another one comes in its place.
@@ -219,7 +224,9 @@ impl Book {
             let newest = row.keys.last();
             let late = |since: Timestamp, patience| now.duration_since(since) >= patience;
             let what = match newest {
-                Some(key) if !key.is_settled(managed_here) && late(key.start_time, PATIENCE) => KeyTroubleKind::NotActive,
+                Some(key) if !key.is_settled(managed_here) && late(key.start_time, PATIENCE) => {
+                    KeyTroubleKind::NotActive
+                }
                 Some(_) | None if row.wish.as_ref().is_some_and(|wish| late(wish.since, WAITS)) => {
                     KeyTroubleKind::NotBegun
                 }

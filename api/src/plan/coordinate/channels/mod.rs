@@ -45,7 +45,9 @@ impl ChannelPlace {
     /// Whether two channels are of one interconnect.
     #[must_use]
     pub fn is_beside(&self, other: &Self) -> bool {
-        self.environment == other.environment && self.interconnect == other.interconnect && self.channel != other.channel
+        self.environment == other.environment
+            && self.interconnect == other.interconnect
+            && self.channel != other.channel
     }
 }
 

@@ -229,7 +229,13 @@ impl Book {
         }
         let mut next = row.clone();
         let words = words.chars().take(200).collect();
-        next.wish.get_or_insert(RotationWish { reason: RotationReason::Peer, since: now, words, told: true, request_id });
+        next.wish.get_or_insert(RotationWish {
+            reason: RotationReason::Peer,
+            since: now,
+            words,
+            told: true,
+            request_id,
+        });
         Ok(vec![put(next)])
     }
 }
@@ -238,11 +244,8 @@ impl ChannelRow {
     /// Our work on it as the peer sees it: what is to come and what is under way.
     fn shown_events(&self) -> Vec<PeerEvent> {
         let open = self.windows.iter().filter(|window| window.is_open());
-        let shown = |window: &Window| PeerEvent {
-            id: window.id.to_string(),
-            start: Some(window.start),
-            end: Some(window.end),
-        };
+        let shown =
+            |window: &Window| PeerEvent { id: window.id.to_string(), start: Some(window.start), end: Some(window.end) };
         open.map(shown).collect()
     }
 

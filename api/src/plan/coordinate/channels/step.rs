@@ -3,9 +3,7 @@
 use jiff::SignedDuration;
 use tieline_openapi::coordinator::{ResourceId, Timestamp};
 
-use super::{
-    Book, Change, ChannelAsk, ChannelDraw, ChannelPlace, ChannelRow, KeyRow, KeyState, KeyThere, Window, put,
-};
+use super::{Book, Change, ChannelAsk, ChannelDraw, ChannelPlace, ChannelRow, KeyRow, KeyState, KeyThere, Window, put};
 use crate::plan::coordinate::step::LONGEST;
 
 /// What to do next with a channel.

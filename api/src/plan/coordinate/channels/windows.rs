@@ -102,7 +102,16 @@ impl Book {
             }
             let mut next = (*row).clone();
             let begun_at = (emergency && start <= now).then_some(now);
-            next.windows.push(Window { id, start, end, emergency, made_at: now, cleared: false, begun_at, ended: None });
+            next.windows.push(Window {
+                id,
+                start,
+                end,
+                emergency,
+                made_at: now,
+                cleared: false,
+                begun_at,
+                ended: None,
+            });
             next.shown.0 += 1;
             next.attempts = Default::default();
             changes.push(put(next));

@@ -40,7 +40,11 @@ pub fn key_path(of: &ChannelPath, key: &ResourceId) -> MacSecKeyPath {
     }
 }
 
-fn digits(field: &'static str, text: Option<&Sensitive>, octets: std::ops::RangeInclusive<usize>) -> Result<Sensitive, WireError> {
+fn digits(
+    field: &'static str,
+    text: Option<&Sensitive>,
+    octets: std::ops::RangeInclusive<usize>,
+) -> Result<Sensitive, WireError> {
     let text = text.map(Sensitive::expose).unwrap_or_default();
     let whole = text.len().is_multiple_of(2) && octets.contains(&(text.len() / 2));
     if whole && text.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -17,9 +17,7 @@ use tieline_openapi::coordinator::{
 
 use super::state::{Kind, Place};
 
-pub use channel::{
-    channel_of, channel_path, event_of, key_of, key_path, read_event, read_key, read_keys, shown_key,
-};
+pub use channel::{channel_of, channel_path, event_of, key_of, key_path, read_event, read_key, read_keys, shown_key};
 pub use guidance::{guidance_of, read_guidance};
 pub use inward::{read_feature, read_seen, read_update};
 pub use outward::{connection_of, creation_of, feature_of, resize_of, seen_feature};

@@ -28,7 +28,8 @@ fn place(cells: &mut Cells) -> Result<ChannelPlace, StoreError> {
 }
 
 pub(super) async fn all(tx: &mut Tx, peer: &ResourceId) -> Result<Vec<StoredChannel>, StoreError> {
-    let sql = "SELECT doc, sealed FROM coordinator_channels WHERE peer = $1 ORDER BY environment, interconnect, channel";
+    let sql =
+        "SELECT doc, sealed FROM coordinator_channels WHERE peer = $1 ORDER BY environment, interconnect, channel";
     let rows = tx.rows(sql, args![peer.as_str()]).await?;
     let stored = |mut row: Cells| Ok(StoredChannel { row: row.doc("channel with a peer")?, sealed: row.bytes()? });
     rows.into_iter().map(stored).collect()

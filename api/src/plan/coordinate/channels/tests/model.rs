@@ -27,7 +27,8 @@ fn without_faults_each_channel_has_a_key_and_changes_it() {
         for n in 1..=4 {
             let now = world.now(side);
             let book = &world.sides[side].book;
-            let wished = book.wish_rotation(&at("i1", &format!("c{n}")), RotationReason::Operator, "", Uuid::from_u128(n), now);
+            let wished =
+                book.wish_rotation(&at("i1", &format!("c{n}")), RotationReason::Operator, "", Uuid::from_u128(n), now);
             let changes = wished.unwrap();
             world.store(side, &changes);
         }

@@ -232,8 +232,7 @@ impl World {
         device.installed = wanted.installed.iter().map(|key| key.ckn.expose().to_owned()).collect();
         let active = wanted.active.map(|ckn| ckn.expose().to_owned());
         device.active = active.filter(|ckn| device.installed.contains(ckn));
-        let report =
-            KeyReport { installed: device.installed.iter().cloned().collect(), active: device.active.clone() };
+        let report = KeyReport { installed: device.installed.iter().cloned().collect(), active: device.active.clone() };
         self.carries(place);
         let now = self.now(side);
         let changes = self.sides[side].book.observe_keys(place, &report, now);
@@ -324,10 +323,7 @@ impl World {
 }
 
 fn asks_once(ask: &ChannelAsk) -> bool {
-    matches!(
-        ask,
-        ChannelAsk::CreateKey { .. } | ChannelAsk::DeleteKey { .. } | ChannelAsk::RequestRotation { .. }
-    )
+    matches!(ask, ChannelAsk::CreateKey { .. } | ChannelAsk::DeleteKey { .. } | ChannelAsk::RequestRotation { .. })
 }
 
 fn request_id(ask: &ChannelAsk) -> Uuid {
