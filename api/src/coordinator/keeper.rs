@@ -10,7 +10,7 @@ use super::{Coordination, CoordinationError, Peer};
 use crate::{
     plan::coordinate::{Book, Change, ChannelPlace, ChannelRow, Place, Row},
     secrets,
-    store::{Audit, BookChange, BookWrite, StoreError, StoredChannel, StoredRow},
+    store::{Audit, BookChange, BookWrite, IntentWrite, StoreError, StoredChannel, StoredRow},
 };
 
 /// How often a change is made again because another replica was faster.
@@ -24,6 +24,8 @@ pub(super) struct Doing<T> {
     pub(super) changes: Vec<Change>,
     /// Beside the protocol.
     pub(super) more: Vec<BookChange>,
+    /// What becomes of the customer's intent.
+    pub(super) intent: Option<IntentWrite>,
     /// When connections are due, in milliseconds from now.
     pub(super) due: Vec<(Place, u64)>,
     /// When channels are.
@@ -33,7 +35,7 @@ pub(super) struct Doing<T> {
 impl<T> Doing<T> {
     /// Changes, and nothing else.
     pub(super) const fn new(outcome: T, changes: Vec<Change>) -> Self {
-        Self { outcome, changes, more: Vec::new(), due: Vec::new(), channels_due: Vec::new() }
+        Self { outcome, changes, more: Vec::new(), intent: None, due: Vec::new(), channels_due: Vec::new() }
     }
 }
 
@@ -183,17 +185,25 @@ impl Coordination {
         let _turn = peer.lock.lock().await;
         for _ in 0..TRIES {
             let (revision, book) = self.load(peer, request).await?;
-            let Doing { outcome, changes, more, mut due, channels_due } = make(&book, self.parts.clock.now());
+            let Doing { outcome, changes, more, intent, mut due, channels_due } = make(&book, self.parts.clock.now());
             due.extend(stirred(&book, &changes).into_iter().map(|place| (place, 0)));
             drop(book);
             let mut all =
                 changes.into_iter().map(|change| self.written(peer, change)).collect::<Result<Vec<_>, _>>()?;
             all.extend(more);
-            if all.is_empty() && due.is_empty() && channels_due.is_empty() && audit.is_none() {
+            let idle = all.is_empty() && due.is_empty() && channels_due.is_empty();
+            if idle && intent.is_none() && audit.is_none() {
                 return Ok(outcome);
             }
-            let write =
-                BookWrite { peer: peer.id.clone(), revision, changes: all, due, channels_due, audit: audit.cloned() };
+            let write = BookWrite {
+                peer: peer.id.clone(),
+                revision,
+                changes: all,
+                due,
+                channels_due,
+                intent,
+                audit: audit.cloned(),
+            };
             match self.parts.books.write_book(write).await {
                 Err(StoreError::Fenced | StoreError::AllocationTaken { .. }) => {}
                 written => return Ok(written.map(|()| outcome)?),

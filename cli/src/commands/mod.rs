@@ -3,7 +3,7 @@
 pub(crate) mod channels;
 pub(crate) mod conformance;
 pub(crate) mod connections;
-pub(crate) mod coordinated;
+pub(crate) mod coordinator;
 pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod gateway;

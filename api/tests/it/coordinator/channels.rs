@@ -199,6 +199,24 @@ fn state(list: &Value, origin: &str) -> Vec<(String, String)> {
     all.iter().filter(of).map(|one| (text(&one["channels"][0]["interconnectId"]), text(&one["state"]))).collect()
 }
 
+/// Until the one connection with a peer is agreed on so many channels; which.
+async fn until_features(side: &Side, peer: &str, count: usize) -> Vec<String> {
+    let peer = id(peer);
+    let waiting = async {
+        loop {
+            let rows = side.store.book(&peer, None).await.unwrap().rows;
+            let row = rows.first().map(|stored| &stored.row);
+            let agreed: Vec<String> =
+                row.map(|row| row.agreed().map(|(channel, _)| channel.to_string()).collect()).unwrap_or_default();
+            if agreed.len() == count {
+                return agreed;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it is agreed")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn work_closes_a_channel_on_both_sides_until_it_is_over() {
     let pair = Pair::start().await;
@@ -236,20 +254,12 @@ async fn work_closes_a_channel_on_both_sides_until_it_is_over() {
         assert_eq!(status(client.call::<NotifyMaintenance>(&path("south", "c1"), &NoQuery {}, &hint).await), 200);
     }
     // Nothing new is made on a closed channel.
-    let (key, connection) = issue(&pair.north, "south", 1_000).await;
+    let (key, _) = issue(&pair.north, "south", 1_000).await;
     accept(&pair.south, &key).await;
-    let features = |count: usize| {
-        move |connection: &Value| {
-            let channels = connection["placements"][0]["channels"].as_array().map(Vec::as_slice).unwrap_or_default();
-            channels.len() == count && channels.iter().all(|one| one["remoteProvisioningState"] == "PENDING")
-        }
-    };
-    let one = format!("/v1/coordinatedConnections/{connection}");
-    let (ours, theirs) = tokio::join!(pair.south.until(&one, features(3)), pair.north.until(&one, features(3)));
-    for connection in [ours, theirs] {
-        let channels = connection["placements"][0]["channels"].as_array().unwrap().clone();
-        assert!(channels.iter().all(|channel| channel["channelId"] != "c1"), "{channels:?}");
-    }
+    let (ours, theirs) =
+        tokio::join!(until_features(&pair.south, "north", 3), until_features(&pair.north, "south", 3));
+    assert_eq!(ours, theirs);
+    assert!(!ours.contains(&"c1".to_owned()), "{ours:?}");
     for id in &opened {
         let over = pair.north.ask(Method::DELETE, &format!("{MAINTENANCE}/{id}")).go(StatusCode::OK).await.body;
         assert_eq!(over["state"], "DONE");
@@ -258,8 +268,8 @@ async fn work_closes_a_channel_on_both_sides_until_it_is_over() {
     // It is over on both sides, and the channel is used.
     tokio::join!(
         pair.south.until(MAINTENANCE, |list| state(list, "THEIRS").is_empty()),
-        pair.south.until(&one, features(4)),
-        pair.north.until(&one, features(4))
+        until_features(&pair.south, "north", 4),
+        until_features(&pair.north, "south", 4)
     );
     for (field, body) in [
         ("/channelId", work("south", "i1", "c9")),

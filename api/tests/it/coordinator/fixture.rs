@@ -27,6 +27,7 @@ use tieline_api::{
     secrets::Sealer,
     service::{ServeOptions, serve},
     store::{Books, OpenOptions, SqlStore},
+    topology::Topology,
 };
 use tieline_openapi::{
     client::coordinator::Coordinator,
@@ -37,7 +38,7 @@ use tieline_providers::network::DeviceError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::fixture::{Backing, Go, topology};
+use crate::http::fixture::{Backing, CONFIG as CLOUDS, Go, rules};
 
 /// An authority, and whom it has certified: `NAME.pem`, `NAME.key`, and its own `ca.pem`.
 pub(crate) struct Authority {
@@ -185,7 +186,7 @@ pub(crate) struct Side {
     pub(crate) config: CoordinatorConfig,
     pub(crate) time: Arc<Stepped>,
     pub(crate) keys: Arc<Keys>,
-    client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
     pub(crate) backing: Backing,
@@ -227,7 +228,7 @@ impl Side {
         let stop = CancellationToken::new();
         let options = ServeOptions {
             store: store.clone(),
-            topology: topology(),
+            topology: shared_topology(&config),
             vault,
             clock,
             random,
@@ -272,7 +273,7 @@ impl Side {
             }
         };
         let Ok(body) = tokio::time::timeout(Duration::from_secs(60), asking).await else {
-            panic!("{} does not get there: {}", self.id, self.get("/v1/coordinatedConnections").await);
+            panic!("{} does not get there: {}", self.id, self.get("/v1/connections").await);
         };
         body
     }
@@ -292,6 +293,13 @@ impl Side {
     pub(crate) fn peer_client(&self) -> Coordinator {
         tieline_api::coordinator::client(&self.config, &self.config.peers[0]).unwrap()
     }
+}
+
+/// Two clouds that have nothing to do with it, and the pairing.
+fn shared_topology(coordinator: &CoordinatorConfig) -> Arc<Topology> {
+    let mut config = Config::parse(CLOUDS, "test.toml").unwrap();
+    config.coordinator = Some(coordinator.clone());
+    Arc::new(Topology::new(&config, rules()))
 }
 
 pub(crate) fn parse(text: &str) -> CoordinatorConfig {
