@@ -1,6 +1,6 @@
 //! Books: read, changed and written under their revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::SecretString;
 use tieline_openapi::coordinator::{ResourceId, Sensitive, Timestamp};
@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::{Coordination, CoordinationError, Peer};
 use crate::{
-    plan::coordinate::{Book, Change, Place, Row},
+    plan::coordinate::{Book, Change, ChannelPlace, ChannelRow, Place, Row},
     secrets,
-    store::{Audit, BookChange, BookWrite, IntentWrite, StoreError, StoredRow},
+    store::{Audit, BookChange, BookWrite, IntentWrite, StoreError, StoredChannel, StoredRow},
 };
 
 /// How often a change is made again because another replica was faster.
@@ -28,12 +28,14 @@ pub(super) struct Doing<T> {
     pub(super) intent: Option<IntentWrite>,
     /// When connections are due, in milliseconds from now.
     pub(super) due: Vec<(Place, u64)>,
+    /// When channels are.
+    pub(super) channels_due: Vec<(ChannelPlace, u64)>,
 }
 
 impl<T> Doing<T> {
     /// Changes, and nothing else.
     pub(super) const fn new(outcome: T, changes: Vec<Change>) -> Self {
-        Self { outcome, changes, more: Vec::new(), intent: None, due: Vec::new() }
+        Self { outcome, changes, more: Vec::new(), intent: None, due: Vec::new(), channels_due: Vec::new() }
     }
 }
 
@@ -41,6 +43,34 @@ fn sealed_at(peer: &ResourceId, row: &Row) -> secrets::Place {
     let Place { environment, interconnect, connection } = &row.place;
     let of = format!("peers/{peer}/{environment}/{interconnect}/{connection}/{}", row.version);
     secrets::Place::new("coordinatorPasswords", of)
+}
+
+/// Both halves of a channel's keys.
+type Halves = BTreeMap<ResourceId, [Sensitive; 2]>;
+
+fn keys_at(peer: &ResourceId, row: &ChannelRow) -> secrets::Place {
+    let ChannelPlace { environment, interconnect, channel } = &row.at;
+    secrets::Place::new(
+        "coordinatorMacSecKeys",
+        format!("peers/{peer}/{environment}/{interconnect}/{channel}/{}", row.version),
+    )
+}
+
+/// Connections on channels that were closed or opened, or that have got or lost their key: their routers have work.
+fn stirred(book: &Book, changes: &[Change]) -> Vec<Place> {
+    let moved = |change: &Change| match change {
+        Change::Channel(row) => {
+            let before = book.channels.get(&row.at);
+            let same = before.is_none_or(|before| {
+                before.closed == row.closed && before.active().is_some() == row.active().is_some()
+            });
+            if same { None } else { Some((row.at.environment.clone(), row.at.interconnect.clone())) }
+        }
+        Change::Put(_) | Change::Remove { .. } | Change::Tombstone { .. } | Change::Key(_) | Change::Replay(..) => None,
+    };
+    let moved: BTreeSet<_> = changes.iter().filter_map(moved).collect();
+    let on_it = |place: &&Place| moved.contains(&(place.environment.clone(), place.interconnect.clone()));
+    if moved.is_empty() { Vec::new() } else { book.rows.keys().filter(on_it).cloned().collect() }
 }
 
 impl Coordination {
@@ -55,6 +85,11 @@ impl Coordination {
         book.keys = stored.keys.into_iter().map(|key| (key.uuid, key)).collect();
         book.tombstones = stored.tombstones.into_iter().collect();
         book.replays = request.zip(stored.replay).into_iter().collect();
+        for channel in stored.channels {
+            let row = self.opened_channel(&peer.id, channel)?;
+            book.channels.insert(row.at.clone(), row);
+        }
+        book.close_channels(self.parts.clock.now());
         Ok((stored.revision, book))
     }
 
@@ -92,6 +127,36 @@ impl Coordination {
         Ok(StoredRow { row, sealed })
     }
 
+    fn opened_channel(&self, peer: &ResourceId, stored: StoredChannel) -> Result<ChannelRow, CoordinationError> {
+        let StoredChannel { mut row, sealed } = stored;
+        if sealed.is_empty() {
+            return Ok(row);
+        }
+        let opened = self.parts.vault.open_at(&keys_at(peer, &row), &sealed)?;
+        let mut halves: Halves = serde_json::from_str(Sensitive::from(opened).expose())?;
+        for key in &mut row.keys {
+            if let Some([cak, ckn]) = halves.remove(&key.id) {
+                (key.cak, key.ckn) = (cak, ckn);
+            }
+        }
+        Ok(row)
+    }
+
+    fn closed_channel(&self, peer: &ResourceId, mut row: ChannelRow) -> Result<StoredChannel, CoordinationError> {
+        let mut halves = Halves::new();
+        for key in &mut row.keys {
+            let blank = || Sensitive::new("");
+            let both = [std::mem::replace(&mut key.cak, blank()), std::mem::replace(&mut key.ckn, blank())];
+            halves.insert(key.id.clone(), both);
+        }
+        if halves.is_empty() {
+            return Ok(StoredChannel { row, sealed: Vec::new() });
+        }
+        let text = SecretString::from(serde_json::to_string(&halves)?);
+        let sealed = self.parts.vault.seal_at(&keys_at(peer, &row), &text)?;
+        Ok(StoredChannel { row, sealed })
+    }
+
     fn written(&self, peer: &Peer, change: Change) -> Result<BookChange, CoordinationError> {
         Ok(match change {
             Change::Put(row) => {
@@ -104,6 +169,7 @@ impl Coordination {
             Change::Tombstone { place, at } => BookChange::Tombstone { place, at },
             Change::Key(key) => BookChange::Key(key),
             Change::Replay(id, replay) => BookChange::Replay(id, replay),
+            Change::Channel(row) => BookChange::Channel(Box::new(self.closed_channel(&peer.id, *row)?)),
         })
     }
 
@@ -119,15 +185,25 @@ impl Coordination {
         let _turn = peer.lock.lock().await;
         for _ in 0..TRIES {
             let (revision, book) = self.load(peer, request).await?;
-            let Doing { outcome, changes, more, intent, due } = make(&book, self.parts.clock.now());
+            let Doing { outcome, changes, more, intent, mut due, channels_due } = make(&book, self.parts.clock.now());
+            due.extend(stirred(&book, &changes).into_iter().map(|place| (place, 0)));
             drop(book);
             let mut all =
                 changes.into_iter().map(|change| self.written(peer, change)).collect::<Result<Vec<_>, _>>()?;
             all.extend(more);
-            if all.is_empty() && due.is_empty() && intent.is_none() && audit.is_none() {
+            let idle = all.is_empty() && due.is_empty() && channels_due.is_empty();
+            if idle && intent.is_none() && audit.is_none() {
                 return Ok(outcome);
             }
-            let write = BookWrite { peer: peer.id.clone(), revision, changes: all, due, intent, audit: audit.cloned() };
+            let write = BookWrite {
+                peer: peer.id.clone(),
+                revision,
+                changes: all,
+                due,
+                channels_due,
+                intent,
+                audit: audit.cloned(),
+            };
             match self.parts.books.write_book(write).await {
                 Err(StoreError::Fenced | StoreError::AllocationTaken { .. }) => {}
                 written => return Ok(written.map(|()| outcome)?),

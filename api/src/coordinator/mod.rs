@@ -2,13 +2,15 @@
 //! written in one transaction before anything is sent and before any answer is given.
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
-//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for,
-//! and `reflect` tells them what becomes of it. `identity` tells peers by their tokens,
-//! and `proof` wants to see for which account a connection is changed.
+//! through `call`, `channels` does the same for channels, whose keys `devices` hold, `keys` holds the key pairs that activation
+//! keys are encrypted to, `wishes` is what customers ask for, and `reflect` tells them what becomes of it. `identity` tells
+//! peers by their tokens, and `proof` wants to see for which account a connection is changed.
 
 mod answers;
 mod call;
+mod channels;
 pub mod check;
+mod devices;
 mod drive;
 mod identity;
 mod keeper;
@@ -34,13 +36,15 @@ use crate::{
     app::Vault,
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
-    plan::coordinate::{Terms, WishError, wire::WireError},
+    plan::coordinate::{RotationError, Terms, WindowError, WishError, wire::WireError},
     secrets::{ActivationKeyError, SecretError},
     store::{Books, Store, StoreError},
 };
 
 pub use answers::{Answered, Call, features_of};
 pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
+pub use channels::SharedChannel;
+pub use devices::{KeyDevice, RouterKeys};
 pub use shown::{Catalogue, cut};
 pub use wishes::{Asked, Decoded, Order, Writes};
 
@@ -91,6 +95,15 @@ pub enum CoordinationError {
     /// The wish cannot be met.
     #[error(transparent)]
     Wish(#[from] WishError),
+    /// No such channel.
+    #[error("there is no channel `{0}` with this peer: see [coordinator] of tieline.toml")]
+    NoChannel(String),
+    /// A MACsec key is not changed.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// There is no such work.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// The text is no activation key.
     #[error(transparent)]
     KeyText(#[from] tieline_openapi::coordinator::KeyTextError),
@@ -161,6 +174,8 @@ pub struct CoordinationParts {
     pub random: Arc<dyn Random>,
     /// What commits wake the driver with.
     pub hints: Hints,
+    /// What holds the MACsec keys of channels.
+    pub macsec: Arc<dyn KeyDevice>,
     /// This replica's name in leases.
     pub owner: String,
 }

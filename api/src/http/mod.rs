@@ -3,6 +3,7 @@
 mod accounts;
 mod activation_keys;
 mod attach_points;
+mod channels;
 mod connections;
 pub mod coordinator;
 mod docs;
@@ -115,6 +116,7 @@ fn api() -> OpenApiRouter<Http> {
     OpenApiRouter::with_openapi(documents::frame())
         .merge(connections::routes())
         .merge(activation_keys::routes())
+        .merge(channels::routes())
         .merge(plans::routes())
         .merge(operations::routes())
         .merge(accounts::routes())

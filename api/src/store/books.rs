@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use tieline_openapi::{
     coordinator::{Comment, Issue, ResourceId},
     ids::ProjectId,
-    v1::Timestamp,
+    v1::{self, Timestamp},
 };
 use uuid::Uuid;
 
 use super::{Audit, Claim, ConnectionChange, NewConnection, Proofs, StoreError};
-use crate::plan::coordinate::{IssuedKey, Place, Replay, Row};
+use crate::plan::coordinate::{ChannelPlace, ChannelRow, IssuedKey, Place, Replay, Row};
 
 /// A connection as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,15 @@ pub struct StoredRow {
     /// With blank passwords.
     pub row: Row,
     /// The passwords, sealed; empty where there are none.
+    pub sealed: Vec<u8>,
+}
+
+/// A channel as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredChannel {
+    /// With blank keys.
+    pub row: ChannelRow,
+    /// The halves of its keys, sealed; empty where there are none.
     pub sealed: Vec<u8>,
 }
 
@@ -34,6 +43,8 @@ pub struct StoredBook {
     pub tombstones: Vec<(Place, Timestamp)>,
     /// The answer that was given to the request.
     pub replay: Option<Replay>,
+    /// Channels.
+    pub channels: Vec<StoredChannel>,
 }
 
 /// One change of a book.
@@ -66,6 +77,8 @@ pub enum BookChange {
     Owner(Owner),
     /// The customer's account at the peer, by the UUID of the connection.
     Account(Uuid, String),
+    /// A channel as it is now, due at once.
+    Channel(Box<StoredChannel>),
 }
 
 /// What was brought for a connection that is shared with a peer.
@@ -101,6 +114,8 @@ pub struct BookWrite {
     pub changes: Vec<BookChange>,
     /// When connections are due again, in milliseconds from now.
     pub due: Vec<(Place, u64)>,
+    /// When channels are due again, in milliseconds from now.
+    pub channels_due: Vec<(ChannelPlace, u64)>,
     /// The customer's intent: all that [`super::Store::create_connection`] or [`super::Store::change_connection`] writes.
     pub intent: Option<IntentWrite>,
     /// What stands of it in the audit log.
@@ -122,6 +137,18 @@ pub trait Books: Proofs {
 
     /// Milliseconds until the next connection of a peer is due; `None` without any. Never more than `longest_ms`.
     async fn next_place_due(&self, peer: &ResourceId, longest_ms: u64) -> Result<Option<u64>, StoreError>;
+
+    /// Channels of a peer that are due, the longest due first.
+    async fn due_channels(&self, peer: &ResourceId, limit: u32) -> Result<Vec<ChannelPlace>, StoreError>;
+
+    /// Milliseconds until the next channel of a peer is due; `None` without any. Never more than `longest_ms`.
+    async fn next_channel_due(&self, peer: &ResourceId, longest_ms: u64) -> Result<Option<u64>, StoreError>;
+
+    /// Raises an issue about a peer, or brings the open one of the same code and subject up to date.
+    async fn raise(&self, project: &ProjectId, issue: &v1::Issue) -> Result<(), StoreError>;
+
+    /// Ends the open issues of a code and a subject.
+    async fn resolve(&self, code: &str, subject: &str, at: Timestamp) -> Result<(), StoreError>;
 
     /// Claims connections with peers that are due, as [`super::Store::claim`] does others.
     async fn claim_shared(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError>;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use tieline_api::coordinator::check;
 use tieline_openapi::config::Config;
 
+use super::channels;
 use crate::{
     args::Coordinator,
     exit::{Exit, Failure},
@@ -13,7 +14,11 @@ use crate::{
 
 /// Runs `tieline coordinator ...`.
 pub(crate) async fn run(command: Coordinator) -> anyhow::Result<ExitCode> {
-    let Coordinator::Check { config, json } = command;
+    let (config, json) = match command {
+        Coordinator::Check { config, json } => (config, json),
+        Coordinator::Macsec(command) => return channels::macsec(command).await,
+        Coordinator::Maintenance(command) => return channels::maintenance(command).await,
+    };
     let none =
         || Failure::new(Exit::Usage, format!("{} has no [coordinator]: there is nothing to compare", config.display()));
     let coordinator = Config::read(&config)?.coordinator.ok_or_else(none)?;

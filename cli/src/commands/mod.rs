@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod channels;
 pub(crate) mod conformance;
 pub(crate) mod connections;
 pub(crate) mod coordinator;

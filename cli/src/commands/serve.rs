@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tieline_api::{
     app::{Vault, bootstrap},
     clouds,
-    coordinator::{Coordination, CoordinationParts},
+    coordinator::{Coordination, CoordinationParts, RouterKeys},
     engine::{
         Engine, EngineParts, Failpoints,
         clock::{ChaChaRandom, Clock, Random, SystemClock},
@@ -58,6 +58,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
         installation,
         owner: random.uuid_v7(clock.now()).to_string(),
     });
+    let routers = config.routers.clone();
     let coordinator = match config.coordinator.clone() {
         Some(config) => {
             let listener = TcpListener::bind(config.listen).await.with_context(|| {
@@ -70,6 +71,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 hints: hints.clone(),
+                macsec: Arc::new(RouterKeys::new(&config, &routers)),
                 owner: random.uuid_v7(clock.now()).to_string(),
             };
             Some((Coordination::new(config, parts)?, listener))

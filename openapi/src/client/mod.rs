@@ -5,6 +5,7 @@
 //! redirects are not followed (the token goes to no other host), and a proxy is never used for a loopback address.
 
 mod activation_keys;
+mod channels;
 mod connections;
 pub mod coordinator;
 mod error;

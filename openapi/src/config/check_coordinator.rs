@@ -30,6 +30,13 @@ pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>
             checker.say(&way.to(key), "must be from 1 to 900000");
         }
     }
+    if coordinator.macsec_rotation_hours.is_some_and(|hours| !(12..=8_760).contains(&hours)) {
+        // Four channels and two hours after each: a shorter age would never be reached by all.
+        checker.say(&way.to("macsecRotationHours"), "must be from 12 to 8760");
+    }
+    if coordinator.macsec_bake_seconds > 86_400 {
+        checker.say(&way.to("macsecBakeSeconds"), "must be from 0 to 86400");
+    }
     plain::<ProviderName>(&coordinator.provider, &way.to("provider"), checker);
     let (mut peers, mut identities, mut tokens) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut shown = Shown::default();

@@ -41,6 +41,14 @@ pub struct CoordinatorConfig {
     /// How often a settled connection is looked at, in milliseconds.
     #[serde(default = "ten_minutes")]
     pub settled_poll_ms: u64,
+    /// After how many hours we change the MACsec key of a channel that we manage, one channel of an interconnect at a time;
+    /// absent: only when an operator or the peer asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macsec_rotation_hours: Option<u32>,
+    /// How many seconds no key of an interconnect is changed after one was. The specification's two hours; both sides write
+    /// the same, and less is for rehearsals.
+    #[serde(default = "two_hours")]
+    pub macsec_bake_seconds: u32,
     /// Whom we are paired with.
     #[serde(default)]
     pub peers: Vec<PeerConfig>,
@@ -54,6 +62,9 @@ const fn ten_seconds() -> u64 {
 }
 const fn ten_minutes() -> u64 {
     600_000
+}
+const fn two_hours() -> u32 {
+    7_200
 }
 
 /// A provider that we are paired with.

@@ -1,6 +1,7 @@
 //! The shapes of `/v1`. Enums are bare; unknown fields in a body are an error; times are RFC 3339 in UTC.
 
 pub mod activation_key;
+pub mod channel;
 pub mod connection;
 pub mod event;
 pub mod gateway;
@@ -15,6 +16,7 @@ pub mod token;
 pub mod topology;
 
 pub use activation_key::*;
+pub use channel::*;
 pub use connection::*;
 pub use event::*;
 pub use gateway::*;

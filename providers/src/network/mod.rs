@@ -7,6 +7,7 @@
 pub mod bird;
 mod command;
 pub mod file;
+mod macsec;
 mod program;
 mod session;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use tieline_openapi::config::{RouterConfig, RouterDriver};
 
 pub use command::Command;
+pub use macsec::{MacSecHeld, MacSecKeys, MacSecProgram};
 pub use program::Program;
 pub use session::{Listed, Owner, Session, SessionName};
 

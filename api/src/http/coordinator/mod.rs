@@ -2,6 +2,7 @@
 //! operation of the specification; a peer sees its own subtree, and all else is not there.
 
 mod admit;
+mod channels;
 mod connections;
 mod features;
 mod incoming;
@@ -40,7 +41,7 @@ use crate::{
     app::AppError,
     auth::CallThrottle,
     coordinator::{Coordination, CoordinationError},
-    plan::coordinate::{Refusal, Reply},
+    plan::coordinate::{Refusal, Reply, WindowError},
 };
 
 /// The longest that a call may take.
@@ -93,6 +94,7 @@ fn router(coordination: Arc<Coordination>) -> Router {
         .map(|peer| (peer.id.clone(), CallThrottle::new(Arc::clone(coordination.clock()), per_second)));
     let state = Peers { limits: Arc::new(limits.collect()), coordination: Arc::clone(&coordination) };
     let router = places::routes(Router::new());
+    let router = channels::routes(router);
     let router = connections::routes(router);
     let router = features::routes(router);
     let router = issues::routes(router);
@@ -220,9 +222,17 @@ impl From<CoordinationError> for Fault {
                     problem::defect(&error)
                 }
             },
-            CoordinationError::Wish(_) => {
+            CoordinationError::Wish(_) | CoordinationError::Rotation(_) => {
                 Self::new(ProblemCode::Conflict, text).remedy("Do what `detail` says, then ask again.")
             }
+            CoordinationError::NoChannel(_) => field("/channelId", text),
+            CoordinationError::Window(error) => match error {
+                WindowError::NoChannel => field("/channelId", text),
+                WindowError::Times => field("/endTime", text),
+                WindowError::TooMany | WindowError::Conflict(_) | WindowError::Gone => {
+                    Self::new(ProblemCode::Conflict, text).remedy("Do what `detail` says, then ask again.")
+                }
+            },
             CoordinationError::Peer(_) => Self::new(ProblemCode::Unavailable, text)
                 .remedy("Run `tieline coordinator check`; try again when the peer answers."),
             CoordinationError::Proof(error) if error.is_for_now() => {

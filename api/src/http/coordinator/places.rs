@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use tieline_openapi::coordinator::{
-    Channel, ConfirmActivationKey, ConfirmActivationKeyResponse, CreateMacSecKey, DeleteMacSecKey, Empty, Environment,
-    GetActivationKeyParameters, GetActivationKeyParametersResponse, GetChannel, GetEnvironment, GetInterconnect,
-    GetMacSecKey, GetMaintenanceEvents, GetMaintenanceEventsResponse, GetProvider, Interconnect, InterconnectPath,
-    ListChannels, ListChannelsResponse, ListEnvironments, ListEnvironmentsResponse, ListInterconnects,
-    ListInterconnectsResponse, ListMacSecKeys, ListMacSecKeysResponse, ListProviders, ListProvidersResponse, MacSecKey,
-    NotifyMaintenance, Operation, Page, Provider, RequestMacSecKeyRotation, ResourceId,
+    Channel, ConfirmActivationKey, ConfirmActivationKeyResponse, Environment, GetActivationKeyParameters,
+    GetActivationKeyParametersResponse, GetChannel, GetEnvironment, GetInterconnect, GetProvider, Interconnect,
+    InterconnectPath, ListChannels, ListChannelsResponse, ListEnvironments, ListEnvironmentsResponse,
+    ListInterconnects, ListInterconnectsResponse, ListProviders, ListProvidersResponse, Operation, Page, Provider,
+    ResourceId,
 };
 
-use super::{Fault, Incoming, Peers, done, never, with};
+use super::{Fault, Incoming, Peers, done, with};
 use crate::{
     coordinator::{Catalogue, Coordination, cut},
     plan::coordinate::Reply,
@@ -30,14 +29,7 @@ pub(super) fn routes(router: Router<Peers>) -> Router<Peers> {
     let router = with::<ListInterconnects, _, _>(router, list_interconnects);
     let router = with::<GetInterconnect, _, _>(router, get_interconnect);
     let router = with::<ListChannels, _, _>(router, list_channels);
-    let router = with::<GetChannel, _, _>(router, get_channel);
-    let router = with::<GetMaintenanceEvents, _, _>(router, get_maintenance_events);
-    let router = with::<NotifyMaintenance, _, _>(router, notify_maintenance);
-    let router = with::<ListMacSecKeys, _, _>(router, list_mac_sec_keys);
-    let router = with::<GetMacSecKey, _, _>(router, get_mac_sec_key);
-    let router = with::<CreateMacSecKey, _, _>(router, create_mac_sec_key);
-    let router = with::<DeleteMacSecKey, _, _>(router, delete_mac_sec_key);
-    with::<RequestMacSecKeyRotation, _, _>(router, request_mac_sec_key_rotation)
+    with::<GetChannel, _, _>(router, get_channel)
 }
 
 /// Notes a read in the audit log, and gives what the peer may see.
@@ -145,47 +137,4 @@ where
 
 async fn get_channel(shared: Shared, asked: Incoming<GetChannel>) -> Result<Channel, Fault> {
     channel(&shared, &asked).await
-}
-
-/// Nothing is ever planned here.
-async fn get_maintenance_events(
-    shared: Shared,
-    asked: Incoming<GetMaintenanceEvents>,
-) -> Result<GetMaintenanceEventsResponse, Fault> {
-    channel(&shared, &asked).await?;
-    Ok(GetMaintenanceEventsResponse::default())
-}
-
-async fn notify_maintenance(shared: Shared, asked: Incoming<NotifyMaintenance>) -> Result<Empty, Fault> {
-    channel(&shared, &asked).await?;
-    Err(never("maintenance of the peer is not followed here"))
-}
-
-/// No channel has a key here.
-async fn list_mac_sec_keys(shared: Shared, asked: Incoming<ListMacSecKeys>) -> Result<ListMacSecKeysResponse, Fault> {
-    channel(&shared, &asked).await?;
-    Ok(ListMacSecKeysResponse::default())
-}
-
-async fn get_mac_sec_key(shared: Shared, asked: Incoming<GetMacSecKey>) -> Result<MacSecKey, Fault> {
-    seen(&shared, &asked).await?;
-    Err(Fault::not_found())
-}
-
-async fn create_mac_sec_key(shared: Shared, asked: Incoming<CreateMacSecKey>) -> Result<MacSecKey, Fault> {
-    channel(&shared, &asked).await?;
-    Err(never("MACsec is not run on this channel"))
-}
-
-async fn delete_mac_sec_key(shared: Shared, asked: Incoming<DeleteMacSecKey>) -> Result<Empty, Fault> {
-    seen(&shared, &asked).await?;
-    Err(Fault::not_found())
-}
-
-async fn request_mac_sec_key_rotation(
-    shared: Shared,
-    asked: Incoming<RequestMacSecKeyRotation>,
-) -> Result<Empty, Fault> {
-    channel(&shared, &asked).await?;
-    Err(never("MACsec is not run on this channel"))
 }

@@ -18,7 +18,7 @@ pub(super) fn next(id: Uuid) -> Uuid {
 
 /// Whether a refusal says anything of what was asked: who is not known, asks too often or finds a broken server learns
 /// nothing.
-const fn is_definite(refusal: &Refusal) -> bool {
+pub(super) const fn is_definite(refusal: &Refusal) -> bool {
     matches!(refusal.status, 400..500) && !matches!(refusal.status, 401 | 403 | 408 | 429)
 }
 

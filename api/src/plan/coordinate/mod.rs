@@ -16,9 +16,11 @@
 //! finds its own answer and changes nothing. [`Row::version`] is the fence: a change that was made from a row that has
 //! moved on is refused by [`Book::apply`], so of two workers one acts.
 //!
-//! What the routers are to do is told by [`Book::wanted`], as a state and not as commands.
+//! What the routers are to do is told by [`Book::wanted`], as a state and not as commands. MACsec keys and maintenance are a
+//! channel's own: `channels` has the same four for them.
 
 mod absorb;
+mod channels;
 mod choose;
 mod holds;
 mod intent;
@@ -31,6 +33,7 @@ mod tests;
 pub mod wire;
 mod wishes;
 
+pub use channels::*;
 pub use choose::{ChannelGuidance, SubnetChoice};
 pub use holds::Hold;
 pub use intent::{Room, check as check_intent};

@@ -11,7 +11,11 @@ use tieline_openapi::{
 };
 use uuid::Uuid;
 
-use super::{choose::ChannelGuidance, serve::Reply};
+use super::{
+    channels::{ChannelPlace, ChannelRow},
+    choose::ChannelGuidance,
+    serve::Reply,
+};
 
 /// A connection's place: unique, while a UUID is not, since a connection that moves is at two places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +47,21 @@ pub struct ChannelTerms {
     pub lengths: Vec<u8>,
     /// Our AS number.
     pub asn: Asn,
+    /// Our device that carries it.
+    pub device: String,
+    /// Who manages its MACsec keys; none where MACsec is not run.
+    pub macsec: Option<MacSecTerms>,
+}
+
+/// MACsec of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacSecTerms {
+    /// Whether we are its `macsecManagerProvider`; else the peer is.
+    pub managed_here: bool,
+    /// How long no key is changed after one was: [`super::BAKE_TIME`] by the specification.
+    pub bake: SignedDuration,
+    /// After which age of its key we change it by ourselves.
+    pub rotate_after: Option<SignedDuration>,
 }
 
 /// One of the interconnects.
@@ -397,6 +416,8 @@ pub enum Change {
     Key(IssuedKey),
     /// An answer to remember.
     Replay(Uuid, Replay),
+    /// A channel as it is now. Its version is one above what is stored; a new one's is 1.
+    Channel(Box<ChannelRow>),
 }
 
 /// A change was made from something that has moved on: somebody else was faster, start again from what is stored.
@@ -417,6 +438,8 @@ pub struct Book {
     pub tombstones: BTreeMap<Place, Timestamp>,
     /// Answers by request id.
     pub replays: BTreeMap<Uuid, Replay>,
+    /// Keys of channels, and work on them.
+    pub channels: BTreeMap<ChannelPlace, ChannelRow>,
 }
 
 /// How long answers are remembered: as long as an activation key lives.
@@ -447,6 +470,7 @@ impl Book {
             keys: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             replays: BTreeMap::new(),
+            channels: BTreeMap::new(),
         }
     }
 
@@ -460,6 +484,9 @@ impl Book {
             let fresh = match change {
                 Change::Put(row) => row.version == current(&row.place) + 1,
                 Change::Remove { place, version } => *version == current(place),
+                Change::Channel(row) => {
+                    row.version == self.channels.get(&row.at).map_or(0, |stored| stored.version) + 1
+                }
                 Change::Tombstone { .. } | Change::Key(_) | Change::Replay(..) => true,
             };
             if !fresh {
@@ -473,6 +500,7 @@ impl Book {
                 Change::Tombstone { place, at } => drop(self.tombstones.insert(place, at)),
                 Change::Key(key) => drop(self.keys.insert(key.uuid, key)),
                 Change::Replay(id, replay) => drop(self.replays.insert(id, replay)),
+                Change::Channel(row) => drop(self.channels.insert(row.at.clone(), *row)),
             }
         }
         Ok(())

@@ -160,7 +160,31 @@ pub enum Wanted {
 const FOREGROUND: u32 = 5;
 const BUDGET: SignedDuration = SignedDuration::from_secs(60);
 /// The longest pause between attempts in the background.
-const LONGEST: SignedDuration = SignedDuration::from_mins(15);
+pub(super) const LONGEST: SignedDuration = SignedDuration::from_mins(15);
+
+impl Attempts {
+    /// Counts an attempt and sets the pause after it: exponential with jitter. Its end, where the foreground's budget is used
+    /// up.
+    pub(super) fn tried(&mut self, now: Timestamp, jitter: u16) -> Option<Timestamp> {
+        self.first_at = self.first_at.or(Some(now));
+        self.count = self.count.saturating_add(1);
+        let late = self.first_at.is_some_and(|first| now.duration_since(first) >= BUDGET);
+        let background = self.count >= FOREGROUND || late;
+        let (base, power) =
+            if background { (60_000, self.count.saturating_sub(FOREGROUND)) } else { (1_000, self.count - 1) };
+        let whole = (base << power.min(4)).min(LONGEST.as_millis() as i64);
+        let pause = whole / 2 + whole * i64::from(jitter.min(1_000)) / 2_000;
+        let next = now + SignedDuration::from_millis(pause);
+        self.next_at = Some(next);
+        background.then_some(next)
+    }
+
+    /// Whether the pause is over.
+    pub(super) fn is_rested(&self, now: Timestamp) -> bool {
+        // A due time beyond the longest pause is a clock that was set back: it counts as due.
+        self.next_at.is_none_or(|next| next <= now || next.duration_since(now) > LONGEST)
+    }
+}
 
 impl Row {
     pub(super) fn new(
@@ -211,24 +235,13 @@ impl Row {
 
     /// Counts an attempt and sets the pause after it: exponential with jitter.
     fn attempt(&mut self, now: Timestamp, jitter: u16) {
-        let attempts = &mut self.attempts;
-        attempts.first_at = attempts.first_at.or(Some(now));
-        attempts.count = attempts.count.saturating_add(1);
-        let late = attempts.first_at.is_some_and(|first| now.duration_since(first) >= BUDGET);
-        let background = attempts.count >= FOREGROUND || late;
-        let (base, power) =
-            if background { (60_000, attempts.count.saturating_sub(FOREGROUND)) } else { (1_000, attempts.count - 1) };
-        let whole = (base << power.min(4)).min(LONGEST.as_millis() as i64);
-        let pause = whole / 2 + whole * i64::from(jitter.min(1_000)) / 2_000;
-        attempts.next_at = Some(now + SignedDuration::from_millis(pause));
-        if background {
-            self.look_at = now + SignedDuration::from_millis(pause);
+        if let Some(next) = self.attempts.tried(now, jitter) {
+            self.look_at = next;
         }
     }
 
     fn rested(&self, now: Timestamp) -> bool {
-        // A due time beyond the longest pause is a clock that was set back: it counts as due.
-        self.attempts.next_at.is_none_or(|next| next <= now || next.duration_since(now) > LONGEST)
+        self.attempts.is_rested(now)
     }
 
     /// Forgets features that are taken down and no longer in our routers.
@@ -244,17 +257,28 @@ impl Book {
         let Some(row) = self.rows.get(place) else { return BTreeMap::new() };
         let enough = self.terms.interconnect(place).map_or(1, |interconnect| interconnect.enough());
         let ready = row.agreed().count() >= enough.max(1) || row.ever_final;
-        let wanted = |feature: &FeatureRow| match (row.leaving, feature.theirs) {
+        let interconnect = self.terms.interconnect(place);
+        let closed = |channel: &ResourceId| {
+            interconnect.and_then(|i| i.channels.get(channel)).is_some_and(|channel| channel.in_maintenance)
+        };
+        let wanted = |channel: &ResourceId, feature: &FeatureRow| match (row.leaving, feature.theirs) {
             (Some(_), _) if matches!(row.remote, Remote::Absent { .. }) => Wanted::Gone,
             // Nothing carries in a channel that was never configured, so nothing needs to move away.
             (Some(_), _) if feature.ours == Local::Reserved => Wanted::Gone,
             (Some(_), _) => Wanted::Drained,
             (None, _) if feature.closing => Wanted::Gone,
             (None, Theirs::Proposed) => Wanted::Gone,
+            // Where MACsec is run nothing goes without it: fail closed.
+            (None, Theirs::Pending | Theirs::Final) if !self.is_secure(place, channel) => Wanted::Gone,
+            // Nothing new is made where work is under way, and what is there is drained.
+            (None, Theirs::Pending | Theirs::Final) if closed(channel) && feature.ours == Local::Reserved => {
+                Wanted::Gone
+            }
+            (None, Theirs::Pending | Theirs::Final) if closed(channel) => Wanted::Drained,
             (None, Theirs::Pending | Theirs::Final) if ready || feature.ours != Local::Reserved => Wanted::Carry,
             (None, Theirs::Pending | Theirs::Final) => Wanted::Gone,
         };
-        row.features.iter().map(|(channel, feature)| (channel.clone(), wanted(feature))).collect()
+        row.features.iter().map(|(channel, feature)| (channel.clone(), wanted(channel, feature))).collect()
     }
 
     /// The next step of a connection. It asks for at most one thing, and what it is about to ask is in the changes.

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "foreign and carried", include_str!("../../../migrations/postgres/0007_foreign_and_carried.sql")),
     (8, "coordinator", include_str!("../../../migrations/postgres/0008_coordinator.sql")),
     (9, "shared connections", include_str!("../../../migrations/postgres/0009_shared_connections.sql")),
+    (11, "channels", include_str!("../../../migrations/postgres/0011_channels.sql")),
     (12, "peer proofs", include_str!("../../../migrations/postgres/0012_peer_proofs.sql")),
 ];
 

@@ -1,7 +1,15 @@
 //! Providers north and south: certificates, configurations, services.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PublicKeyData as _,
@@ -11,10 +19,11 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tieline_api::{
     app::{Vault, bootstrap},
-    coordinator::{Coordination, CoordinationParts},
+    coordinator::{Coordination, CoordinationParts, KeyDevice},
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
     http::StreamLimits,
+    plan::coordinate::{ChannelPlace, KeyReport, WantedKeys},
     secrets::Sealer,
     service::{ServeOptions, serve},
     store::{Books, OpenOptions, SqlStore},
@@ -23,8 +32,9 @@ use tieline_api::{
 use tieline_openapi::{
     client::coordinator::Coordinator,
     config::{Config, CoordinatorConfig},
-    coordinator::ResourceId,
+    coordinator::{ResourceId, Sensitive, Timestamp},
 };
+use tieline_providers::network::DeviceError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +113,70 @@ pub(crate) struct Half {
     pub(crate) identity: String,
 }
 
+/// The machine's clock, set ahead.
+#[derive(Default)]
+pub(crate) struct Stepped {
+    clock: SystemClock,
+    ahead_ms: AtomicI64,
+}
+
+impl Stepped {
+    /// Steps it forward. What was put off for longer than the longest wait is due then.
+    pub(crate) fn step(&self, ahead: Duration) {
+        self.ahead_ms.fetch_add(i64::try_from(ahead.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Clock for Stepped {
+    fn now(&self) -> Timestamp {
+        self.clock.now() + jiff::SignedDuration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
+    }
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+    async fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+}
+
+/// What an interface holds: CKN to CAK, and the CKN in use.
+pub(crate) type Held = (BTreeMap<String, String>, Option<String>);
+
+/// A device that holds keys, and may be out of reach.
+#[derive(Default)]
+pub(crate) struct Keys {
+    pub(crate) held: Mutex<BTreeMap<String, Held>>,
+    pub(crate) dead: AtomicBool,
+}
+
+impl Keys {
+    /// What it holds for a channel, by `interconnect/channel`.
+    pub(crate) fn of(&self, channel: &str) -> Held {
+        self.held.lock().unwrap().get(channel).cloned().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl KeyDevice for Keys {
+    async fn apply(
+        &self,
+        _: &ResourceId,
+        at: &ChannelPlace,
+        wanted: &WantedKeys,
+    ) -> Result<Option<KeyReport>, DeviceError> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Err(DeviceError::Refused { program: "keys".to_owned(), message: "it is dead".to_owned() });
+        }
+        let text = |secret: &Sensitive| secret.expose().to_owned();
+        let installed: BTreeMap<_, _> = wanted.installed.iter().map(|key| (text(&key.ckn), text(&key.cak))).collect();
+        let active = wanted.active.as_ref().map(text).filter(|ckn| installed.contains_key(ckn));
+        let report = KeyReport { installed: installed.keys().cloned().collect(), active: active.clone() };
+        self.held.lock().unwrap().insert(format!("{}/{}", at.interconnect, at.channel), (installed, active));
+        Ok(Some(report))
+    }
+}
+
 /// One running installation.
 pub(crate) struct Side {
     pub(crate) id: &'static str,
@@ -110,6 +184,8 @@ pub(crate) struct Side {
     pub(crate) admin: String,
     pub(crate) store: Arc<SqlStore>,
     pub(crate) config: CoordinatorConfig,
+    pub(crate) time: Arc<Stepped>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -127,7 +203,9 @@ impl Side {
         let hints = Hints::new();
         let options = OpenOptions { hints: hints.clone(), ..OpenOptions::default() };
         let store = SqlStore::open(&backing.url, options).await.unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let time = Arc::new(Stepped::default());
+        let clock: Arc<dyn Clock> = time.clone();
+        let keys = Arc::new(Keys::default());
         let random: Arc<dyn Random> = Arc::new(ChaChaRandom::from_system());
         let file = |name: &str| backing.folder().join(name);
         let (sealer, _) = Sealer::from_key_file_or_new(&file("tieline.key"), &*random).unwrap();
@@ -141,6 +219,7 @@ impl Side {
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             hints: hints.clone(),
+            macsec: keys.clone(),
             owner: random.uuid_v7(clock.now()).to_string(),
         };
         let coordination = Coordination::new(config.clone(), parts).unwrap();
@@ -162,7 +241,7 @@ impl Side {
         let task = Some(tokio::spawn(async move { serving.await.unwrap() }));
         let admin = std::fs::read_to_string(&token).unwrap().trim().to_owned();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { id, url, admin, store, config, client, stop, task, backing }
+        Self { id, url, admin, store, config, time, keys, client, stop, task, backing }
     }
 
     /// Ends it, and gives back what it starts again with.

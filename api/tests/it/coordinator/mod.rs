@@ -1,6 +1,7 @@
 //! Two installations, each with a store, an API and a listener for peers of its own, paired over mutual TLS on loopback.
 
 mod aws;
+mod channels;
 mod customers;
 mod fixture;
 mod generated;

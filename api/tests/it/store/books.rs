@@ -93,7 +93,15 @@ pub(super) fn put(row: Row) -> BookChange {
 }
 
 pub(super) fn write(revision: u64, changes: Vec<BookChange>) -> BookWrite {
-    BookWrite { peer: id("south"), revision, changes, due: Vec::new(), intent: None, audit: None }
+    BookWrite {
+        peer: id("south"),
+        revision,
+        changes,
+        due: Vec::new(),
+        intent: None,
+        channels_due: Vec::new(),
+        audit: None,
+    }
 }
 
 fn audit() -> Audit {

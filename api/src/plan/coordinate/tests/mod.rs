@@ -2,4 +2,4 @@
 
 mod model;
 mod recovery;
-mod world;
+pub(super) mod world;

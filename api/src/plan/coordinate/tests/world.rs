@@ -13,16 +13,16 @@ use uuid::Uuid;
 
 use super::super::{step::Wanted, *};
 
-pub(super) fn id(text: &str) -> ResourceId {
+pub(in crate::plan::coordinate) fn id(text: &str) -> ResourceId {
     text.parse().unwrap()
 }
 
-pub(super) fn start() -> Timestamp {
+pub(in crate::plan::coordinate) fn start() -> Timestamp {
     "2026-01-05T00:00:00Z".parse().unwrap()
 }
 
 /// What both sides agree on: one environment, three interconnects of 10 Gbit/s, four channels each, few VLANs and subnets.
-pub(super) fn terms(us: &str, them: &str, asn: u32, defers: bool) -> Terms {
+pub(in crate::plan::coordinate) fn terms(us: &str, them: &str, asn: u32, defers: bool) -> Terms {
     let channel = ChannelTerms {
         enabled: true,
         in_maintenance: false,
@@ -32,6 +32,8 @@ pub(super) fn terms(us: &str, them: &str, asn: u32, defers: bool) -> Terms {
         excluded: vec!["169.254.10.0/29".parse().unwrap()],
         lengths: if us == "north" { vec![29, 30] } else { vec![30, 29] },
         asn: Asn::try_from(u64::from(asn)).unwrap(),
+        device: "d".to_owned(),
+        macsec: None,
     };
     let interconnect = InterconnectTerms {
         open: true,

@@ -3,6 +3,7 @@
 //! Whatever is asked or answered can be written; whatever comes is read strictly, and refused by the name of the field
 //! that is wrong. What is written and read again is the same: a property holds it.
 
+mod channel;
 mod guidance;
 mod inward;
 mod outward;
@@ -16,6 +17,7 @@ use tieline_openapi::coordinator::{
 
 use super::state::{Kind, Place};
 
+pub use channel::{channel_of, channel_path, event_of, key_of, key_path, read_event, read_key, read_keys, shown_key};
 pub use guidance::{guidance_of, read_guidance};
 pub use inward::{read_feature, read_seen, read_update};
 pub use outward::{connection_of, creation_of, feature_of, resize_of, seen_feature};

@@ -1,5 +1,6 @@
 //! Books of the open specification.
 
+mod channels;
 mod holds;
 mod issues;
 mod proofs;
@@ -9,19 +10,20 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use tieline_openapi::{
     coordinator::{Comment, Issue, ResourceId},
-    v1::Timestamp,
+    ids::ProjectId,
+    v1::{self, Timestamp},
 };
 use uuid::Uuid;
 
 use super::{
     LONGEST_WAIT_MS, SqlStore,
     claims::Whose,
-    connections, principals,
+    connections, events, principals,
     row::{Row as Cells, args, to_doc, to_word},
     tx::Tx,
 };
 use crate::{
-    plan::coordinate::{IssuedKey, Place, REPLAY_KEPT, Reason, TOMBSTONE_KEPT},
+    plan::coordinate::{ChannelPlace, IssuedKey, Place, REPLAY_KEPT, Reason, TOMBSTONE_KEPT},
     store::{Audit, BookChange, BookWrite, Books, Claim, IntentWrite, Owner, StoreError, StoredBook, StoredRow},
 };
 
@@ -99,7 +101,9 @@ async fn touch(tx: &mut Tx, peer: &ResourceId, changes: &[BookChange]) -> Result
                 let sql = format!("SELECT uuid FROM coordinator_rows WHERE {ROW}");
                 (tx.row(&sql, at!(peer, place)).await?.map(|mut row| row.text()).transpose()?, None)
             }
-            BookChange::Tombstone { .. } | BookChange::Replay(..) | BookChange::Owner(_) => (None, None),
+            BookChange::Tombstone { .. } | BookChange::Replay(..) | BookChange::Owner(_) | BookChange::Channel(_) => {
+                (None, None)
+            }
         };
         if let Some(uuid) = uuid {
             let kept = touched.entry(uuid).or_default();
@@ -120,6 +124,7 @@ async fn touch(tx: &mut Tx, peer: &ResourceId, changes: &[BookChange]) -> Result
 
 async fn apply(tx: &mut Tx, peer: &ResourceId, change: BookChange) -> Result<(), StoreError> {
     match change {
+        BookChange::Channel(stored) => channels::put(tx, peer, &stored).await,
         BookChange::Put { row, capacity_mbps } => put(tx, peer, &row, capacity_mbps).await,
         BookChange::Remove { place } => {
             holds::release(tx, peer, &place).await?;
@@ -204,6 +209,7 @@ impl Books for SqlStore {
             .into_iter()
             .map(|mut row| Ok((place(&mut row)?, row.time()?)))
             .collect::<Result<_, StoreError>>()?;
+        let channels = channels::all(&mut tx, peer).await?;
         let replay = match request {
             Some(request) => {
                 let sql = "SELECT doc FROM coordinator_replays WHERE peer = $1 AND request_id = $2";
@@ -213,11 +219,11 @@ impl Books for SqlStore {
         };
         tx.done().await?;
         let replay = replay.map(|mut row| row.doc("answer to a peer")).transpose()?;
-        Ok(StoredBook { revision, rows, keys, tombstones, replay })
+        Ok(StoredBook { revision, rows, keys, tombstones, replay, channels })
     }
 
     async fn write_book(&self, wanted: BookWrite) -> Result<(), StoreError> {
-        let BookWrite { peer, revision, changes, due, intent, audit } = wanted;
+        let BookWrite { peer, revision, changes, due, channels_due, intent, audit } = wanted;
         let mut write = self.write().await?;
         match intent {
             None => {}
@@ -242,6 +248,9 @@ impl Books for SqlStore {
         for (place, due_in_ms) in due {
             let sql = format!("UPDATE coordinator_rows SET due_at = {{now}} + $5 WHERE {ROW}");
             write.execute(&sql, at!(peer, place, due_in_ms.min(LONGEST_WAIT_MS))).await?;
+        }
+        for (place, due_in_ms) in channels_due {
+            channels::put_off(&mut write, &peer, &place, due_in_ms).await?;
         }
         if let Some(audit) = &audit {
             principals::audit(&mut write, audit).await?;
@@ -268,6 +277,26 @@ impl Books for SqlStore {
         tx.done().await?;
         let wait = row.map(|mut row| row.opt_int()).transpose()?.flatten();
         Ok(wait.map(|ms| u64::try_from(ms).unwrap_or(0).min(longest_ms)))
+    }
+
+    async fn due_channels(&self, peer: &ResourceId, limit: u32) -> Result<Vec<ChannelPlace>, StoreError> {
+        self.find_due_channels(peer, limit).await
+    }
+
+    async fn next_channel_due(&self, peer: &ResourceId, longest_ms: u64) -> Result<Option<u64>, StoreError> {
+        self.find_next_channel_due(peer, longest_ms).await
+    }
+
+    async fn raise(&self, project: &ProjectId, issue: &v1::Issue) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        events::raise(&mut write, project, issue).await?;
+        write.commit().await
+    }
+
+    async fn resolve(&self, code: &str, subject: &str, at: Timestamp) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        events::resolve(&mut write, code, subject, at).await?;
+        write.commit().await
     }
 
     async fn claim_shared(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError> {

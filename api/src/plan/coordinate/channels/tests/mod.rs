@@ -1,0 +1,5 @@
+//! The channels' half of the protocol.
+
+mod model;
+mod rules;
+mod world;
