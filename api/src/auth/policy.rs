@@ -30,6 +30,8 @@ pub const POLICY: &[(&str, Access)] = &[
     ("listCoordinatedConnections", READ),
     ("createCoordinatedConnection", OPERATE),
     ("getCoordinatedConnection", READ),
+    ("patchCoordinatedConnection", OPERATE),
+    ("migrateCoordinatedConnection", OPERATE),
     ("deleteCoordinatedConnection", OPERATE),
     ("acceptActivationKey", OPERATE),
     ("decodeActivationKey", READ),

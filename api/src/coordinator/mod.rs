@@ -2,7 +2,7 @@
 //! written in one transaction before anything is sent and before any answer is given.
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
-//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for.
+//! through `call`, `routers` brings what is agreed to our routers and tells what they say, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for.
 
 mod answers;
 mod call;
@@ -10,6 +10,7 @@ pub mod check;
 mod drive;
 mod keeper;
 mod keys;
+mod routers;
 mod shown;
 mod terms;
 mod wishes;
@@ -18,21 +19,23 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use tieline_openapi::{
     client::coordinator::{ByConnection, Coordinator, CoordinatorError, PeerAddress},
-    config::{CoordinatorConfig, PeerConfig},
+    config::{ChannelRouterConfig, CoordinatorConfig, PeerConfig},
     coordinator::ResourceId,
 };
+use tieline_providers::network::DeviceError;
 use tokio::sync::Mutex;
 
 use crate::{
     app::Vault,
     engine::clock::{Clock, Random},
     events::Hints,
-    plan::coordinate::{Terms, WishError, wire::WireError},
+    plan::coordinate::{Place, Terms, WishError, wire::WireError},
     secrets::{ActivationKeyError, SecretError},
     store::{Books, Store, StoreError},
 };
 
 pub use answers::{Answered, Call, features_of};
+pub use routers::Router;
 pub use shown::{Catalogue, cut};
 pub use wishes::{Accepted, Decoded, Issued, Owned};
 
@@ -101,6 +104,9 @@ pub enum CoordinationError {
     /// Others were faster too often.
     #[error("the peer's book kept changing: try again")]
     Contended,
+    /// One of our routers did not do what it was asked.
+    #[error(transparent)]
+    Router(#[from] DeviceError),
     /// A thread of the machine's was lost.
     #[error("a computation did not end")]
     Lost(#[source] tokio::task::JoinError),
@@ -125,6 +131,13 @@ impl Peer {
         &self.terms
     }
 
+    /// Where one of our channels is on our routers.
+    fn router(&self, place: &Place, channel: &ResourceId) -> Option<&ChannelRouterConfig> {
+        let environment = self.config.environments.iter().find(|e| e.id == place.environment)?;
+        let interconnect = environment.interconnects.iter().find(|i| i.id == place.interconnect)?;
+        interconnect.channels.iter().find(|c| c.id == *channel)?.router.as_ref()
+    }
+
     /// The client that calls it.
     #[must_use]
     pub const fn client(&self) -> &Coordinator {
@@ -144,6 +157,8 @@ pub struct CoordinationParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Our own routers.
+    pub routers: Vec<Router>,
     /// What commits wake the driver with.
     pub hints: Hints,
     /// This replica's name in leases.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Coordination, CoordinationError, Peer, keeper::Doing};
 use crate::{
-    plan::coordinate::{Book, IssuedKey, Kind, Place, Row, wire},
+    plan::coordinate::{Book, Change, IssuedKey, Kind, Place, Row, WishError, wire},
     secrets,
     store::{Audit, BookChange, Owner, StoreError},
 };
@@ -184,6 +184,43 @@ impl Coordination {
         self.act(&peer, None, Some(audit), |book, _| Doing::new((), book.leave(uuid))).await
     }
 
+    /// Changes the bandwidth of a project's connection: the room is held at once, the peer is asked, and when it agrees the
+    /// bandwidth changes.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the project has none of this UUID; [`CoordinationError::Wish`]; the store's.
+    pub async fn resize(
+        &self,
+        project: &ProjectId,
+        uuid: Uuid,
+        to: BandwidthMbps,
+        audit: &Audit,
+    ) -> Result<(), CoordinationError> {
+        let (peer, _) = self.find(project, uuid).await?;
+        let peer = Arc::clone(self.provider(peer.as_str())?);
+        let draw = self.draw();
+        let resized = self.act(&peer, None, Some(audit), |book, _| {
+            let wish = book.the_place(uuid).and_then(|place| book.resize(&place, to.get(), &draw));
+            refusable(wish.map(|changes| ((), changes)))
+        });
+        Ok(resized.await??)
+    }
+
+    /// Moves a project's connection to another interconnect, make before break: it is at both until the new place works.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the project has none of this UUID; [`CoordinationError::Wish`]; the store's.
+    pub async fn migrate(&self, project: &ProjectId, uuid: Uuid, audit: &Audit) -> Result<(), CoordinationError> {
+        let (peer, _) = self.find(project, uuid).await?;
+        let peer = Arc::clone(self.provider(peer.as_str())?);
+        let draw = self.draw();
+        let moved = self.act(&peer, None, Some(audit), |book, now| {
+            refusable(book.the_place(uuid).and_then(|place| book.migrate(&place, now, &draw)))
+        });
+        moved.await??;
+        Ok(())
+    }
+
     async fn find(&self, project: &ProjectId, uuid: Uuid) -> Result<(ResourceId, Owner), CoordinationError> {
         for peer in self.peers.keys() {
             if let Some(owner) = self.parts.books.owner(peer, uuid).await?.filter(|owner| owner.project == *project) {
@@ -228,6 +265,14 @@ impl Coordination {
             all.extend(books.get(&peer).and_then(|book| Owned::of(peer, &owner, book)));
         }
         Ok((all, last))
+    }
+}
+
+/// What follows from a wish, or why it cannot be met.
+fn refusable<T>(wish: Result<(T, Vec<Change>), WishError>) -> Doing<Result<T, WishError>> {
+    match wish {
+        Ok((outcome, changes)) => Doing::new(Ok(outcome), changes),
+        Err(error) => Doing::new(Err(error), Vec::new()),
     }
 }
 

@@ -13,8 +13,8 @@ use tieline_openapi::{
     units::BandwidthMbps,
     v1::{
         ActivationKeyText, CoordinatedChannel, CoordinatedConnection, CoordinatedConnectionList,
-        CoordinatedConnectionRequest, CoordinatedPlacement, CoordinatedProvisioning, CoordinatedState,
-        DecodedActivationKey, IssuedActivationKey, RemoteHalf,
+        CoordinatedConnectionPatch, CoordinatedConnectionRequest, CoordinatedPlacement, CoordinatedProvisioning,
+        CoordinatedState, DecodedActivationKey, IssuedActivationKey, RemoteHalf,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -36,7 +36,8 @@ use crate::{
 pub(super) fn routes() -> OpenApiRouter<Http> {
     OpenApiRouter::new()
         .routes(routes!(list, issue))
-        .routes(routes!(show, delete))
+        .routes(routes!(show, resize, delete))
+        .routes(routes!(migrate))
         .routes(routes!(accept))
         .routes(routes!(decode))
 }
@@ -143,6 +144,50 @@ async fn delete(
     let audit = caller.audit(format!("/v1/coordinatedConnections/{id}"), http.app.now());
     coordination.leave(&caller.project, id, &audit).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Changes the bandwidth of a coordinated connection. The other provider is asked first: until it agrees the old one holds.
+#[utoipa::path(patch, path = "/v1/coordinatedConnections/{id}", operation_id = "patchCoordinatedConnection",
+    tag = "coordinatedConnections", request_body = CoordinatedConnectionPatch,
+    params(("id" = Uuid, Path, description = "The UUID that both providers know it by.")),
+    responses(
+        (status = 202, description = "The room is held, and the other provider is asked.", body = CoordinatedConnection),
+        (status = 409, description = "No room, no such size, or the connection is changing already.")))]
+async fn resize(
+    State(http): State<Http>,
+    caller: Caller,
+    Id(id): Id<Uuid>,
+    Query(Nothing {}): Query<Nothing>,
+    extract::Json(patch, _): extract::Json<CoordinatedConnectionPatch>,
+) -> Result<Response, Fault> {
+    let coordination = http.coordination.as_ref().ok_or_else(Fault::not_found)?;
+    let audit = caller.audit(format!("/v1/coordinatedConnections/{id}"), http.app.now());
+    coordination.resize(&caller.project, id, patch.bandwidth_mbps, &audit).await?;
+    let connection = view(&coordination.owned(&caller.project, id).await?)?;
+    Ok((StatusCode::ACCEPTED, Json(connection)).into_response())
+}
+
+/// Moves a coordinated connection to another interconnect of its environment, make before break: traffic goes over the old
+/// one until both providers have seen the new one work.
+#[utoipa::path(post, path = "/v1/coordinatedConnections/{id}:migrate", operation_id = "migrateCoordinatedConnection",
+    tag = "coordinatedConnections",
+    params(("id" = Uuid, Path, description = "The UUID that both providers know it by.")),
+    responses(
+        (status = 202, description = "It is at two places from now on, until the new one works.",
+            body = CoordinatedConnection),
+        (status = 409, description = "No other interconnect has room, or the connection is changing already.")))]
+async fn migrate(
+    State(http): State<Http>,
+    caller: Caller,
+    Id(id): Id<Uuid>,
+    Query(Nothing {}): Query<Nothing>,
+    NoBody: NoBody,
+) -> Result<Response, Fault> {
+    let coordination = http.coordination.as_ref().ok_or_else(Fault::not_found)?;
+    let audit = caller.audit(format!("/v1/coordinatedConnections/{id}"), http.app.now());
+    coordination.migrate(&caller.project, id, &audit).await?;
+    let connection = view(&coordination.owned(&caller.project, id).await?)?;
+    Ok((StatusCode::ACCEPTED, Json(connection)).into_response())
 }
 
 /// Makes a connection from an activation key that the customer has from the other provider.

@@ -52,6 +52,23 @@ pub(crate) enum Coordinated {
         /// The UUID that both providers know it by.
         id: uuid::Uuid,
     },
+    /// Change its bandwidth: the other provider is asked first.
+    Resize {
+        #[command(flatten)]
+        api: Api,
+        /// The UUID that both providers know it by.
+        id: uuid::Uuid,
+        /// Bandwidth: `1Gbps`, `500Mbps`, or a number of Mbit/s.
+        #[arg(long)]
+        bandwidth: String,
+    },
+    /// Move one to another interconnect, make before break.
+    Migrate {
+        #[command(flatten)]
+        api: Api,
+        /// The UUID that both providers know it by.
+        id: uuid::Uuid,
+    },
     /// Take one down on both sides, or take its key back.
     Delete {
         #[command(flatten)]

@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use tieline_api::coordinator::check;
 use tieline_openapi::{
     config::Config,
-    v1::{ActivationKeyText, CoordinatedConnection, CoordinatedConnectionRequest},
+    v1::{ActivationKeyText, CoordinatedConnection, CoordinatedConnectionPatch, CoordinatedConnectionRequest},
 };
 
 use super::{client, connections::bandwidth, every_page};
 use crate::{
-    args::{Coordinated, Coordinator},
+    args::{Api, Coordinated, Coordinator},
     exit::{Exit, Failure},
     output,
 };
@@ -49,17 +49,19 @@ pub(crate) async fn run(command: Coordinated) -> anyhow::Result<ExitCode> {
             }
         }
         Coordinated::Accept { api, key } => {
-            let connection = client(&api)?.accept_activation_key(&text(key)?).await?;
-            if api.json {
-                output::json(&connection)?;
-            } else {
-                anstream::println!("{}", table(&[connection]));
-            }
+            shown(&api, client(&api)?.accept_activation_key(&text(key)?).await?)?;
         }
         Coordinated::Decode { api, key } => {
             output::json(&client(&api)?.decode_activation_key(&text(key)?).await?)?;
         }
         Coordinated::Show { api, id } => output::json(&client(&api)?.coordinated_connection(id).await?)?,
+        Coordinated::Resize { api, id, bandwidth: mbps } => {
+            let patch = CoordinatedConnectionPatch { bandwidth_mbps: bandwidth(&mbps)? };
+            shown(&api, client(&api)?.patch_coordinated_connection(id, &patch).await?)?;
+        }
+        Coordinated::Migrate { api, id } => {
+            shown(&api, client(&api)?.migrate_coordinated_connection(id).await?)?;
+        }
         Coordinated::Delete { api, id } => {
             client(&api)?.delete_coordinated_connection(id).await?;
             if api.json {
@@ -70,6 +72,14 @@ pub(crate) async fn run(command: Coordinated) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(Exit::Ok.into())
+}
+
+fn shown(api: &Api, connection: CoordinatedConnection) -> anyhow::Result<()> {
+    if api.json {
+        return output::json(&connection);
+    }
+    anstream::println!("{}", table(&[connection]));
+    Ok(())
 }
 
 /// A key as it is given, or from standard input for `-`.

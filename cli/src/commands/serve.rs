@@ -58,6 +58,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
         installation,
         owner: random.uuid_v7(clock.now()).to_string(),
     });
+    let routers = config.routers.clone();
     let coordinator = match config.coordinator.clone() {
         Some(config) => {
             let listener = TcpListener::bind(config.listen).await.with_context(|| {
@@ -69,6 +70,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
                 vault: vault.clone(),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
+                routers: clouds::routers(&routers),
                 hints: hints.clone(),
                 owner: random.uuid_v7(clock.now()).to_string(),
             };

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::{Client, ClientError, PageQuery};
 use crate::v1::{
-    ActivationKeyText, CoordinatedConnection, CoordinatedConnectionList, CoordinatedConnectionRequest,
-    DecodedActivationKey, IssuedActivationKey,
+    ActivationKeyText, CoordinatedConnection, CoordinatedConnectionList, CoordinatedConnectionPatch,
+    CoordinatedConnectionRequest, DecodedActivationKey, IssuedActivationKey,
 };
 
 impl Client {
@@ -43,6 +43,26 @@ impl Client {
     /// [`ClientError`]; `not-found` if it is not there or not visible.
     pub async fn delete_coordinated_connection(&self, id: Uuid) -> Result<(), ClientError> {
         self.write::<()>(Method::DELETE, &format!("/v1/coordinatedConnections/{id}"), None).await.map(drop)
+    }
+
+    /// Changes the bandwidth of a coordinated connection.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `conflict` where there is no room, or the connection is changing already.
+    pub async fn patch_coordinated_connection(
+        &self,
+        id: Uuid,
+        patch: &CoordinatedConnectionPatch,
+    ) -> Result<CoordinatedConnection, ClientError> {
+        self.write(Method::PATCH, &format!("/v1/coordinatedConnections/{id}"), Some(patch)).await?.json()
+    }
+
+    /// Moves a coordinated connection to another interconnect.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `conflict` where no other has room, or the connection is changing already.
+    pub async fn migrate_coordinated_connection(&self, id: Uuid) -> Result<CoordinatedConnection, ClientError> {
+        self.write::<()>(Method::POST, &format!("/v1/coordinatedConnections/{id}:migrate"), None).await?.json()
     }
 
     /// Makes a connection from a key of the other provider.

@@ -142,6 +142,14 @@ pub struct CoordinatedConnectionRequest {
     pub remote_account_id: String,
 }
 
+/// The body of `PATCH /v1/coordinatedConnections/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CoordinatedConnectionPatch {
+    /// One of the environment's sizes.
+    pub bandwidth_mbps: BandwidthMbps,
+}
+
 /// The answer of `POST /v1/coordinatedConnections`: the only time that the key is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

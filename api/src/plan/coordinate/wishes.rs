@@ -104,6 +104,19 @@ impl Book {
         if row.resize.is_some() || row.remote != Remote::Present || moves { Err(WishError::Busy) } else { Ok(row) }
     }
 
+    /// The one place where a connection is and stays.
+    ///
+    /// # Errors
+    /// [`WishError::Gone`] where it is at none, [`WishError::Busy`] where it is moving.
+    pub fn the_place(&self, uuid: Uuid) -> Result<Place, WishError> {
+        let mut all = self.rows.values().filter(|row| row.uuid == uuid);
+        let stays = |row: &&Row| row.leaving.is_none();
+        match (all.next(), all.next()) {
+            (Some(_), Some(_)) => Err(WishError::Busy),
+            (one, _) => one.filter(stays).map(|row| row.place.clone()).ok_or(WishError::Gone),
+        }
+    }
+
     /// Changes the bandwidth: the room is held at once, the peer is asked, and only then it changes.
     ///
     /// # Errors
