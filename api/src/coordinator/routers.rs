@@ -8,40 +8,34 @@
 //! Calls to routers have no ledger row. A row tells how a call without an answer is settled; here each is settled by the
 //! next list: names follow from the book, nobody else uses them, and every call may be made again.
 
+mod issues;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use tieline_openapi::{
-    config::RouterConfig,
-    coordinator::ResourceId,
-    ids::IssueId,
-    units::BandwidthMbps,
-    v1::{BgpState, Issue, IssueState, Severity},
-};
+use tieline_openapi::{config::RouterConfig, coordinator::ResourceId, units::BandwidthMbps, v1::BgpState};
 use tieline_providers::network::{Device, DeviceError, Listed, Owner, Session, SessionName};
 use uuid::Uuid;
+
+use issues::{Code, Told};
 
 use super::{Coordination, CoordinationError, Peer, keeper::Doing};
 use crate::{
     events::Topic,
     plan::coordinate::{Book, Change, FeatureRow, Local, Place, Row, Wanted},
-    store::EngineWrite,
 };
 
 /// How often a router is looked at while sessions on it are coming up or draining, at most.
 const HURRIED: Duration = Duration::from_millis(500);
+/// For how long that is so after something has changed.
+const HURRY: Duration = Duration::from_secs(120);
 /// Failures in a row after which a person is told.
 const SILENT: u32 = 3;
 /// The longest pause between looks at a router that does not answer.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// The router does not answer.
-const UNREACHABLE: &str = "router-unreachable";
-/// The router does not take a session.
-const REFUSED: &str = "session-refused";
 
 /// One of our routers.
 #[derive(Debug, Clone)]
@@ -70,18 +64,22 @@ struct Memory {
     drained: BTreeMap<SessionName, Duration>,
     /// What the router was brought to last.
     applied: Option<BTreeMap<SessionName, Option<String>>>,
-    /// When it was looked at last.
-    looked_at: Duration,
+    /// When it is looked at again whatever happens, by the same clock.
+    next_at: Duration,
+    /// Until when it is looked at often while something is on its way.
+    hurried_until: Duration,
     /// Failures in a row.
     failures: u32,
     /// Issues that stand, by code and subject; none before the first look.
-    standing: Option<BTreeSet<(&'static str, String)>>,
+    standing: Option<BTreeSet<Code>>,
 }
 
 /// What a pass came to.
 struct Passed {
     /// Sessions that the router did not take.
     refused: Vec<(Uuid, DeviceError)>,
+    /// The connections that it carries.
+    connections: BTreeSet<Uuid>,
     /// Whether something is coming up or draining.
     hurried: bool,
 }
@@ -108,15 +106,13 @@ impl Coordination {
                 Ok(passed) => {
                     memory.failures = 0;
                     if let Some(passed) = passed {
-                        self.tell(peer, router, &mut memory, passed.refused, None).await;
-                        memory.looked_at = self.parts.clock.monotonic();
-                        // Looked at again before long, without a hint too.
-                        if passed.hurried {
-                            memory.looked_at = memory.looked_at.saturating_sub(poll.saturating_sub(HURRIED));
-                        }
+                        let first = if memory.standing.is_none() { passed.connections } else { BTreeSet::new() };
+                        let told = Told::Answered { refused: passed.refused, first };
+                        self.tell(peer, router, &mut memory, told).await;
+                        let wait = if passed.hurried { poll.min(HURRIED) } else { poll };
+                        memory.next_at = self.parts.clock.monotonic().saturating_add(wait);
                     }
-                    let next = memory.looked_at.saturating_add(poll);
-                    let wait = next.saturating_sub(self.parts.clock.monotonic());
+                    let wait = memory.next_at.saturating_sub(self.parts.clock.monotonic());
                     due.wait_at_most(&*self.parts.clock, wait).await;
                 }
                 Err(error) => {
@@ -125,7 +121,7 @@ impl Coordination {
                     let shown = &error as &dyn std::error::Error;
                     tracing::warn!(error = shown, router = %router.config.id, peer = %peer.id, "a router was put off");
                     if memory.failures >= SILENT {
-                        self.tell(peer, router, &mut memory, Vec::new(), Some(error)).await;
+                        self.tell(peer, router, &mut memory, Told::Silent(error)).await;
                     }
                     // Not woken by hints: what does not answer is asked later and later.
                     let pause = poll.saturating_mul(1 << memory.failures.min(6)).min(LONGEST);
@@ -147,9 +143,10 @@ impl Coordination {
         let entries = entries(&book, self.us(), peer, router, owner);
         drop(book);
         let wanted: BTreeMap<_, _> = entries.iter().map(|(name, entry)| (name.clone(), entry.fingerprint())).collect();
-        let poll = Duration::from_millis(router.config.poll_ms);
-        let fresh = self.parts.clock.monotonic().saturating_sub(memory.looked_at) < poll;
-        if fresh && memory.applied.as_ref() == Some(&wanted) {
+        let now = self.parts.clock.monotonic();
+        if memory.applied.as_ref() != Some(&wanted) {
+            memory.hurried_until = now.saturating_add(HURRY);
+        } else if now < memory.next_at {
             return Ok(None);
         }
         let device = &*router.device;
@@ -161,7 +158,10 @@ impl Coordination {
         memory.applied = Some(wanted);
         let (seen, hurried) = self.seen(&entries, &listed, router, memory);
         self.note(peer, seen).await?;
-        Ok(Some(Passed { refused, hurried }))
+        let connections = entries.values().map(|entry| entry.connection).collect();
+        // What is refused, or waits for the other end for long, is looked at as anything else.
+        let hurried = hurried && refused.is_empty() && now < memory.hurried_until;
+        Ok(Some(Passed { refused, connections, hurried }))
     }
 
     /// What the router says of each channel; and whether something is on its way.
@@ -238,100 +238,6 @@ impl Coordination {
             .collect()
         };
         self.act(peer, None, None, |book, _| Doing::new((), observed(book, &unrouted(book)))).await
-    }
-
-    /// Raises issues that are new, and resolves those that are over, in the projects that they are about. A failure here is
-    /// told again at the next pass.
-    async fn tell(
-        &self,
-        peer: &Peer,
-        router: &Router,
-        memory: &mut Memory,
-        refused: Vec<(Uuid, DeviceError)>,
-        silent: Option<CoordinationError>,
-    ) {
-        let subject = format!("routers/{}/peers/{}", router.config.id, peer.id);
-        let mut now_standing: BTreeMap<(&'static str, String), (String, &str)> = BTreeMap::new();
-        if let Some(error) = silent {
-            let title = format!("router {} does not do what it is asked: {error}", router.config.id);
-            let remedy = "check that it is up and that [[routers]] of tieline.toml says how to reach it; \
-                what it holds stays as it is meanwhile";
-            now_standing.insert((UNREACHABLE, subject.clone()), (title, remedy));
-        } else {
-            for (connection, error) in refused {
-                let title = format!("router {} does not take a session: {error}", router.config.id);
-                let remedy = "mend what the text names; the session is put again by itself";
-                let about = format!("/v1/coordinatedConnections/{connection}");
-                now_standing.entry((REFUSED, about)).or_insert((title, remedy));
-            }
-        }
-        // The first look after a start ends what an earlier one left.
-        let before = memory.standing.take().unwrap_or_else(|| BTreeSet::from([(UNREACHABLE, subject)]));
-        let at = self.now();
-        let gone = before.iter().filter(|key| !now_standing.contains_key(key));
-        let mut writes: Vec<_> = gone
-            .map(|(code, subject)| EngineWrite::ResolveIssue { code: (*code).to_owned(), subject: subject.clone(), at })
-            .collect();
-        for ((code, about), (title, remedy)) in now_standing.iter().filter(|(key, _)| !before.contains(*key)) {
-            let connection = about.rsplit('/').next().and_then(|id| id.parse().ok());
-            for project in self.projects(peer, router, connection).await {
-                let issue = Issue {
-                    id: IssueId(self.parts.random.uuid_v7(at)),
-                    severity: Severity::Error,
-                    code: (*code).to_owned(),
-                    about: vec![about.clone()],
-                    title: title.clone(),
-                    cost: None,
-                    remediation: (*remedy).to_owned(),
-                    state: IssueState::Open,
-                    created_at: at,
-                    resolved_at: None,
-                };
-                writes.push(EngineWrite::RaiseIssue { project, issue: Box::new(issue) });
-            }
-        }
-        let written = if writes.is_empty() { Ok(()) } else { self.parts.store.write_unclaimed(writes).await };
-        match written {
-            Ok(()) => memory.standing = Some(now_standing.into_keys().collect()),
-            Err(error) => {
-                tracing::warn!(%error, router = %router.config.id, "an issue was put off");
-                memory.standing = Some(before);
-            }
-        }
-    }
-
-    /// Whose connections a router carries, or whose one connection is.
-    async fn projects(
-        &self,
-        peer: &Peer,
-        router: &Router,
-        connection: Option<Uuid>,
-    ) -> BTreeSet<tieline_openapi::ids::ProjectId> {
-        let of = async {
-            let (_, book) = self.load(peer, None).await?;
-            let carried = |row: &&Row| {
-                connection.map_or_else(
-                    || {
-                        row.features
-                            .keys()
-                            .any(|c| peer.router(&row.place, c).is_some_and(|at| at.id == router.config.id))
-                    },
-                    |uuid| uuid == row.uuid,
-                )
-            };
-            let mut projects = BTreeSet::new();
-            for uuid in book.rows.values().filter(carried).map(|row| row.uuid).collect::<BTreeSet<_>>() {
-                projects.extend(self.parts.books.owner(&peer.id, uuid).await?.map(|owner| owner.project));
-            }
-            Ok::<_, CoordinationError>(projects)
-        };
-        of.await.unwrap_or_else(|error| {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "whose connections a router carries is not known now"
-            );
-            BTreeSet::new()
-        })
     }
 }
 

@@ -203,7 +203,8 @@ impl Coordination {
             let wish = book.the_place(uuid).and_then(|place| book.resize(&place, to.get(), &draw));
             refusable(wish.map(|changes| ((), changes)))
         });
-        Ok(resized.await??)
+        resized.await??;
+        Ok(())
     }
 
     /// Moves a project's connection to another interconnect, make before break: it is at both until the new place works.

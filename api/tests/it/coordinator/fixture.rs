@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tieline_api::{
     app::{Vault, bootstrap},
-    coordinator::{Coordination, CoordinationParts},
+    coordinator::{Coordination, CoordinationParts, Router},
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
     http::StreamLimits,
@@ -123,6 +123,17 @@ impl Side {
         config: CoordinatorConfig,
         listener: TcpListener,
     ) -> Self {
+        Self::start_routed(id, backing, config, listener, Vec::new()).await
+    }
+
+    /// The same, with routers.
+    pub(crate) async fn start_routed(
+        id: &'static str,
+        backing: Backing,
+        config: CoordinatorConfig,
+        listener: TcpListener,
+        routers: Vec<Router>,
+    ) -> Self {
         let hints = Hints::new();
         let options = OpenOptions { hints: hints.clone(), ..OpenOptions::default() };
         let store = SqlStore::open(&backing.url, options).await.unwrap();
@@ -139,7 +150,7 @@ impl Side {
             vault: vault.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
-            routers: Vec::new(),
+            routers,
             hints: hints.clone(),
             owner: random.uuid_v7(clock.now()).to_string(),
         };
@@ -233,6 +244,15 @@ impl Pair {
     }
 
     pub(crate) async fn start_with(backings: [Backing; 2], change: impl Fn(&mut CoordinatorConfig)) -> Self {
+        Self::start_routed(backings, change, |_| Vec::new()).await
+    }
+
+    /// The same, each with the routers of its provider id.
+    pub(crate) async fn start_routed(
+        backings: [Backing; 2],
+        change: impl Fn(&mut CoordinatorConfig),
+        routers: impl Fn(&'static str) -> Vec<Router>,
+    ) -> Self {
         let ca = Authority::new();
         let (north_pin, _) = (ca.certify("north"), ca.certify("south"));
         let bind = || TcpListener::bind("127.0.0.1:0");
@@ -254,8 +274,8 @@ impl Pair {
         configs.iter_mut().for_each(change);
         let ([of_north, of_south], [one, other]) = (configs, backings);
         let (north, south) = tokio::join!(
-            Side::start("north", one, of_north, at_north),
-            Side::start("south", other, of_south, at_south)
+            Side::start_routed("north", one, of_north, at_north, routers("north")),
+            Side::start_routed("south", other, of_south, at_south, routers("south"))
         );
         Self { north, south, ca }
     }

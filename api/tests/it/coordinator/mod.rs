@@ -2,5 +2,6 @@
 
 mod fixture;
 mod pairing;
+mod routers;
 mod schemathesis;
 mod surface;
