@@ -118,8 +118,7 @@ impl Coordination {
                 Err(error) => {
                     memory.failures = memory.failures.saturating_add(1);
                     memory.applied = None;
-                    let shown = &error as &dyn std::error::Error;
-                    tracing::warn!(error = shown, router = %router.config.id, peer = %peer.id, "a router was put off");
+                    put_off(peer, router, &error);
                     if memory.failures >= SILENT {
                         self.tell(peer, router, &mut memory, Told::Silent(error)).await;
                     }
@@ -239,6 +238,11 @@ impl Coordination {
         };
         self.act(peer, None, None, |book, _| Doing::new((), observed(book, &unrouted(book)))).await
     }
+}
+
+fn put_off(peer: &Peer, router: &Router, error: &CoordinationError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, router = %router.config.id, peer = %peer.id, "a router was put off");
 }
 
 impl Entry {

@@ -137,6 +137,7 @@ impl NetError {
             | Self::Netlink { .. }
             | Self::NoInterface { .. }
             | Self::UnknownWire { .. }
+            | Self::UnknownLink { .. }
             | Self::Bird { .. } => false,
         }
     }
