@@ -26,6 +26,7 @@ use super::{
     operations::PageQuery,
     pages::Cut,
     problem::Fault,
+    with_verbs,
 };
 use crate::{
     app::{Caller, Paged, error::field},
@@ -34,12 +35,12 @@ use crate::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<Http> {
-    OpenApiRouter::new()
+    let nouns = OpenApiRouter::new()
         .routes(routes!(list, issue))
         .routes(routes!(show, resize, delete))
-        .routes(routes!(migrate))
         .routes(routes!(accept))
-        .routes(routes!(decode))
+        .routes(routes!(decode));
+    with_verbs(nouns, [routes!(migrate)])
 }
 
 fn coordination(http: &Http) -> Result<&Arc<Coordination>, Fault> {
