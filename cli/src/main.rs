@@ -44,16 +44,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "tieline", &mut std::io::stdout());
             Ok(Exit::Ok.into())
         }
-        Command::LabRouter(router) => asynchronous(commands::router::run(router)),
         Command::LabFlow(flow) => asynchronous(commands::flow::run(flow)),
         Command::Serve(serve) => asynchronous(commands::serve::run(serve)),
         Command::Gateway(gateway) => asynchronous(commands::gateway::run(*gateway)),
         Command::Demo(demo) => asynchronous(demo::run(demo)),
         Command::Lab(lab) => asynchronous(commands::lab::run(lab)),
         Command::Connections(connections) => asynchronous(commands::connections::run(connections)),
-        Command::Coordinated(coordinated) => asynchronous(commands::coordinated::run(coordinated)),
         Command::Conformance(conformance) => asynchronous(commands::conformance::run(*conformance)),
-        Command::Coordinator(coordinator) => asynchronous(commands::coordinated::pairing(coordinator)),
+        Command::Coordinator(coordinator) => asynchronous(commands::coordinator::run(coordinator)),
         Command::Gateways(gateways) => asynchronous(commands::gateways::run(gateways)),
         Command::Issues(issues) => asynchronous(commands::issues::run(issues)),
         Command::Events(events) => asynchronous(commands::events::run(events)),

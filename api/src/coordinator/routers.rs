@@ -108,7 +108,7 @@ impl Coordination {
                     if let Some(passed) = passed {
                         let first = if memory.standing.is_none() { passed.connections } else { BTreeSet::new() };
                         let told = Told::Answered { refused: passed.refused, first };
-                        self.tell(peer, router, &mut memory, told).await;
+                        self.tell_of_router(peer, router, &mut memory, told).await;
                         let wait = if passed.hurried { poll.min(HURRIED) } else { poll };
                         memory.next_at = self.parts.clock.monotonic().saturating_add(wait);
                     }
@@ -120,7 +120,7 @@ impl Coordination {
                     memory.applied = None;
                     put_off(peer, router, &error);
                     if memory.failures >= SILENT {
-                        self.tell(peer, router, &mut memory, Told::Silent(error)).await;
+                        self.tell_of_router(peer, router, &mut memory, Told::Silent(error)).await;
                     }
                     // Not woken by hints: what does not answer is asked later and later.
                     let pause = poll.saturating_mul(1 << memory.failures.min(6)).min(LONGEST);

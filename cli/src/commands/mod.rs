@@ -2,7 +2,7 @@
 
 pub(crate) mod conformance;
 pub(crate) mod connections;
-pub(crate) mod coordinated;
+pub(crate) mod coordinator;
 pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod gateway;
@@ -10,7 +10,6 @@ pub(crate) mod gateways;
 pub(crate) mod issues;
 pub(crate) mod lab;
 pub(crate) mod plan;
-pub(crate) mod router;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod tokens;

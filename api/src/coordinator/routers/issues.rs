@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tieline_openapi::{
-    ids::{IssueId, ProjectId},
+    ids::{ConnectionId, IssueId, ProjectId},
     v1::{Issue, IssueState, Severity},
 };
 use tieline_providers::network::DeviceError;
@@ -20,6 +20,9 @@ use crate::{
 const UNREACHABLE: &str = "router-unreachable";
 /// The router does not take a session.
 const REFUSED: &str = "session-refused";
+
+/// Connections that an issue names.
+const MOST: usize = 20;
 
 /// An issue, by its code and its subject.
 pub(super) type Code = (&'static str, String);
@@ -46,11 +49,10 @@ pub(super) enum Told {
 impl Coordination {
     /// Raises issues that are new, and resolves those that are over, in the projects that they are about. A failure here is
     /// told again at the next pass.
-    pub(super) async fn tell(&self, peer: &Peer, router: &Router, memory: &mut Memory, told: Told) {
+    pub(super) async fn tell_of_router(&self, peer: &Peer, router: &Router, memory: &mut Memory, told: Told) {
         let unreachable = (UNREACHABLE, format!("routers/{}/peers/{}", router.config.id, peer.id));
-        let refusal = |connection: Uuid| {
-            (REFUSED, format!("/v1/coordinatedConnections/{connection}/routers/{}", router.config.id))
-        };
+        let refusal =
+            |shared: Uuid| (REFUSED, format!("routers/{}/peers/{}/connections/{shared}", router.config.id, peer.id));
         let mut troubles: BTreeMap<Code, Trouble> = BTreeMap::new();
         let mut before = memory.standing.take().unwrap_or_else(|| BTreeSet::from([unreachable.clone()]));
         match told {
@@ -77,13 +79,13 @@ impl Coordination {
             .map(|(code, subject)| EngineWrite::ResolveIssue { code: (*code).to_owned(), subject: subject.clone(), at })
             .collect();
         for ((code, subject), trouble) in troubles.iter().filter(|(key, _)| !before.contains(*key)) {
-            let connection = trouble.connection.map(|uuid| format!("/v1/coordinatedConnections/{uuid}"));
-            for project in self.projects(peer, router, trouble.connection).await {
+            for (project, ids) in self.projects(peer, router, trouble.connection).await {
+                let connections = ids.iter().take(MOST).map(|id| format!("/v1/connections/{id}"));
                 let issue = Issue {
                     id: IssueId(self.parts.random.uuid_v7(at)),
                     severity: Severity::Error,
                     code: (*code).to_owned(),
-                    about: [subject.clone()].into_iter().chain(connection.clone()).collect(),
+                    about: [subject.clone()].into_iter().chain(connections).collect(),
                     title: trouble.title.clone(),
                     cost: None,
                     remediation: trouble.remedy.to_owned(),
@@ -105,7 +107,12 @@ impl Coordination {
     }
 
     /// Whose connections a router carries, or whose one connection is.
-    async fn projects(&self, peer: &Peer, router: &Router, connection: Option<Uuid>) -> BTreeSet<ProjectId> {
+    async fn projects(
+        &self,
+        peer: &Peer,
+        router: &Router,
+        connection: Option<Uuid>,
+    ) -> BTreeMap<ProjectId, Vec<ConnectionId>> {
         let of = async {
             let (_, book) = self.load(peer, None).await?;
             let carried = |row: &&Row| {
@@ -118,9 +125,11 @@ impl Coordination {
                     |uuid| uuid == row.uuid,
                 )
             };
-            let mut projects = BTreeSet::new();
+            let mut projects: BTreeMap<_, Vec<_>> = BTreeMap::new();
             for uuid in book.rows.values().filter(carried).map(|row| row.uuid).collect::<BTreeSet<_>>() {
-                projects.extend(self.parts.books.owner(&peer.id, uuid).await?.map(|owner| owner.project));
+                if let Some((project, id)) = self.parts.books.shared_as(&peer.id, uuid).await? {
+                    projects.entry(project).or_default().push(id);
+                }
             }
             Ok::<_, CoordinationError>(projects)
         };
@@ -129,7 +138,7 @@ impl Coordination {
                 error = &error as &dyn std::error::Error,
                 "whose connections a router carries is not known now"
             );
-            BTreeSet::new()
+            BTreeMap::new()
         })
     }
 }

@@ -27,6 +27,9 @@ pub enum WishError {
     /// Not there, or on its way out.
     #[error("there is no such connection, or it is being deleted")]
     Gone,
+    /// The peer has not asked for it yet.
+    #[error("the activation key says the bandwidth, and was not brought yet: delete the connection and create it anew")]
+    NotBrought,
     /// One at a time.
     #[error("the connection is changing already: wait until it has ended")]
     Busy,
@@ -102,19 +105,6 @@ impl Book {
         let row = self.rows.get(place).filter(|row| row.leaving.is_none()).ok_or(WishError::Gone)?;
         let moves = self.rows.values().any(|other| other.source == Source::Connection(place.clone()));
         if row.resize.is_some() || row.remote != Remote::Present || moves { Err(WishError::Busy) } else { Ok(row) }
-    }
-
-    /// The one place where a connection is and stays.
-    ///
-    /// # Errors
-    /// [`WishError::Gone`] where it is at none, [`WishError::Busy`] where it is moving.
-    pub fn the_place(&self, uuid: Uuid) -> Result<Place, WishError> {
-        let mut all = self.rows.values().filter(|row| row.uuid == uuid);
-        let stays = |row: &&Row| row.leaving.is_none();
-        match (all.next(), all.next()) {
-            (Some(_), Some(_)) => Err(WishError::Busy),
-            (one, _) => one.filter(stays).map(|row| row.place.clone()).ok_or(WishError::Gone),
-        }
     }
 
     /// Changes the bandwidth: the room is held at once, the peer is asked, and only then it changes.

@@ -25,7 +25,7 @@ pub(crate) const NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1
 const ASKED_AFTER: Duration = Duration::from_secs(1);
 
 /// Connections of one replica.
-const CONNECTIONS: u32 = 16;
+pub(crate) const CONNECTIONS: u32 = 16;
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql")),
@@ -36,6 +36,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "plans of a connection", include_str!("../../../migrations/postgres/0006_plans_of_a_connection.sql")),
     (7, "foreign and carried", include_str!("../../../migrations/postgres/0007_foreign_and_carried.sql")),
     (8, "coordinator", include_str!("../../../migrations/postgres/0008_coordinator.sql")),
+    (9, "shared connections", include_str!("../../../migrations/postgres/0009_shared_connections.sql")),
 ];
 
 /// The connections to one database.

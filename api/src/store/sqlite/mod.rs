@@ -27,7 +27,7 @@ pub(crate) const NOW: &str = "CAST(ROUND(unixepoch('now', 'subsec') * 1000) AS I
 const APPLICATION_ID: i64 = 0x5449_454c;
 
 /// Readers beside the writer.
-const READERS: u32 = 4;
+pub(crate) const READERS: u32 = 4;
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/sqlite/0001_foundation.sql")),
@@ -38,6 +38,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "plans of a connection", include_str!("../../../migrations/sqlite/0006_plans_of_a_connection.sql")),
     (7, "foreign and carried", include_str!("../../../migrations/sqlite/0007_foreign_and_carried.sql")),
     (8, "coordinator", include_str!("../../../migrations/sqlite/0008_coordinator.sql")),
+    (9, "shared connections", include_str!("../../../migrations/sqlite/0009_shared_connections.sql")),
 ];
 
 /// The connections to one file.

@@ -11,13 +11,14 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tieline_api::{
     app::{Vault, bootstrap},
-    coordinator::{Coordination, CoordinationParts, Router},
+    coordinator::{Coordination, CoordinationParts},
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
     http::StreamLimits,
     secrets::Sealer,
     service::{ServeOptions, serve},
     store::{Books, OpenOptions, SqlStore},
+    topology::Topology,
 };
 use tieline_openapi::{
     client::coordinator::Coordinator,
@@ -27,7 +28,7 @@ use tieline_openapi::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::fixture::{Backing, Go, topology};
+use crate::http::fixture::{Backing, CONFIG as CLOUDS, Go, rules};
 
 /// An authority, and whom it has certified: `NAME.pem`, `NAME.key`, and its own `ca.pem`.
 pub(crate) struct Authority {
@@ -109,7 +110,7 @@ pub(crate) struct Side {
     pub(crate) admin: String,
     pub(crate) store: Arc<SqlStore>,
     pub(crate) config: CoordinatorConfig,
-    client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
     pub(crate) backing: Backing,
@@ -122,17 +123,6 @@ impl Side {
         backing: Backing,
         config: CoordinatorConfig,
         listener: TcpListener,
-    ) -> Self {
-        Self::start_routed(id, backing, config, listener, Vec::new()).await
-    }
-
-    /// The same, with routers.
-    pub(crate) async fn start_routed(
-        id: &'static str,
-        backing: Backing,
-        config: CoordinatorConfig,
-        listener: TcpListener,
-        routers: Vec<Router>,
     ) -> Self {
         let hints = Hints::new();
         let options = OpenOptions { hints: hints.clone(), ..OpenOptions::default() };
@@ -150,7 +140,7 @@ impl Side {
             vault: vault.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
-            routers,
+            routers: Vec::new(),
             hints: hints.clone(),
             owner: random.uuid_v7(clock.now()).to_string(),
         };
@@ -160,7 +150,7 @@ impl Side {
         let stop = CancellationToken::new();
         let options = ServeOptions {
             store: store.clone(),
-            topology: topology(),
+            topology: shared_topology(&config),
             vault,
             clock,
             random,
@@ -205,7 +195,7 @@ impl Side {
             }
         };
         let Ok(body) = tokio::time::timeout(Duration::from_secs(60), asking).await else {
-            panic!("{} does not get there: {}", self.id, self.get("/v1/coordinatedConnections").await);
+            panic!("{} does not get there: {}", self.id, self.get("/v1/connections").await);
         };
         body
     }
@@ -227,6 +217,13 @@ impl Side {
     }
 }
 
+/// Two clouds that have nothing to do with it, and the pairing.
+fn shared_topology(coordinator: &CoordinatorConfig) -> Arc<Topology> {
+    let mut config = Config::parse(CLOUDS, "test.toml").unwrap();
+    config.coordinator = Some(coordinator.clone());
+    Arc::new(Topology::new(&config, rules()))
+}
+
 pub(crate) fn parse(text: &str) -> CoordinatorConfig {
     Config::parse(text, "test.toml").unwrap().coordinator.unwrap()
 }
@@ -244,15 +241,6 @@ impl Pair {
     }
 
     pub(crate) async fn start_with(backings: [Backing; 2], change: impl Fn(&mut CoordinatorConfig)) -> Self {
-        Self::start_routed(backings, change, |_| Vec::new()).await
-    }
-
-    /// The same, each with the routers of its provider id.
-    pub(crate) async fn start_routed(
-        backings: [Backing; 2],
-        change: impl Fn(&mut CoordinatorConfig),
-        routers: impl Fn(&'static str) -> Vec<Router>,
-    ) -> Self {
         let ca = Authority::new();
         let (north_pin, _) = (ca.certify("north"), ca.certify("south"));
         let bind = || TcpListener::bind("127.0.0.1:0");
@@ -274,8 +262,8 @@ impl Pair {
         configs.iter_mut().for_each(change);
         let ([of_north, of_south], [one, other]) = (configs, backings);
         let (north, south) = tokio::join!(
-            Side::start_routed("north", one, of_north, at_north, routers("north")),
-            Side::start_routed("south", other, of_south, at_south, routers("south"))
+            Side::start("north", one, of_north, at_north),
+            Side::start("south", other, of_south, at_south)
         );
         Self { north, south, ca }
     }
