@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tieline_openapi::{
-    config::{AccountConfig, Config},
+    config::{AccountConfig, Config, RouterConfig},
     ids::ProviderName,
 };
-use tieline_providers::{CloudApi, Rules};
+use tieline_providers::{CloudApi, Rules, network};
 
-use crate::topology::Clouds;
+use crate::{coordinator::Router, topology::Clouds};
 
 /// Why the clouds of a configuration cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,12 @@ pub fn rules() -> BTreeMap<ProviderName, Arc<dyn Rules>> {
         ("google", tieline_providers::google::rules()),
     ];
     all.into_iter().filter_map(|(name, rules)| Some((name.parse().ok()?, rules))).collect()
+}
+
+/// Our own routers. Nothing is called yet.
+#[must_use]
+pub fn routers(configs: &[RouterConfig]) -> Vec<Router> {
+    configs.iter().map(|config| Router { config: config.clone(), device: network::device(config) }).collect()
 }
 
 /// One client an account. Nothing is sent yet.

@@ -333,6 +333,7 @@ fn at_key(error: CoordinationError) -> AppError {
         | CoordinationError::Wish(_)
         | CoordinationError::NoPeer(_)
         | CoordinationError::Contended
+        | CoordinationError::Router(_)
         | CoordinationError::Lost(_) => error.into(),
     }
 }

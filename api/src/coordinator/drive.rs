@@ -57,6 +57,7 @@ impl Coordination {
                     () = self.keep(&lease) => tracing::info!(peer = %peer.id, "another replica drives the peer now"),
                     () = self.drive_leased(peer) => {}
                     () = self.drive_channels(peer) => {}
+                    () = self.tend(peer) => {}
                 }
                 // The next holder need not wait until it runs out.
                 if let Err(error) = self.parts.store.release_shared(&lease, serde_json::Value::Null).await

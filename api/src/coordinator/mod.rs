@@ -2,9 +2,10 @@
 //! written in one transaction before anything is sent and before any answer is given.
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
-//! through `call`, `channels` does the same for channels, whose keys `devices` hold, `keys` holds the key pairs that activation
-//! keys are encrypted to, `wishes` is what customers ask for, and `reflect` tells them what becomes of it. `identity` tells
-//! peers by their tokens, and `proof` wants to see for which account a connection is changed.
+//! through `call`, `channels` does the same for channels, whose keys `devices` hold, `routers` brings what is agreed to our
+//! routers and tells what they say, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what
+//! customers ask for, and `reflect` tells them what becomes of it. `identity` tells peers by their tokens, and `proof` wants
+//! to see for which account a connection is changed.
 
 mod answers;
 mod call;
@@ -17,6 +18,7 @@ mod keeper;
 mod keys;
 pub mod proof;
 mod reflect;
+mod routers;
 mod shown;
 mod terms;
 mod told;
@@ -26,9 +28,10 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use tieline_openapi::{
     client::coordinator::{Coordinator, CoordinatorError, PeerAddress},
-    config::{CoordinatorConfig, PeerConfig},
+    config::{ChannelRouterConfig, CoordinatorConfig, PeerConfig},
     coordinator::ResourceId,
 };
+use tieline_providers::network::DeviceError;
 use tokio::sync::Mutex;
 
 use self::identity::Security;
@@ -36,7 +39,7 @@ use crate::{
     app::Vault,
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
-    plan::coordinate::{RotationError, Terms, WindowError, WishError, wire::WireError},
+    plan::coordinate::{Place, RotationError, Terms, WindowError, WishError, wire::WireError},
     secrets::{ActivationKeyError, SecretError},
     store::{Books, Store, StoreError},
 };
@@ -45,6 +48,7 @@ pub use answers::{Answered, Call, features_of};
 pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
 pub use channels::SharedChannel;
 pub use devices::{KeyDevice, RouterKeys};
+pub use routers::Router;
 pub use shown::{Catalogue, cut};
 pub use wishes::{Asked, Decoded, Order, Writes};
 
@@ -128,6 +132,9 @@ pub enum CoordinationError {
     /// Others were faster too often.
     #[error("the peer's book kept changing: try again")]
     Contended,
+    /// One of our routers did not do what it was asked.
+    #[error(transparent)]
+    Router(#[from] DeviceError),
     /// A thread of the machine's was lost.
     #[error("a computation did not end")]
     Lost(#[source] tokio::task::JoinError),
@@ -153,6 +160,13 @@ impl Peer {
         &self.terms
     }
 
+    /// Where one of our channels is on our routers.
+    fn router(&self, place: &Place, channel: &ResourceId) -> Option<&ChannelRouterConfig> {
+        let environment = self.config.environments.iter().find(|e| e.id == place.environment)?;
+        let interconnect = environment.interconnects.iter().find(|i| i.id == place.interconnect)?;
+        interconnect.channels.iter().find(|c| c.id == *channel)?.router.as_ref()
+    }
+
     /// The client that calls it.
     #[must_use]
     pub const fn client(&self) -> &Coordinator {
@@ -172,6 +186,8 @@ pub struct CoordinationParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Our own routers.
+    pub routers: Vec<Router>,
     /// What commits wake the driver with.
     pub hints: Hints,
     /// What holds the MACsec keys of channels.

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use tieline_openapi::{
     coordinator::{Comment, Issue, ResourceId},
-    ids::ProjectId,
+    ids::{ConnectionId, ProjectId},
     v1::{self, Timestamp},
 };
 use uuid::Uuid;
@@ -155,6 +155,9 @@ pub trait Books: Proofs {
 
     /// Milliseconds until the next connection with a peer is due; `None` without any. Never more than `longest_ms`.
     async fn next_shared_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError>;
+
+    /// Whose a connection is that is shared with a peer, and its id.
+    async fn shared_as(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<(ProjectId, ConnectionId)>, StoreError>;
 
     /// What was brought for a connection.
     async fn owner(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<Owner>, StoreError>;

@@ -70,6 +70,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
                 vault: vault.clone(),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
+                routers: clouds::routers(&routers),
                 hints: hints.clone(),
                 macsec: Arc::new(RouterKeys::new(&config, &routers)),
                 owner: random.uuid_v7(clock.now()).to_string(),

@@ -107,6 +107,24 @@ pub enum DeviceError {
     },
 }
 
+impl DeviceError {
+    /// Whether it is about the one session that was put: others may well be taken.
+    #[must_use]
+    pub const fn is_of_one_session(&self) -> bool {
+        match self {
+            Self::Invalid { .. } | Self::Refused { .. } | Self::Bird(bird::ControlError::Refused { .. }) => true,
+            Self::Start { .. }
+            | Self::Pipe { .. }
+            | Self::Slow { .. }
+            | Self::Ended { .. }
+            | Self::TooLong { .. }
+            | Self::Malformed { .. }
+            | Self::Bird(_)
+            | Self::File { .. } => false,
+        }
+    }
+}
+
 /// A router that holds sessions by name.
 #[async_trait]
 pub trait Device: std::fmt::Debug + Send + Sync {

@@ -246,6 +246,7 @@ impl From<CoordinationError> for Fault {
             | CoordinationError::Tls(_)
             | CoordinationError::Secret(_)
             | CoordinationError::Passwords(_)
+            | CoordinationError::Router(_)
             | CoordinationError::Answer(_)
             | CoordinationError::Lost(_) => problem::defect(&error),
         }

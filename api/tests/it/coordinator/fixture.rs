@@ -218,6 +218,7 @@ impl Side {
             vault: vault.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
+            routers: Vec::new(),
             hints: hints.clone(),
             macsec: keys.clone(),
             owner: random.uuid_v7(clock.now()).to_string(),

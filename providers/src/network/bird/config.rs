@@ -34,8 +34,10 @@ pub(in crate::network) fn session(session: &Session) -> Result<String, String> {
     line(&mut text, format_args!("  local {} as {};", session.local_ip, session.local_asn));
     line(&mut text, format_args!("  neighbor {} as {};", session.peer_ip, session.peer_asn));
     line(&mut text, format_args!("  password \"{}\";", session.password.expose()));
+    // RFC 5882 leaves the timers to operators: a second and a half, as clouds have it.
+    text.push_str("  bfd { min rx interval 300 ms; min tx interval 300 ms; multiplier 5; };\n");
     // Both ends are configured within seconds of each other: the one that is later is not waited for long.
-    text.push_str("  bfd on; check link on;\n  connect delay time 1; connect retry time 5; error wait time 1, 30;\n");
+    text.push_str("  check link on;\n  connect delay time 1; connect retry time 5; error wait time 1, 30;\n");
     text.push_str("  ipv4 {\n    import filter {\n");
     line(&mut text, format_args!("      if net ~ [ {own} ] then reject;"));
     // RFC 8326 section 4.2: the receiver prefers any other way.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use tieline_openapi::{
     coordinator::{Comment, Issue, ResourceId},
-    ids::ProjectId,
+    ids::{ConnectionId, ProjectId},
     v1::{self, Timestamp},
 };
 use uuid::Uuid;
@@ -305,6 +305,14 @@ impl Books for SqlStore {
 
     async fn next_shared_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
         self.wait_until_shared_due(longest_ms).await
+    }
+
+    async fn shared_as(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<(ProjectId, ConnectionId)>, StoreError> {
+        let mut tx = self.read().await?;
+        let sql = "SELECT project, id FROM connections WHERE peer = $1 AND shared_uuid = $2";
+        let row = tx.row(sql, args![peer.as_str(), uuid]).await?;
+        tx.done().await?;
+        row.map(|mut row| Ok((row.id()?, row.id()?))).transpose()
     }
 
     async fn owner(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<Owner>, StoreError> {
