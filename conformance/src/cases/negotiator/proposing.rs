@@ -7,7 +7,7 @@ use tieline_openapi::coordinator::{
 };
 
 use crate::{
-    peer::{Act, Heard, OWN_ASN, State, breaks, strictly},
+    peer::{Act, Heard, OWN_ASN, State, Statics, breaks, strictly},
     play::Agreed,
     session::Session,
     suite::{Case, Stop, asked, must, violation},
@@ -134,32 +134,36 @@ async fn every_channel(s: &Session) -> Result<(), Stop> {
 async fn proposed(
     s: &Session,
     guide: impl Fn(&str, &mut L3BaseGuidance) + Send + 'static,
-    check: impl Fn(&L3Base) -> Result<(), String>,
+    check: impl Fn(&L3Base) -> Result<(), String> + Sync,
 ) -> Result<(), Stop> {
     s.peer()?;
     s.plot().guide(move |channel, guidance| guide(channel, guidance.l3_base_guidance.get_or_insert_default()));
     let brought = s.bring().await?;
-    // A proposal that is refused is what the case is about: it is looked at as it comes.
+    // A proposal that is wrong is refused, and may come again and again: it is looked at as it comes.
     let channels = s.enabled(&s.active()?.interconnect.0.to_string());
-    s.until("no feature was proposed for every channel", |state| (proposals(state).len() >= channels).then_some(()))
-        .await?;
-    each_keeps(s, check)?;
+    let statics = s.statics()?;
+    let looked_at = |state: &State| {
+        let proposals = proposals(state);
+        let wrong = proposals.iter().find_map(|(name, heard)| keeps(state, &statics, (name, heard), &check).err());
+        wrong.map(Err).or((proposals.len() >= channels).then_some(Ok(())))
+    };
+    s.until("no feature was proposed for every channel", looked_at).await?.map_err(violation)?;
     s.negotiated(brought.connection, 0).await.map(drop)
 }
 
-fn each_keeps(s: &Session, check: impl Fn(&L3Base) -> Result<(), String>) -> Result<(), Stop> {
-    let statics = s.statics()?;
-    let state = s.plot().state();
-    for (name, heard) in proposals(&state) {
-        let broken = |why: String| violation(format!("the proposal for {name}: {why}"));
-        let config = strictly(&heard.body, [&statics.own, &statics.target]).map_err(broken)?;
-        let guidance = state.guided(&name);
-        if let Some(why) = breaks(&heard.body, &guidance, &statics) {
-            return Err(broken(why));
-        }
-        check(&config).map_err(broken)?;
-    }
-    Ok(())
+/// Whether a proposal is well formed, follows its guidance, and is what the case wants.
+fn keeps(
+    state: &State,
+    statics: &Statics,
+    (name, heard): (&str, &Heard),
+    check: impl Fn(&L3Base) -> Result<(), String>,
+) -> Result<(), String> {
+    let config = strictly(&heard.body, [&statics.own, &statics.target]);
+    let kept = config.and_then(|config| match breaks(&heard.body, &state.guided(name), statics) {
+        Some(why) => Err(why),
+        None => check(&config),
+    });
+    kept.map_err(|why| format!("the proposal for {name}: {why}"))
 }
 
 async fn whole(s: &Session) -> Result<(), Stop> {

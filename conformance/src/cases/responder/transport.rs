@@ -1,7 +1,7 @@
 //! How the target is called.
 
 use serde_json::json;
-use tieline_openapi::coordinator::{OperationId as Op, ProviderPath};
+use tieline_openapi::coordinator::{ActivationKey, OperationId as Op, ProviderPath};
 
 use crate::{
     session::{Credential, Session},
@@ -72,8 +72,11 @@ async fn method(s: &Session) -> Result<(), Stop> {
 }
 
 async fn content_type(s: &Session) -> Result<(), Stop> {
-    let path = Op::ConfirmActivationKey.path(&s.place()?.environment.0);
-    let body = json!({ "encodedKey": "bm8ga2V5" }).to_string().into_bytes();
+    let place = s.place()?;
+    let path = Op::ConfirmActivationKey.path(&place.environment.0);
+    // Well formed, and of nobody: as JSON it is answered.
+    let key = s.contents(place.bandwidth()?, &s.settings().account)?.to_v1(&place.environment.0.to_string());
+    let body = json!({ "encodedKey": ActivationKey::V1(key).encode().expose() }).to_string().into_bytes();
     let answer = s.raw_with("POST", &path, "text/plain", body).await?;
     answer.refused_with(&[415, 400], "with a body of text/plain")
 }

@@ -13,6 +13,9 @@ use tieline_conformance::{Outcome, Verdict, all_cases};
 /// Implementations at a time: each waits most of its life.
 const AT_A_TIME: usize = 12;
 
+/// Areas that need wishes which customers of Tieline's cannot have yet.
+const UNTESTED: &[&str] = &["changing", "moving"];
+
 /// Sees that each is found by its case; `TIELINE_BROKEN` names the cases to see, by the beginning of their ids. Those that
 /// may not run beside others go first, one by one.
 async fn all_found<T: Copy>(
@@ -35,7 +38,13 @@ async fn all_found<T: Copy>(
     let mut missed = Vec::new();
     for outcome in &outcomes {
         println!("{}: {:?} in {:?}", outcome.case.id, outcome.verdict, outcome.took);
-        if !matches!(outcome.verdict, Verdict::Failed(_)) {
+        let untested = UNTESTED.contains(&outcome.case.area());
+        let as_it_must = match outcome.verdict {
+            Verdict::Failed(_) => !untested,
+            Verdict::Skipped(_) => untested,
+            Verdict::Passed => false,
+        };
+        if !as_it_must {
             missed.push(format!("{}: {:?}", outcome.case.id, outcome.verdict));
         }
     }

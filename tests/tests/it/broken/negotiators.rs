@@ -347,14 +347,7 @@ const BROKEN: &[(&str, Side)] = &[
     ),
     ("settling/forgotten-feature", Asks(Ignores(never_again))),
     ("settling/not-recreated", Asks(Answers(keeps_features_on))),
-    (
-        "settling/peer-away",
-        Asks(Answers(|_, status, _| {
-            if *status == 0 {
-                *status = 404;
-            }
-        })),
-    ),
+    ("settling/peer-away", Asks(Ignores(|asked| (proposes(asked) && asked.proposed > 1).then(|| (404, json!({})))))),
     ("hearing/hint", Asks(Ignores(never_looks_again))),
     ("hearing/no-hint", Asks(Ignores(never_looks_again))),
     (

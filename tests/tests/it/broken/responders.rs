@@ -311,6 +311,10 @@ const BROKEN: &[(&str, Fault)] = &[
     ("lifecycle/delete-unknown", Ignores(|asked| asked.item(DELETE, "connections").then(|| (500, json!({}))))),
     ("lifecycle/late-create", Answers(never_refuses_connections)),
     (
+        "channels/notify-maintenance",
+        Ignores(|asked| (asked.is(POST, "/NotifyMaintenance") && asked.before > 0).then(|| (409, json!({})))),
+    ),
+    (
         "channels/key-not-shown",
         Answers(|asked, status, answer| {
             if asked.is(GET, "/macSecKeys") {
@@ -369,18 +373,12 @@ const BROKEN: &[(&str, Fault)] = &[
     ("races/subnet", Answers(never_refuses_features)),
     (
         "races/same-request",
-        Reads(|asked| {
-            // What makes them the same goes lost, and so does the channel that they are both on.
-            if asked.is(POST, "/features") {
-                let n = asked.before;
-                asked.query.retain(|(name, _)| name == "featureId");
-                asked.query.iter_mut().for_each(|(_, id)| id.push_str(&format!("-{n}")));
-                asked.change(|body| {
-                    let channel = body["channel"].as_str().unwrap_or_default().to_owned();
-                    let (path, _) = channel.rsplit_once('/').unwrap_or_default();
-                    body["channel"] = json!(format!("{path}/c{}", n + 1));
-                    body["name"] = Value::Null;
-                });
+        Answers(|asked, _, answer| {
+            let features = answer["features"].as_array_mut().filter(|_| asked.is(GET, "/features"));
+            if let Some(features) = features
+                && let Some(first) = features.first().cloned()
+            {
+                features.push(first);
             }
         }),
     ),
