@@ -17,6 +17,8 @@ want bird2 bird
 want nftables nft
 if [ "${1:-}" = test ]; then
   want python3-venv python3
+  want wireguard-tools wg
+  want wireguard-go wireguard-go
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 fi
 if [ "${#packages[@]}" -gt 0 ]; then

@@ -160,6 +160,9 @@ pub(crate) struct Gateway {
     /// cores. Settled at the first start.
     #[arg(long, env = "TIELINE_LANES", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub lanes: Option<u8>,
+    /// Where `wg` looks for the sockets of userspace WireGuards: `wg show` then shows each lane. `none`: there are none.
+    #[arg(long, env = "TIELINE_UAPI", value_name = "DIR", default_value = tieline_dataplane::shell::uapi::FOLDER)]
+    pub uapi: PathBuf,
     /// Offloads of the kernel not to use, with commas: tun-tso, tun-uso, tun-gro-tcp4, tun-gro-tcp6, tun-gro-udp, udp-gso,
     /// udp-gro.
     #[arg(long, env = "TIELINE_WITHOUT_OFFLOAD", value_name = "NAME", value_delimiter = ',')]

@@ -23,6 +23,7 @@ pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
         private_next_hop: gateway.private_next_hop,
         tun_name: gateway.tun,
         lanes: gateway.lanes,
+        uapi: Some(gateway.uapi).filter(|folder| folder.as_os_str() != "none"),
         switched_off: gateway.without_offload,
     };
     tieline_dataplane::run(options, stop_on_signal()?).await?;

@@ -71,6 +71,8 @@ impl World {
             .args(["--netns", &format!("/run/netns/{name}")])
             .args(["--private-address", end.private_address()])
             .args(["--endpoint", end.endpoint()])
+            // That folder is the whole machine's.
+            .args(["--uapi", "none"])
             .env("TIELINE_JOIN_TOKEN", &secret)
             .env("RUST_LOG", "info");
         self.gateways.push(Process::start(&name, &self.dir, command)?);

@@ -50,6 +50,7 @@ pub(crate) fn run(n: usize, lanes: usize) {
         switched_off,
         session: 1,
         holds: BTreeMap::new(),
+        uapi: None,
     };
     let dataplane = Dataplane::start(options, reports).unwrap();
     let other = 1 - n;

@@ -30,6 +30,11 @@ impl<T> PrefixTable<T> {
         }
     }
 
+    /// Each prefix, in order.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.v4.keys().map(IpNet::V4).chain(self.v6.keys().map(IpNet::V6))
+    }
+
     /// The value of the longest prefix that holds the address.
     #[must_use]
     pub fn get(&self, address: IpAddr) -> Option<&T> {

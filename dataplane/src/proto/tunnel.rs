@@ -16,6 +16,8 @@ use boringtun::{
 };
 use zeroize::Zeroizing;
 
+use super::generations::{Generations, Recipe, named};
+
 /// How often [`Lane::tick`] wants to be called.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Bytes that WireGuard adds to an inner packet (whitepaper, section 5.4.6), outer IP and UDP headers not counted.
@@ -29,7 +31,9 @@ const BEGINNING: Duration = Duration::from_secs(5);
 /// Without a session for this long, the state machine is made anew: boringtun's own gives up for good after 90 s.
 const RENEW: Duration = Duration::from_secs(60);
 /// Seconds between two keepalives: NATs forget a UDP mapping after 30 s at the earliest (RFC 4787, REQ-5, and practice).
-const KEEPALIVE_S: u16 = 15;
+pub const KEEPALIVE_S: u16 = 15;
+/// The highest index of a lane: boringtun leaves 24 bits, of which two tell a lane's state machines apart.
+pub const MAX_INDEX: u32 = (1 << 22) - 1;
 /// Without anything authentic for this long, two keepalives of the peer are lost and a lane is no way to it.
 const SILENT: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64 + 5);
 /// The longest message that is no data message: an initiation.
@@ -131,12 +135,13 @@ impl std::fmt::Debug for LaneKeys {
 
 /// One lane.
 pub struct Lane {
-    keys: LaneKeys,
     index: u32,
-    limiter: Arc<RateLimiter>,
-    tunn: Tunn,
+    machines: Generations,
     endpoint: SocketAddr,
     configured: SocketAddr,
+    /// The preshared key by configuration.
+    configured_preshared: Option<Zeroizing<[u8; 32]>>,
+    drifted: bool,
     knock_at: Instant,
     without_session_since: Option<Instant>,
     /// Whether something authentic has come since the last tick, and when that was last so.
@@ -153,19 +158,20 @@ impl std::fmt::Debug for Lane {
 }
 
 impl Lane {
-    /// A lane that knocks at its first [`tick`](Self::tick). `index` is below 2^24 and unique in this gateway: datagrams
-    /// name it. `limiter` is what the lane asks whether it is under load; one for all lanes of a key, so that they share
+    /// A lane that knocks at its first [`tick`](Self::tick). `index` is at most [`MAX_INDEX`] and unique in this gateway:
+    /// datagrams name it. `limiter` is what the lane asks whether it is under load; one for all lanes of a key, so that they share
     /// the limit.
     #[must_use]
     pub fn new(keys: LaneKeys, index: u32, endpoint: SocketAddr, limiter: Arc<RateLimiter>, now: Instant) -> Self {
-        let tunn = machine(&keys, index, &limiter);
+        let configured_preshared = keys.preshared.clone();
+        let machines = Generations::new(Recipe { keys, keepalive_s: KEEPALIVE_S, limiter }, index);
         Self {
-            keys,
             index,
-            limiter,
-            tunn,
+            machines,
             endpoint,
             configured: endpoint,
+            configured_preshared,
+            drifted: false,
             knock_at: now,
             without_session_since: Some(now),
             heard: false,
@@ -180,18 +186,73 @@ impl Lane {
         self.endpoint
     }
 
-    /// A new address by configuration; a peer that has roamed is followed only until the configuration changes.
-    pub fn configure(&mut self, endpoint: SocketAddr) {
-        if self.configured != endpoint {
+    /// What the configuration says; a peer that has roamed is followed only until its address there changes. What was set
+    /// by hand ends with it. A new preshared key is changed to without a lost packet: the old session goes on until there
+    /// is one by the new key.
+    pub fn configure(&mut self, endpoint: SocketAddr, preshared: Option<Zeroizing<[u8; 32]>>) {
+        let by_hand = std::mem::take(&mut self.drifted);
+        if self.configured != endpoint || by_hand {
             self.configured = endpoint;
             self.endpoint = endpoint;
         }
+        if self.configured_preshared != preshared || by_hand {
+            self.configured_preshared.clone_from(&preshared);
+            self.remake(preshared, KEEPALIVE_S);
+        }
+    }
+
+    /// What a person sets by hand, until the next configuration: an address, a preshared key (`Some(None)`: none), seconds
+    /// between two keepalives (0: off).
+    pub fn set_by_hand(
+        &mut self,
+        endpoint: Option<SocketAddr>,
+        preshared: Option<Option<Zeroizing<[u8; 32]>>>,
+        keepalive_s: Option<u16>,
+    ) {
+        let had = (self.endpoint, self.keepalive_s());
+        self.endpoint = endpoint.unwrap_or(self.endpoint);
+        let preshared = preshared.unwrap_or_else(|| self.machines.recipe.keys.preshared.clone());
+        let changed = preshared != self.machines.recipe.keys.preshared;
+        self.remake(preshared, keepalive_s.unwrap_or(had.1));
+        self.drifted |= changed || had != (self.endpoint, self.keepalive_s());
+    }
+
+    fn remake(&mut self, preshared: Option<Zeroizing<[u8; 32]>>, keepalive_s: u16) {
+        let recipe = &mut self.machines.recipe;
+        if recipe.keys.preshared != preshared || recipe.keepalive_s != keepalive_s {
+            (recipe.keys.preshared, recipe.keepalive_s) = (preshared, keepalive_s);
+            self.machines.renew();
+        }
+    }
+
+    /// Whether it is as a person has set it, and not as the configuration says.
+    #[must_use]
+    pub fn is_drifted(&self) -> bool {
+        self.drifted
+    }
+
+    /// Whether a change of keys waits for its first session; traffic goes on by the one before.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.machines.is_changing()
+    }
+
+    /// The preshared key of its next handshake.
+    #[must_use]
+    pub fn preshared(&self) -> Option<&Zeroizing<[u8; 32]>> {
+        self.machines.recipe.keys.preshared.as_ref()
+    }
+
+    /// Seconds between two keepalives; 0: none.
+    #[must_use]
+    pub fn keepalive_s(&self) -> u16 {
+        self.machines.recipe.keepalive_s
     }
 
     /// Age of the session's handshake; `None` without a session.
     #[must_use]
     pub fn handshake_age(&self) -> Option<Duration> {
-        self.tunn.time_since_last_handshake()
+        self.machines.handshake_age()
     }
 
     /// Whether what is sent by this lane is likely to arrive: there is a session, and the peer has been heard lately.
@@ -208,7 +269,7 @@ impl Lane {
             self.counters.drops.malformed += 1;
             return Output::Nothing;
         }
-        match self.tunn.encapsulate(padded, out) {
+        match self.machines.encapsulate(padded, out) {
             TunnResult::WriteToNetwork(datagram) => {
                 if is_data(datagram) {
                     self.counters.packets_out += 1;
@@ -233,7 +294,7 @@ impl Lane {
             return Output::Nothing;
         }
         let cookie = |sent: &[u8]| sent.first() == Some(&3);
-        match self.tunn.decapsulate(Some(from.ip()), datagram, out) {
+        match self.machines.decapsulate(from.ip(), datagram, out) {
             TunnResult::WriteToNetwork(answer) => {
                 if cookie(answer) {
                     self.counters.drops.under_load += 1;
@@ -264,7 +325,7 @@ impl Lane {
 
     /// The next packet that was staged before there was a session.
     pub fn staged<'a>(&mut self, out: &'a mut [u8]) -> Output<'a> {
-        let output = sent(self.tunn.decapsulate(None, &[], out));
+        let output = sent(self.machines.staged(out));
         if let Output::Send(datagram) = &output {
             self.counters.packets_out += 1;
             self.counters.bytes_out += datagram.len().saturating_sub(OVERHEAD) as u64;
@@ -294,7 +355,7 @@ impl Lane {
             if now.saturating_duration_since(since) >= RENEW {
                 self.without_session_since = Some(now);
                 self.endpoint = self.configured;
-                self.tunn = machine(&self.keys, self.index, &self.limiter);
+                self.machines.restart();
             }
             if now >= self.knock_at {
                 let beginning = now.saturating_duration_since(since) < BEGINNING;
@@ -302,12 +363,12 @@ impl Lane {
                 return self.initiate(out);
             }
         }
-        sent(self.tunn.update_timers(out))
+        sent(self.machines.tick(now, out))
     }
 
     /// Begins a handshake now, whether or not there is a session: traffic goes on by the old one until the new one is up.
     pub fn initiate<'a>(&mut self, out: &'a mut [u8]) -> Output<'a> {
-        sent(self.tunn.format_handshake_initiation(out, true))
+        sent(self.machines.initiate(out))
     }
 
     fn count(&mut self, error: &WireGuardError) {
@@ -329,11 +390,6 @@ impl Lane {
         };
         *counter += 1;
     }
-}
-
-fn machine(keys: &LaneKeys, index: u32, limiter: &Arc<RateLimiter>) -> Tunn {
-    let preshared = keys.preshared.as_deref().copied();
-    Tunn::new(keys.private.clone(), keys.peer, preshared, Some(KEEPALIVE_S), index, Some(Arc::clone(limiter)))
 }
 
 fn sent(result: TunnResult<'_>) -> Output<'_> {
@@ -366,12 +422,11 @@ pub enum Addressed {
 #[must_use]
 pub fn addressed(datagram: &[u8]) -> Option<Addressed> {
     use boringtun::noise::Packet;
-    // boringtun numbers a lane's sessions in the low eight bits.
     match Tunn::parse_incoming_packet(datagram).ok()? {
         Packet::HandshakeInit(_) => Some(Addressed::Initiation),
-        Packet::HandshakeResponse(packet) => Some(Addressed::Handshake(packet.receiver_idx >> 8)),
-        Packet::PacketCookieReply(packet) => Some(Addressed::Handshake(packet.receiver_idx >> 8)),
-        Packet::PacketData(packet) => Some(Addressed::Data(packet.receiver_idx >> 8)),
+        Packet::HandshakeResponse(packet) => Some(Addressed::Handshake(named(packet.receiver_idx).0)),
+        Packet::PacketCookieReply(packet) => Some(Addressed::Handshake(named(packet.receiver_idx).0)),
+        Packet::PacketData(packet) => Some(Addressed::Data(named(packet.receiver_idx).0)),
     }
 }
 
@@ -388,101 +443,4 @@ pub fn initiator(private: &StaticSecret, public: &PublicKey, datagram: &[u8]) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn origin() -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin; only differences matter")]
-        Instant::now()
-    }
-
-    fn pair(now: Instant) -> (Lane, Lane) {
-        let (a, b) = (StaticSecret::from([1; 32]), StaticSecret::from([2; 32]));
-        let (pa, pb) = (PublicKey::from(&a), PublicKey::from(&b));
-        let at = |n: u8| SocketAddr::from(([192, 0, 2, n], 51_820));
-        let preshared = Some(Zeroizing::new([9; 32]));
-        let limiter = |key: &PublicKey| Arc::new(RateLimiter::new(key, 100));
-        let keys = LaneKeys { private: a, peer: pb, preshared: preshared.clone() };
-        let a = Lane::new(keys, 7, at(2), limiter(&pa), now);
-        (a, Lane::new(LaneKeys { private: b, peer: pa, preshared }, 9, at(1), limiter(&pb), now))
-    }
-
-    fn datagram(output: Output<'_>) -> Vec<u8> {
-        match output {
-            Output::Send(datagram) => datagram.to_vec(),
-            other @ (Output::Nothing | Output::Packet(_)) => panic!("nothing to send: {other:?}"),
-        }
-    }
-
-    fn ipv4(source: [u8; 4], length: usize) -> Vec<u8> {
-        let mut packet = vec![0; length];
-        packet[0] = 0x45;
-        packet[2..4].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
-        packet[12..16].copy_from_slice(&source);
-        packet
-    }
-
-    #[test]
-    fn knocks_at_once_and_carries() {
-        let now = origin();
-        let (mut a, mut b) = pair(now);
-        let (mut x, mut y) = ([0; 2_048], [0; 2_048]);
-        let from = |n: u8| SocketAddr::from(([198, 51, 100, n], 1));
-        let initiation = datagram(a.tick(now, &mut x));
-        assert_eq!(addressed(&initiation), Some(Addressed::Initiation));
-        let (private, public) = (StaticSecret::from([2; 32]), PublicKey::from(&StaticSecret::from([2; 32])));
-        assert_eq!(
-            initiator(&private, &public, &initiation),
-            Some(*PublicKey::from(&StaticSecret::from([1; 32])).as_bytes())
-        );
-        let response = datagram(b.decapsulate(from(1), &initiation, &mut y));
-        assert_eq!(addressed(&response), Some(Addressed::Handshake(7)));
-        assert_eq!(b.endpoint(), from(1), "the responder follows the address that it was authentically called from");
-        let keepalive = datagram(a.decapsulate(from(2), &response, &mut x));
-        assert!(a.handshake_age().is_some());
-        assert!(matches!(b.decapsulate(from(1), &keepalive, &mut y), Output::Nothing));
-        let packet = ipv4([10, 0, 0, 1], 1_000);
-        let datagram = datagram(a.encapsulate(&packet, packet.len(), &mut x));
-        assert_eq!(datagram.len(), packet.len() + OVERHEAD);
-        match b.decapsulate(from(1), &datagram, &mut y) {
-            Output::Packet(inner) => assert_eq!(inner, &packet[..]),
-            other @ (Output::Nothing | Output::Send(_)) => panic!("{other:?}"),
-        }
-        assert!(matches!(b.decapsulate(from(3), &datagram, &mut y), Output::Nothing));
-        assert_eq!(b.counters.drops.replayed, 1);
-        assert_eq!(b.endpoint(), from(1), "a replay from elsewhere moves nothing");
-    }
-
-    #[test]
-    fn knocks_often_and_then_every_second_until_answered() {
-        let now = origin();
-        let (mut a, _) = pair(now);
-        let mut out = [0; 2_048];
-        let mut knocks = Vec::new();
-        for ms in (0..10_000).step_by(50) {
-            if let Output::Send(datagram) = a.tick(now + Duration::from_millis(ms), &mut out) {
-                assert_eq!(addressed(datagram), Some(Addressed::Initiation));
-                knocks.push(ms);
-            }
-        }
-        let beginning: Vec<_> = (0..5_250).step_by(250).collect();
-        assert_eq!(knocks, [beginning, vec![6_000, 7_000, 8_000, 9_000]].concat());
-    }
-
-    proptest! {
-        #[test]
-        fn takes_any_datagram(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..6_u8) {
-            let (mut lane, _) = pair(origin());
-            let mut bytes = bytes;
-            if bytes.len() >= 4 {
-                bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
-            }
-            let mut out = [0; 2_048];
-            let _ = addressed(&bytes);
-            let output = lane.decapsulate(SocketAddr::from(([192, 0, 2, 1], 1)), &bytes, &mut out);
-            prop_assert!(matches!(output, Output::Nothing));
-        }
-    }
-}
+mod tests;

@@ -52,6 +52,8 @@ pub struct GatewayOptions {
     /// Lanes of the tunnel, 1 to [`MAX_LANES`], each with a key, a UDP port (that of lane 0 and up) and two threads; `None`: by
     /// [`automatic_lanes`]. Settled when the gateway joins: its peers are told.
     pub lanes: Option<u8>,
+    /// Where `wg` finds a socket for each lane, as [`FOLDER`](super::uapi::FOLDER); `None`: there are none.
+    pub uapi: Option<PathBuf>,
     /// Offloads of the kernel not to use; what the kernel cannot do is never used.
     pub switched_off: Vec<Offload>,
 }

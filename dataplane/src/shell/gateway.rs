@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -23,6 +24,7 @@ use super::{
     sockets,
     status::{Report, Status},
     tun::{Tun, TunError},
+    uapi::Uapi,
 };
 use crate::proto::{path::Hold, probe::PROBE_PORT};
 
@@ -57,6 +59,8 @@ pub struct DataplaneOptions {
     pub session: u64,
     /// Pins and freezes in force.
     pub holds: BTreeMap<ConnectionId, Hold>,
+    /// Where `wg` finds a socket for each lane; `None`: there are none.
+    pub uapi: Option<PathBuf>,
 }
 
 /// Why a data plane does not start.
@@ -129,6 +133,7 @@ impl Dataplane {
         let (guards, guarded) = mpsc::channel::<Vec<Guard>>();
         let counted = Counted::default();
         let netns = options.netns.clone();
+        let uapi = options.uapi.clone().zip(Some(options.tun_name.clone()));
         let counts = Arc::clone(&counted);
         let heartbeat = netns
             .spawn("tl-heartbeat", move || match set_up(&options) {
@@ -149,6 +154,19 @@ impl Dataplane {
         ];
         let timers = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-timers", move || timers.timers()).map_err(thread("timers"))?);
+        if let Some((folder, tun)) = uapi {
+            // The tunnel is worth more than the tool that looks at it.
+            match Uapi::listen(&folder, &tun, lanes.own.len(), false) {
+                Ok(uapi) => {
+                    let lanes = Arc::clone(&lanes);
+                    threads.push(netns.spawn("tl-uapi", move || uapi.serve(&lanes)).map_err(thread("uapi"))?);
+                }
+                Err(error) => {
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, source, "`wg` cannot look at this gateway");
+                }
+            }
+        }
         for n in 0..lanes.own.len() {
             let (out, back) = (Arc::clone(&lanes), Arc::clone(&lanes));
             threads.push(netns.spawn(&format!("tl-out-{n}"), move || out.outbound(n)).map_err(thread("outbound"))?);

@@ -20,3 +20,4 @@ pub mod state;
 pub mod status;
 mod steering;
 pub mod tun;
+pub mod uapi;

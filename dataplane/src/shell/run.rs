@@ -84,6 +84,7 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
         switched_off: options.switched_off.clone(),
         session,
         holds: state.holds()?,
+        uapi: options.uapi.clone(),
     };
     let started = tokio::task::spawn_blocking(move || Dataplane::start(parts, reports)).await;
     let dataplane = started.map_err(GatewayError::Interrupted)??;

@@ -65,6 +65,12 @@ pub struct LaneStatus {
     pub endpoint: SocketAddr,
     /// Whether traffic may take it: there is a session, and the peer has been heard on it lately.
     pub alive: bool,
+    /// Whether it is as `wg set` says and not as the configuration does, until the next one.
+    #[serde(default)]
+    pub drifted: bool,
+    /// Whether a change of its keys waits for its first session; traffic goes on by the one before.
+    #[serde(default)]
+    pub changing: bool,
     /// Seconds since its handshake; `None`: no session.
     pub handshake_age_s: Option<u64>,
     /// What has passed.

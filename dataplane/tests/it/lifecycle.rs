@@ -36,6 +36,7 @@ fn options(world: &World, api: SocketAddr, state_dir: &Path, token: Option<&str>
         private_next_hop: None,
         tun_name: None,
         lanes: Some(2),
+        uapi: None,
         switched_off: Vec::new(),
     }
 }

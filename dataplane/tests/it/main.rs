@@ -14,4 +14,5 @@ mod interop;
 mod lifecycle;
 mod ns;
 mod packets;
+mod uapi;
 mod world;

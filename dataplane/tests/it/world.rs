@@ -221,7 +221,17 @@ fn options(world: &World, n: usize, lanes: usize, switched_off: &[Offload]) -> D
         switched_off: switched_off.to_vec(),
         session: 1,
         holds: std::collections::BTreeMap::new(),
+        uapi: None,
     }
+}
+
+/// A gateway that `wg` can look at, under a name of this process's own: control sockets are in one folder for all namespaces.
+pub(crate) fn start_for_wg(world: &World, n: usize, lanes: usize) -> (Dataplane, String) {
+    let (reports, _) = mpsc::channel(1);
+    let name = format!("tl{n}x{}", std::process::id());
+    let uapi = Some(tieline_dataplane::shell::uapi::FOLDER.into());
+    let options = DataplaneOptions { tun_name: name.clone(), uapi, ..options(world, n, lanes, &[]) };
+    (Dataplane::start(options, reports).unwrap(), name)
 }
 
 /// Waits until a gateway's status is as wanted.

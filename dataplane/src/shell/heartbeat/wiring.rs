@@ -20,7 +20,7 @@ use crate::{
     proto::{
         path::PathChooser,
         probe::{ProbeKeys, ProbeSession, SessionSettings},
-        tunnel::{Lane, LaneKeys},
+        tunnel::{Lane, LaneKeys, MAX_INDEX},
     },
     shell::{
         clock,
@@ -131,13 +131,12 @@ impl Heartbeat {
         let mut lanes = Vec::with_capacity(wanted.len());
         for (n, key, endpoint) in wanted {
             if let Some(same) = had.get(n).filter(|had| had.key == key) {
-                same.lane().configure(endpoint);
+                same.lane().configure(endpoint, None);
                 lanes.push(Arc::clone(same));
                 continue;
             }
             let index = self.next_lane;
-            // boringtun leaves 24 bits for it.
-            self.next_lane = if index == 0x00ff_ffff { 1 } else { index + 1 };
+            self.next_lane = if index == MAX_INDEX { 1 } else { index + 1 };
             let keys = LaneKeys { private: own.own[n].private().clone(), peer: PublicKey::from(key), preshared: None };
             let lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
             lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));

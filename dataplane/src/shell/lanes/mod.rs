@@ -18,6 +18,7 @@ use boringtun::{
     noise::rate_limiter::RateLimiter,
     x25519::{PublicKey, StaticSecret},
 };
+use ipnet::IpNet;
 
 use super::{
     clock,
@@ -111,6 +112,8 @@ impl Peer {
                 n: peer.n,
                 endpoint: lane.endpoint(),
                 alive: peer.alive.load(Ordering::Relaxed),
+                drifted: lane.is_drifted(),
+                changing: lane.is_changing(),
                 handshake_age_s: lane.handshake_age().map(|age| age.as_secs()),
                 counters: lane.counters,
             }
@@ -162,6 +165,11 @@ impl OwnLane {
 
     pub(crate) fn private(&self) -> &StaticSecret {
         &self.private
+    }
+
+    /// The UDP port that it listens on; 0 when the socket is broken.
+    pub(crate) fn port(&self) -> u16 {
+        self.socket.local_addr().map_or(0, |address| address.port())
     }
 }
 
@@ -220,6 +228,19 @@ impl Lanes {
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether the threads are to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped()
+    }
+
+    /// The peers of lane `n`, each with the prefixes that it may send from.
+    pub(crate) fn peers_of(&self, n: usize) -> Vec<(Arc<PeerLane>, Vec<IpNet>)> {
+        let table = self.table();
+        let mut peers: Vec<_> = table.by_index.values().filter(|(peer, _)| peer.n == n).collect();
+        peers.sort_unstable_by_key(|(peer, _)| peer.index);
+        peers.into_iter().map(|(peer, allowed)| (Arc::clone(peer), allowed.sources.prefixes().collect())).collect()
     }
 
     fn send(&self, n: usize, bytes: &[u8], to: SocketAddr) {
