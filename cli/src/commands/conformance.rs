@@ -31,6 +31,9 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 /// sysexits.h.
 const UNAVAILABLE: i32 = 69;
 
+/// Exchanges of a case that are printed: the last ones tell what went wrong.
+const SHOWN: usize = 40;
+
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
@@ -165,6 +168,8 @@ pub(crate) async fn run(flags: Conformance) -> anyhow::Result<ExitCode> {
             None => std::future::pending().await,
         }
     };
+    let (role_name, at) = (role.as_str(), flags.listen.map(|at| format!(", listens on {at}")).unwrap_or_default());
+    anstream::println!("Testing {target} in the role of the {role_name}. The suite plays {provider}{at}.\n");
     let mut told = show;
     let ran = tokio::select! {
         ran = run_suite(settings, role, &flags.case, &mut told) => ran,
@@ -275,8 +280,14 @@ fn show(outcome: &Outcome) {
             anstream::println!("    its source {}", case.source);
             anstream::println!("    broken     {BAD}{why}{BAD:#}");
             anstream::println!("    {QUIET}what was said: `>` the suite, `<` the target{QUIET:#}");
-            for line in report::transcript(outcome).lines() {
-                anstream::println!("      {line}");
+            let earlier = outcome.exchanges.len().saturating_sub(SHOWN);
+            if earlier > 0 {
+                anstream::println!("      {QUIET}({earlier} earlier exchanges stand in the reports: --markdown, --junit){QUIET:#}");
+            }
+            for exchange in outcome.exchanges.iter().skip(earlier) {
+                for line in exchange.to_string().lines() {
+                    anstream::println!("      {line}");
+                }
             }
         }
     }

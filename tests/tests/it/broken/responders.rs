@@ -219,6 +219,13 @@ const BROKEN: &[(&str, Fault)] = &[
         }),
     ),
     ("intent/replay", Reads(without_request_ids)),
+    (
+        "intent/published-revision",
+        Ignores(|asked| {
+            let later = asked.json()["sourceData"].is_object();
+            (asked.is(POST, "/connections") && !later).then(|| (400, json!({ "title": "sourceData is required" })))
+        }),
+    ),
     ("intent/request-id-reused", Answers(never_refuses_connections)),
     ("intent/exists", Answers(never_refuses_connections)),
     ("intent/no-key", Answers(never_refuses_connections)),
