@@ -126,6 +126,14 @@ impl SqlStore {
         })
     }
 
+    /// For what one statement reads: it needs no transaction of its own, which costs two more turns with the database.
+    async fn look(&self) -> Result<Tx, StoreError> {
+        Ok(match &self.backend {
+            Backend::Sqlite(pools) => Tx::sqlite_alone(pools.reader().await?, self.now_sql()),
+            Backend::Postgres(pool) => Tx::postgres_alone(pool.connection().await?, self.now_sql()),
+        })
+    }
+
     /// The one SQL expression for the store's time, in milliseconds.
     const fn now_sql(&self) -> &'static str {
         match (&self.options.time, &self.backend) {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction, pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
     error::classify,
@@ -15,10 +15,12 @@ use crate::{
 
 enum Inner {
     Sqlite(Transaction<'static, Sqlite>),
+    SqliteAlone(PoolConnection<Sqlite>),
     Postgres(Transaction<'static, Postgres>),
+    PostgresAlone(PoolConnection<Postgres>),
 }
 
-/// One transaction. Dropped without a commit, it is rolled back.
+/// One transaction, or one statement that is alone in its own. Dropped without a commit, it is rolled back.
 pub(crate) struct Tx {
     inner: Inner,
     /// Stands for `{now}` in statements: the store's time in milliseconds.
@@ -48,6 +50,14 @@ impl Tx {
         Self { inner: Inner::Postgres(tx), now }
     }
 
+    pub(crate) const fn sqlite_alone(connection: PoolConnection<Sqlite>, now: &'static str) -> Self {
+        Self { inner: Inner::SqliteAlone(connection), now }
+    }
+
+    pub(crate) const fn postgres_alone(connection: PoolConnection<Postgres>, now: &'static str) -> Self {
+        Self { inner: Inner::PostgresAlone(connection), now }
+    }
+
     fn text(&self, sql: &str) -> String {
         let sql = if sql.contains("{now}") { Cow::Owned(sql.replace("{now}", self.now)) } else { Cow::Borrowed(sql) };
         sql.into_owned()
@@ -59,7 +69,13 @@ impl Tx {
         let sql = self.text(sql);
         match &mut self.inner {
             Inner::Sqlite(tx) => bound!(Sqlite, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Inner::SqliteAlone(tx) => {
+                bound!(Sqlite, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
             Inner::Postgres(tx) => {
+                bound!(Postgres, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+            Inner::PostgresAlone(tx) => {
                 bound!(Postgres, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
             }
         }
@@ -71,14 +87,10 @@ impl Tx {
         check(&args)?;
         let sql = self.text(sql);
         match &mut self.inner {
-            Inner::Sqlite(tx) => match bound!(Sqlite, sql, args).fetch_all(&mut **tx).await {
-                Ok(rows) => rows.iter().map(from_sqlite).collect(),
-                Err(e) => Err(e),
-            },
-            Inner::Postgres(tx) => match bound!(Postgres, sql, args).fetch_all(&mut **tx).await {
-                Ok(rows) => rows.iter().map(from_postgres).collect(),
-                Err(e) => Err(e),
-            },
+            Inner::Sqlite(tx) => from_all_sqlite(bound!(Sqlite, sql, args).fetch_all(&mut **tx).await),
+            Inner::SqliteAlone(tx) => from_all_sqlite(bound!(Sqlite, sql, args).fetch_all(&mut **tx).await),
+            Inner::Postgres(tx) => from_all_postgres(bound!(Postgres, sql, args).fetch_all(&mut **tx).await),
+            Inner::PostgresAlone(tx) => from_all_postgres(bound!(Postgres, sql, args).fetch_all(&mut **tx).await),
         }
         .map_err(classify)
     }
@@ -91,8 +103,8 @@ impl Tx {
     /// The text that this database needs.
     pub(crate) const fn either(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
         match &self.inner {
-            Inner::Sqlite(_) => sqlite,
-            Inner::Postgres(_) => postgres,
+            Inner::Sqlite(_) | Inner::SqliteAlone(_) => sqlite,
+            Inner::Postgres(_) | Inner::PostgresAlone(_) => postgres,
         }
     }
 
@@ -110,6 +122,7 @@ impl Tx {
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await,
             Inner::Postgres(tx) => tx.commit().await,
+            Inner::SqliteAlone(_) | Inner::PostgresAlone(_) => Ok(()),
         }
         .map_err(classify)
     }
@@ -119,9 +132,18 @@ impl Tx {
         match self.inner {
             Inner::Sqlite(tx) => tx.rollback().await,
             Inner::Postgres(tx) => tx.rollback().await,
+            Inner::SqliteAlone(_) | Inner::PostgresAlone(_) => Ok(()),
         }
         .map_err(classify)
     }
+}
+
+fn from_all_sqlite(rows: Result<Vec<SqliteRow>, sqlx::Error>) -> Result<Vec<Row>, sqlx::Error> {
+    rows?.iter().map(from_sqlite).collect()
+}
+
+fn from_all_postgres(rows: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<Row>, sqlx::Error> {
+    rows?.iter().map(from_postgres).collect()
 }
 
 /// One writing transaction, with what belongs to its end: the events, whose cursors are drawn last so that the lock on
