@@ -25,7 +25,7 @@ pub(crate) const NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1
 const ASKED_AFTER: Duration = Duration::from_secs(1);
 
 /// Connections of one replica.
-const CONNECTIONS: u32 = 16;
+pub(crate) const CONNECTIONS: u32 = 16;
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql")),

@@ -4,6 +4,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction, pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
     error::classify,
     row::{Row, Value, check, from_postgres, from_sqlite},
@@ -25,6 +27,8 @@ pub(crate) struct Tx {
     inner: Inner,
     /// Stands for `{now}` in statements: the store's time in milliseconds.
     now: &'static str,
+    /// Given back with the connection.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 macro_rules! bound {
@@ -43,19 +47,24 @@ macro_rules! bound {
 
 impl Tx {
     pub(crate) const fn sqlite(tx: Transaction<'static, Sqlite>, now: &'static str) -> Self {
-        Self { inner: Inner::Sqlite(tx), now }
+        Self { inner: Inner::Sqlite(tx), now, _turn: None }
     }
 
     pub(crate) const fn postgres(tx: Transaction<'static, Postgres>, now: &'static str) -> Self {
-        Self { inner: Inner::Postgres(tx), now }
+        Self { inner: Inner::Postgres(tx), now, _turn: None }
     }
 
     pub(crate) const fn sqlite_alone(connection: PoolConnection<Sqlite>, now: &'static str) -> Self {
-        Self { inner: Inner::SqliteAlone(connection), now }
+        Self { inner: Inner::SqliteAlone(connection), now, _turn: None }
     }
 
     pub(crate) const fn postgres_alone(connection: PoolConnection<Postgres>, now: &'static str) -> Self {
-        Self { inner: Inner::PostgresAlone(connection), now }
+        Self { inner: Inner::PostgresAlone(connection), now, _turn: None }
+    }
+
+    /// Holds a turn with the database until its end.
+    pub(crate) fn with(self, turn: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _turn: turn, ..self }
     }
 
     fn text(&self, sql: &str) -> String {

@@ -27,7 +27,7 @@ pub(crate) const NOW: &str = "CAST(ROUND(unixepoch('now', 'subsec') * 1000) AS I
 const APPLICATION_ID: i64 = 0x5449_454c;
 
 /// Readers beside the writer.
-const READERS: u32 = 4;
+pub(crate) const READERS: u32 = 4;
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/sqlite/0001_foundation.sql")),
