@@ -56,8 +56,7 @@ impl Session {
     /// How many interconnects of a place's environment take connections.
     pub(crate) fn siblings(&self, place: &Place) -> usize {
         let same = |other: &&Place| {
-            other.environment.0 == place.environment.0
-                && other.interconnect.1.state == Some(InterconnectState::Active)
+            other.environment.0 == place.environment.0 && other.interconnect.1.state == Some(InterconnectState::Active)
         };
         self.places().iter().filter(same).count()
     }

@@ -81,7 +81,11 @@ fn areas(text: &mut String, outcomes: &[Outcome]) {
 #[must_use]
 pub fn transcripts(reported: &Reported) -> String {
     let mut text = String::new();
-    for outcome in reported.iter().flat_map(|(_, outcomes)| outcomes).filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))) {
+    for outcome in reported
+        .iter()
+        .flat_map(|(_, outcomes)| outcomes)
+        .filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_)))
+    {
         let _ = write!(text, "\n### What was said in `{}`\n\n```text\n{}```\n", outcome.case.id, transcript(outcome));
     }
     text

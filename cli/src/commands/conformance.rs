@@ -62,10 +62,8 @@ impl KeySource for KeysByCommand {
     fn issue(&self, wanted: Wanted) -> BoxFuture<'_, Result<Sensitive, KeyError>> {
         Box::pin(async move {
             let environment = wanted.environment.rsplit('/').next().unwrap_or_default().to_owned();
-            let variables = [
-                ("TIELINE_ENVIRONMENT", environment),
-                ("TIELINE_BANDWIDTH_MBPS", wanted.bandwidth_mbps.to_string()),
-            ];
+            let variables =
+                [("TIELINE_ENVIRONMENT", environment), ("TIELINE_BANDWIDTH_MBPS", wanted.bandwidth_mbps.to_string())];
             let output = shell(&self.0, &variables).await.map_err(KeyError)?;
             let text = String::from_utf8_lossy(&output.stdout);
             match text.split_whitespace().next() {
@@ -240,7 +238,10 @@ fn http(flags: &Conformance) -> anyhow::Result<tieline_conformance::HttpSource> 
 fn summary(outcomes: &[Outcome]) -> bool {
     let (kept, broken, skipped) = report::counts(outcomes);
     let style = if broken == 0 { GOOD } else { BAD };
-    anstream::println!("\n{style}{} rules: {kept} kept, {broken} broken, {skipped} not tested{style:#}", outcomes.len());
+    anstream::println!(
+        "\n{style}{} rules: {kept} kept, {broken} broken, {skipped} not tested{style:#}",
+        outcomes.len()
+    );
     let failed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_)));
     let failed: Vec<_> = failed.map(|outcome| outcome.case.id).collect();
     if let Some(first) = failed.first() {
@@ -282,7 +283,9 @@ fn show(outcome: &Outcome) {
             anstream::println!("    {QUIET}what was said: `>` the suite, `<` the target{QUIET:#}");
             let earlier = outcome.exchanges.len().saturating_sub(SHOWN);
             if earlier > 0 {
-                anstream::println!("      {QUIET}({earlier} earlier exchanges stand in the reports: --markdown, --junit){QUIET:#}");
+                anstream::println!(
+                    "      {QUIET}({earlier} earlier exchanges stand in the reports: --markdown, --junit){QUIET:#}"
+                );
             }
             for exchange in outcome.exchanges.iter().skip(earlier) {
                 for line in exchange.to_string().lines() {

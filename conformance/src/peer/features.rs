@@ -149,9 +149,7 @@ pub(crate) fn breaks(body: &Value, guidance: &FeatureGuidance, statics: &Statics
 fn inside<T: PartialOrd>(ranges: impl Iterator<Item = (Option<T>, Option<T>)>, value: T) -> bool {
     let mut ranges = ranges.peekable();
     ranges.peek().is_none()
-        || ranges.any(|(start, stop)| {
-            start.is_none_or(|start| start <= value) && stop.is_none_or(|stop| value <= stop)
-        })
+        || ranges.any(|(start, stop)| start.is_none_or(|start| start <= value) && stop.is_none_or(|stop| value <= stop))
 }
 
 fn within(choice: &SubnetGuidance, net: &Ipv4Net) -> bool {

@@ -238,12 +238,7 @@ impl Plot {
     }
 
     /// Sees that for so long nothing comes that would be wrong.
-    pub(crate) async fn never(
-        &self,
-        window: Duration,
-        what: &str,
-        wrong: impl Fn(&Heard) -> bool,
-    ) -> Result<(), Stop> {
+    pub(crate) async fn never(&self, window: Duration, what: &str, wrong: impl Fn(&Heard) -> bool) -> Result<(), Stop> {
         let from = self.state().heard.len();
         let come = self.until(window, "", |state| state.heard.iter().skip(from).any(&wrong).then_some(())).await;
         if come.is_ok() { Err(violation(what.to_owned())) } else { Ok(()) }

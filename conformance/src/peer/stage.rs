@@ -69,7 +69,8 @@ impl Statics {
     /// The bandwidths that an interconnect takes, in Mbit/s.
     pub(crate) fn sizes(&self, interconnect: &str) -> Vec<i64> {
         let environment = interconnect.split("/interconnects/").next().unwrap_or_default();
-        let of = |value: Option<&Value>| value.and_then(|value| value["supportedConnectionSizeMbps"].as_array()).cloned();
+        let of =
+            |value: Option<&Value>| value.and_then(|value| value["supportedConnectionSizeMbps"].as_array()).cloned();
         let both = [of(self.interconnects.get(interconnect)), of(self.environments.get(environment))];
         both.into_iter().flatten().flatten().filter_map(|size| size.as_i64()).collect()
     }
@@ -101,12 +102,9 @@ impl Statics {
             Op::ConfirmActivationKey => Said::good(json!({ "keyValid": false })),
             // A hint about something that no case has made: heard, and nothing follows.
             Op::NotifyConnectionStatus | Op::NotifyMaintenance => Said::good(json!({})),
-            Op::ListIssues
-            | Op::CreateIssue
-            | Op::GetIssue
-            | Op::CloseIssue
-            | Op::ListComments
-            | Op::AddComment => self.issue(heard),
+            Op::ListIssues | Op::CreateIssue | Op::GetIssue | Op::CloseIssue | Op::ListComments | Op::AddComment => {
+                self.issue(heard)
+            }
             Op::GetProvider
             | Op::GetActivationKeyParameters
             | Op::RequestMacSecKeyRotation
@@ -132,7 +130,8 @@ impl Statics {
         if heard.op == Op::ListIssues {
             return Said::good(json!({ "issues": issues.values().map(|(issue, _)| issue).collect::<Vec<_>>() }));
         }
-        let id = if heard.op == Op::CreateIssue { heard.asked("issueId").unwrap_or_default() } else { heard.id("issue") };
+        let id =
+            if heard.op == Op::CreateIssue { heard.asked("issueId").unwrap_or_default() } else { heard.id("issue") };
         let name = format!("providers/{}/issues/{id}", heard.id("provider"));
         if heard.op == Op::CreateIssue {
             if id.is_empty() || issues.contains_key(&name) || issues.len() >= ISSUES {

@@ -24,12 +24,7 @@ pub(super) const CASES: &[Case] = &[
         "UpdateConnection updateMask",
         mask
     ),
-    asked!(
-        "changing/refused",
-        "Where the peer refuses, the bandwidth stays.",
-        "UpdateConnection: 409",
-        refused
-    ),
+    asked!("changing/refused", "Where the peer refuses, the bandwidth stays.", "UpdateConnection: 409", refused),
     asked!(
         "changing/lost",
         "Where the answer is lost, both sides have the new bandwidth in the end.",

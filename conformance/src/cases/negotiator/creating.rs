@@ -122,7 +122,8 @@ async fn next_interconnect(s: &Session) -> Result<(), Stop> {
     s.plot().spoil(1, Act::Refuse(409), |heard| heard.op == Op::CreateConnection);
     s.bring().await?;
     let first = s.nth(Op::CreateConnection, 0).await?;
-    let moved = |state: &State| state.of(Op::CreateConnection).find(|h| h.interconnect() != first.interconnect()).cloned();
+    let moved =
+        |state: &State| state.of(Op::CreateConnection).find(|h| h.interconnect() != first.interconnect()).cloned();
     let next = s.until("no other interconnect was tried after the 409", moved).await?;
     must(first.request_id().is_none() || next.request_id() != first.request_id(), || {
         "the second CreateConnection has the requestId of the first, and is another request".to_owned()

@@ -109,6 +109,9 @@ async fn provisions(s: &Session) -> Result<(), Stop> {
         let held = state.connections.get(&theirs)?;
         (held.features.len() >= all).then_some(())
     };
-    s.until("the target agreed to provision in its peer's place, and did not propose a feature for every channel", whole)
-        .await
+    s.until(
+        "the target agreed to provision in its peer's place, and did not propose a feature for every channel",
+        whole,
+    )
+    .await
 }

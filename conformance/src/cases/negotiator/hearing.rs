@@ -1,7 +1,7 @@
 //! Hints of the peer: they are followed by a look, and are not needed for one.
 
 use serde_json::json;
-use tieline_openapi::coordinator::{ChannelPath, Channel, OperationId as Op};
+use tieline_openapi::coordinator::{Channel, ChannelPath, OperationId as Op};
 
 use crate::{
     peer::{Heard, State},

@@ -71,7 +71,9 @@ async fn by_peer(s: &Session) -> Result<(), Stop> {
     s.plot().state().end(made.name.clone());
     let path = s.theirs(&made.name)?;
     s.get(Op::DeleteConnection, &path).await?.read::<serde_json::Value>()?;
-    s.plot().never(s.settings().window, "the peer deleted the connection, and something of it was made again", makes).await?;
+    s.plot()
+        .never(s.settings().window, "the peer deleted the connection, and something of it was made again", makes)
+        .await?;
     gone_there(s, &made.name).await
 }
 

@@ -81,12 +81,7 @@ pub(super) const CASES: &[Case] = &[
         "CreateFeature: 409",
         after_409
     ),
-    asked!(
-        "proposing/after-400",
-        "After a 400 the same proposal is not made again.",
-        "CreateFeature: 400",
-        after_400
-    ),
+    asked!("proposing/after-400", "After a 400 the same proposal is not made again.", "CreateFeature: 400", after_400),
 ];
 
 /// The proposals that came, the first of each channel.
@@ -199,7 +194,11 @@ async fn preferred_subnet(s: &Session) -> Result<(), Stop> {
     };
     let check = |config: &L3Base| {
         let subnet = config.ipv4.as_ref().map(|hosts| hosts.subnet.to_string()).unwrap_or_default();
-        if subnet == PREFERRED { Ok(()) } else { Err(format!("{PREFERRED} is preferred and free, and {subnet} was taken")) }
+        if subnet == PREFERRED {
+            Ok(())
+        } else {
+            Err(format!("{PREFERRED} is preferred and free, and {subnet} was taken"))
+        }
     };
     proposed(s, guide, check).await
 }
@@ -235,10 +234,8 @@ async fn asn(s: &Session) -> Result<(), Stop> {
             (range.start, range.stop) = (Some(OWN_ASN + 7), Some(OWN_ASN + 9));
         }
         if l3.asn_ranges.is_empty() {
-            l3.asn_ranges.push(tieline_openapi::coordinator::AsnRange {
-                start: Some(OWN_ASN + 7),
-                stop: Some(OWN_ASN + 9),
-            });
+            l3.asn_ranges
+                .push(tieline_openapi::coordinator::AsnRange { start: Some(OWN_ASN + 7), stop: Some(OWN_ASN + 9) });
         }
     };
     proposed(s, guide, |_| Ok(())).await?;
@@ -247,7 +244,8 @@ async fn asn(s: &Session) -> Result<(), Stop> {
         state.connections.keys().next().cloned().ok_or_else(|| violation("there is no connection"))?
     };
     let (theirs, statics) = (s.guidance(&s.theirs(&name)?).await?, s.statics()?);
-    let ranges: Vec<_> = theirs.iter().filter_map(|g| g.l3_base_guidance.as_ref()).flat_map(|l3| &l3.asn_ranges).collect();
+    let ranges: Vec<_> =
+        theirs.iter().filter_map(|g| g.l3_base_guidance.as_ref()).flat_map(|l3| &l3.asn_ranges).collect();
     let allowed = |asn: u32| {
         ranges.is_empty()
             || ranges.iter().any(|r| r.start.is_none_or(|start| start <= asn) && r.stop.is_none_or(|stop| asn <= stop))
@@ -255,7 +253,9 @@ async fn asn(s: &Session) -> Result<(), Stop> {
     for heard in proposals(&s.plot().state()).values() {
         let config = strictly(&heard.body, [&statics.own, &statics.target]).map_err(violation)?;
         let own = config.ends.iter().find(|end| end.provider == statics.target).map(|end| end.asn.get());
-        must(own.is_some_and(allowed), || format!("the target's end has AS number {own:?}, which it does not take itself"))?;
+        must(own.is_some_and(allowed), || {
+            format!("the target's end has AS number {own:?}, which it does not take itself")
+        })?;
     }
     Ok(())
 }
@@ -317,9 +317,10 @@ async fn after_409(s: &Session) -> Result<(), Stop> {
         "after the 409 the channel was proposed again without fresh guidance".to_owned()
     })?;
     let second = state.of(Op::CreateFeature).filter(again).nth(1);
-    must(second.is_some_and(|second| refused.request_id().is_none() || second.request_id() != refused.request_id()), || {
-        "the proposal after the 409 has the requestId of the one that was refused".to_owned()
-    })?;
+    must(
+        second.is_some_and(|second| refused.request_id().is_none() || second.request_id() != refused.request_id()),
+        || "the proposal after the 409 has the requestId of the one that was refused".to_owned(),
+    )?;
     let good = state.of(Op::CreateFeature).filter(|heard| heard.was_good()).count();
     must(good == channels, || format!("{good} features were made on {channels} channels"))
 }

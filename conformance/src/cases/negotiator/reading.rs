@@ -9,12 +9,7 @@ use crate::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    asked!(
-        "reading/pages",
-        "A list is read to its last page.",
-        "nextPageToken of ListFeatures",
-        pages
-    ),
+    asked!("reading/pages", "A list is read to its last page.", "nextPageToken of ListFeatures", pages),
     asked!(
         "reading/later-revision",
         "Fields and values of a later revision in an answer disturb nothing.",
@@ -52,7 +47,9 @@ async fn later_revision(s: &Session) -> Result<(), Stop> {
     s.plot().state().manners.adorned = true;
     let made = s.agreed().await?;
     s.notify(&made.name).await?;
-    s.plot().never(s.settings().window, "a value of a later revision made the target change a connection", meddles).await
+    s.plot()
+        .never(s.settings().window, "a value of a later revision made the target change a connection", meddles)
+        .await
 }
 
 async fn published_revision(s: &Session) -> Result<(), Stop> {

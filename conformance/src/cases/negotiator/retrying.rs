@@ -134,7 +134,9 @@ async fn own_request_id(s: &Session) -> Result<(), Stop> {
         let Some(id) = heard.request_id() else { continue };
         let content = heard.content();
         let first = seen.entry(id).or_insert_with(|| content.clone());
-        must(*first == content, || format!("two different requests have the requestId {id}; the second is {}", heard.op.as_str()))?;
+        must(*first == content, || {
+            format!("two different requests have the requestId {id}; the second is {}", heard.op.as_str())
+        })?;
     }
     agreed.map(drop)
 }

@@ -124,7 +124,9 @@ pub(super) async fn gone_there(s: &Session, name: &str) -> Result<(), Stop> {
     let began = s.elapsed();
     while s.half(name).await?.is_some() {
         let patience = s.settings().patience;
-        must(s.elapsed().saturating_sub(began) < patience, || format!("after {patience:?} the target still shows {name}"))?;
+        must(s.elapsed().saturating_sub(began) < patience, || {
+            format!("after {patience:?} the target still shows {name}")
+        })?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Ok(())
@@ -199,6 +201,10 @@ async fn peer_away(s: &Session) -> Result<(), Stop> {
     let state = s.plot().state();
     let each = state.connections.get(&made.name).map_or(0, |held| held.features.len());
     must(each == made.channels && state.connections.len() == 1, || {
-        format!("{} connections and {each} features are there, for one connection and {} channels", state.connections.len(), made.channels)
+        format!(
+            "{} connections and {each} features are there, for one connection and {} channels",
+            state.connections.len(),
+            made.channels
+        )
     })
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tieline_openapi::coordinator::{
-    ConnectionPath, Feature, FeatureGuidance, FeaturePath, LOWEST_VLAN,
-    ListFeaturesResponse, OperationId as Op, ProvisioningState,
+    ConnectionPath, Feature, FeatureGuidance, FeaturePath, LOWEST_VLAN, ListFeaturesResponse, OperationId as Op,
+    ProvisioningState,
 };
 
 use crate::{
@@ -175,7 +175,12 @@ impl Stage {
     }
 }
 
-pub(super) async fn send(s: &Session, path: &FeaturePath, body: &Value, request_id: Option<&str>) -> Result<Answer, Stop> {
+pub(super) async fn send(
+    s: &Session,
+    path: &FeaturePath,
+    body: &Value,
+    request_id: Option<&str>,
+) -> Result<Answer, Stop> {
     let mut query = vec![("featureId", path.feature.as_str())];
     query.extend(request_id.map(|id| ("requestId", id)));
     let parent = ConnectionPath {

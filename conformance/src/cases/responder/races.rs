@@ -194,7 +194,8 @@ async fn two_updates(s: &Session) -> Result<(), Stop> {
         must(answer.good() || answer.status == 409, || format!("a change was answered with {}", answer.status))?;
     }
     let shown: Connection = s.get(Op::GetConnection, &path).await?.read()?;
-    let agreed: Vec<_> = [(&first, *one), (&second, *two)].into_iter().filter(|(a, _)| a.good()).map(|(_, to)| to).collect();
+    let agreed: Vec<_> =
+        [(&first, *one), (&second, *two)].into_iter().filter(|(a, _)| a.good()).map(|(_, to)| to).collect();
     let shown = shown.bandwidth_mbps.unwrap_or_default();
     must(agreed.contains(&shown), || format!("{agreed:?} were answered with success, and {shown} is shown"))
 }

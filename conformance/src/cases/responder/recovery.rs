@@ -123,7 +123,8 @@ async fn migration(s: &Session) -> Result<(), Stop> {
 
 async fn migration_from_nothing(s: &Session) -> Result<(), Stop> {
     let place = s.place()?;
-    let (path, from) = (place.interconnect.0.connection(s.uuid().into()), place.interconnect.0.connection(s.uuid().into()));
+    let (path, from) =
+        (place.interconnect.0.connection(s.uuid().into()), place.interconnect.0.connection(s.uuid().into()));
     let body = json!({
         "name": path.to_string(),
         "bandwidthMbps": place.bandwidth()?,

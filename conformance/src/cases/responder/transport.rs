@@ -43,7 +43,11 @@ fn tls(s: &Session) -> Result<(), Stop> {
 
 async fn unserved(s: &Session, credential: Credential, old: bool, why: &str) -> Result<(), Stop> {
     let version = if old { reqwest::tls::Version::TLS_1_2 } else { reqwest::tls::Version::TLS_1_3 };
-    let wire = s.wire_with(credential, |http| if old { http.tls_version_max(version) } else { http.tls_version_min(version) })?;
+    let wire =
+        s.wire_with(
+            credential,
+            |http| if old { http.tls_version_max(version) } else { http.tls_version_min(version) },
+        )?;
     let path = ProviderPath { provider: s.provider().provider.clone() };
     let answer = wire.call(Op::ListEnvironments, &path, &[], None).await;
     s.note(&wire);

@@ -6,9 +6,7 @@ use anyhow::Context as _;
 use axum::http::Method;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tieline_conformance::{
-    Brought, Customer, KeyError, KeySource, Outcome, Role, Wanted, Wish, WishError, all_cases,
-};
+use tieline_conformance::{Brought, Customer, KeyError, KeySource, Outcome, Role, Wanted, Wish, WishError, all_cases};
 use tieline_openapi::coordinator::{ActivationKey, ActivationKeyV1, KeyVersion, Sensitive};
 use tokio::net::TcpListener;
 
@@ -194,7 +192,8 @@ const BROKEN: &[(&str, Side)] = &[
     (
         "creating/most-free",
         Asks(Reads(|asked| {
-            let other = if asked.path.contains("/interconnects/i1") { "/interconnects/i2" } else { "/interconnects/i1" };
+            let other =
+                if asked.path.contains("/interconnects/i1") { "/interconnects/i2" } else { "/interconnects/i1" };
             asked.path = asked.path.replace("/interconnects/i1", other).replace("/interconnects/i2", other);
         })),
     ),
@@ -230,10 +229,7 @@ const BROKEN: &[(&str, Side)] = &[
             guided(asked).then(|| (200, json!({ "featureGuidance": all })))
         })),
     ),
-    (
-        "proposing/every-channel",
-        Asks(Adds(|asked, _| if proposes(asked) { proposed_anew(asked) } else { Vec::new() })),
-    ),
+    ("proposing/every-channel", Asks(Adds(|asked, _| if proposes(asked) { proposed_anew(asked) } else { Vec::new() }))),
     ("proposing/whole", Asks(Reads(|asked| config(asked, |l3| l3["md5BgpPassword"] = Value::Null)))),
     ("proposing/vlan", Asks(Reads(|asked| config(asked, |l3| l3["vlanId"] = json!(1_000))))),
     (
@@ -276,9 +272,11 @@ const BROKEN: &[(&str, Side)] = &[
     ),
     (
         "proposing/after-400",
-        Asks(Adds(|asked, status| {
-            if proposes(asked) && status == 400 { vec![renamed(asked, "featureId", 7)] } else { Vec::new() }
-        })),
+        Asks(Adds(
+            |asked, status| {
+                if proposes(asked) && status == 400 { vec![renamed(asked, "featureId", 7)] } else { Vec::new() }
+            },
+        )),
     ),
     (
         "retrying/connection-bounded",
@@ -323,7 +321,8 @@ const BROKEN: &[(&str, Side)] = &[
         Asks(Adds(|asked, status| {
             // What it asks for again, it asks for from the one that is there.
             let mut other = renamed(asked, "connectionId", 2);
-            let name = format!("{}/{}", asked.path.trim_start_matches('/'), asked.asks("connectionId").unwrap_or_default());
+            let name =
+                format!("{}/{}", asked.path.trim_start_matches('/'), asked.asks("connectionId").unwrap_or_default());
             other.change(|body| body["sourceData"] = json!({ "sourceConnectionName": name }));
             if creates(asked) && status == 0 { vec![other] } else { Vec::new() }
         })),

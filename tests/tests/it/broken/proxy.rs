@@ -234,7 +234,8 @@ impl Proxy {
                     let _ = self.send(&more, caller).await;
                 }
             }
-            Some(Fault::Reads(_) | Fault::Ignores(_) | Fault::Calls(_) | Fault::Brings(_) | Fault::Issues(_)) | None => {}
+            Some(Fault::Reads(_) | Fault::Ignores(_) | Fault::Calls(_) | Fault::Brings(_) | Fault::Issues(_))
+            | None => {}
         }
         said(if status == 0 { 503 } else { status }, &answer)
     }

@@ -397,10 +397,7 @@ const BROKEN: &[(&str, Fault)] = &[
             }
         }),
     ),
-    (
-        "races/two-updates",
-        Ignores(|asked| (asked.method == PATCH).then(|| (200, asked.json()))),
-    ),
+    ("races/two-updates", Ignores(|asked| (asked.method == PATCH).then(|| (200, asked.json())))),
     (
         "recovery/one-side",
         Answers(|asked, status, answer| {

@@ -210,5 +210,9 @@ pub(crate) async fn examine<C: KeySource + Customer + 'static>(
 fn client((anchors, identity): &(Vec<u8>, Vec<u8>), certified: bool) -> reqwest::ClientBuilder {
     let anchors = reqwest::Certificate::from_pem_bundle(anchors).expect("the test has written it");
     let http = reqwest::Client::builder().no_proxy().tls_certs_only(anchors);
-    if certified { http.identity(reqwest::Identity::from_pem(identity).expect("the test has written it")) } else { http }
+    if certified {
+        http.identity(reqwest::Identity::from_pem(identity).expect("the test has written it"))
+    } else {
+        http
+    }
 }
