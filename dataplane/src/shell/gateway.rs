@@ -11,6 +11,10 @@ use std::{
 };
 
 use boringtun::x25519::StaticSecret;
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags},
+    resource::{Resource, getrlimit, setrlimit},
+};
 use tieline_openapi::{ids::ConnectionId, v1::GatewayConfiguration};
 use tokio::sync::oneshot;
 
@@ -84,6 +88,9 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
+    /// No descriptor is left.
+    #[error("cannot wait for sockets (epoll); raise the limit of open files")]
+    Poll(#[source] io::Error),
     /// The machine has no thread left.
     #[error("cannot start the thread `{name}`")]
     Thread {
@@ -131,6 +138,7 @@ impl Dataplane {
         let (ready, started) = mpsc::sync_channel(1);
         let (commands, orders) = mpsc::channel();
         let (guards, guarded) = mpsc::channel::<Vec<Guard>>();
+        let (tables, wanted) = mpsc::channel();
         let counted = Counted::default();
         let netns = options.netns.clone();
         let uapi = options.uapi.clone().zip(Some(options.tun_name.clone()));
@@ -139,7 +147,7 @@ impl Dataplane {
             .spawn("tl-heartbeat", move || match set_up(&options) {
                 Ok(ground) => {
                     let _ = ready.send(Ok((Arc::clone(&ground.lanes), ground.private.name.clone())));
-                    Heartbeat::new(options, ground, guards, counts, reports).run(&orders);
+                    Heartbeat::new(options, ground, guards, tables, counts, reports).run(&orders);
                 }
                 Err(error) => drop(ready.send(Err(error))),
             })
@@ -152,6 +160,8 @@ impl Dataplane {
             heartbeat,
             netns.spawn("tl-filter", move || filter(&private, &guarded, &counted)).map_err(thread("filter"))?,
         ];
+        let tables = Arc::clone(&lanes);
+        threads.push(netns.spawn("tl-tables", move || tables.tables(&wanted)).map_err(thread("tables"))?);
         let timers = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-timers", move || timers.timers()).map_err(thread("timers"))?);
         if let Some((folder, tun)) = uapi {
@@ -231,13 +241,22 @@ pub(super) struct Ground {
     pub(super) tun: Interface,
     /// Answers probes of the private bundle.
     pub(super) reflector: UdpSocket,
+    /// Waits for the sockets inside the tunnel, of which each connection has one.
+    pub(super) inner: Epoll,
 }
 
 /// Makes the ground in this thread's namespace, or leaves nothing behind.
 fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
+    // A socket a connection: 1,024 descriptors, as most systems begin with, are soon too few.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let inner = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| DataplaneError::Poll(errno.into()))?;
     let mut routes = Routes::open()?;
     match stand_on(options, &mut routes) {
-        Ok((lanes, private, wan, tun, reflector)) => Ok(Ground { lanes, routes, private, wan, tun, reflector }),
+        Ok((lanes, private, wan, tun, reflector)) => Ok(Ground { lanes, routes, private, wan, tun, reflector, inner }),
         Err(error) => {
             if let Err(error) = routes.close() {
                 tracing::warn!(%error, "routes are left behind; the next start removes them");
@@ -299,7 +318,8 @@ fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted)
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
-        let now = works.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
+        let counts = works && !guards.is_empty();
+        let now = counts.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
         *counted.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
     if works && let Err(error) = firewall::remove() {

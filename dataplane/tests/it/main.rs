@@ -9,10 +9,20 @@
 )]
 
 mod api;
+mod attacks;
+mod crowd;
 mod failover;
 mod interop;
 mod lifecycle;
+mod mtu;
 mod ns;
 mod packets;
+mod rekey;
+mod soak;
 mod uapi;
 mod world;
+
+/// What is fuzzed.
+#[path = "../../fuzz/entries.rs"]
+mod entries;
+mod fuzzed;
