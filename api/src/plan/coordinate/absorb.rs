@@ -22,19 +22,6 @@ const fn is_definite(refusal: &Refusal) -> bool {
     matches!(refusal.status, 400..500) && !matches!(refusal.status, 401 | 403 | 408 | 429)
 }
 
-impl Row {
-    /// An attempt had its answer. What is proposed and has none yet keeps its count: that is what is bounded.
-    fn succeeded(&mut self) {
-        let open = self.features.values().any(|feature| feature.theirs == Theirs::Proposed && !feature.closing);
-        if open {
-            self.attempts.count = self.attempts.count.saturating_sub(1);
-            self.attempts.next_at = None;
-        } else {
-            self.attempts = Attempts::default();
-        }
-    }
-}
-
 impl Book {
     /// What an answer changes; `None` is an answer that was lost. It may come at any time, twice, or long after something
     /// else was learned.
@@ -77,19 +64,19 @@ impl Book {
             Ask::Guidance { .. } => match reply {
                 Reply::Guidance(guidance) => {
                     next.guidance = Some(guidance.clone());
-                    next.succeeded();
+                    next.attempts = Attempts::default();
                 }
                 Reply::Done | Reply::Key(_) | Reply::Seen { .. } | Reply::Refused(_) => next.look_at = now,
             },
             Ask::CreateFeature { channel, feature, .. } => self.proposed(&mut next, channel, feature, refusal, now),
             Ask::DeleteFeature { feature, .. } => {
                 next.stray.retain(|(id, _)| id != feature);
-                next.succeeded();
+                next.attempts = Attempts::default();
             }
             Ask::Notify { shown, .. } => match refusal {
                 None => {
                     next.shown.1 = next.shown.1.max(*shown);
-                    next.succeeded();
+                    next.attempts = Attempts::default();
                 }
                 Some(_) => next.look_at = now,
             },
@@ -282,11 +269,10 @@ impl Book {
         if refusal.is_none() {
             feature.theirs = Theirs::Pending;
             feature.since_version = version + 1;
-            let free = self.is_free(&place, channel, &feature.config, firm);
-            row.succeeded();
-            if !free {
+            row.attempts = Attempts::default();
+            if !self.is_free(&place, channel, &feature.config, firm) {
                 // A proposal of the peer that goes first took it in the meantime.
-                row.features.entry(channel.clone()).and_modify(|feature| feature.closing = true);
+                feature.closing = true;
                 stray(row, id);
                 row.drop_closed();
             }

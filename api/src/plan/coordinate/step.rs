@@ -400,13 +400,12 @@ impl Book {
             config: f.config.clone(),
             request_id: f.request_id,
         };
-        // One without an answer was sent already, and waits until the others have been: a channel that is stuck holds up none.
         let open = row.features.iter().find(|(_, f)| f.theirs == Theirs::Proposed && !f.closing);
-        let open = open.map(|(channel, feature)| proposal(channel, feature));
-        let mut missing = interconnect.usable().map(|(c, _)| c).filter(|c| !row.features.contains_key(*c)).peekable();
-        if missing.peek().is_none() {
-            return open;
+        if let Some((channel, feature)) = open {
+            return Some(proposal(channel, feature));
         }
+        let mut missing = interconnect.usable().map(|(c, _)| c).filter(|c| !row.features.contains_key(*c)).peekable();
+        missing.peek()?;
         let Some(guidance) = &row.guidance else {
             // What the peer may have already is completed, not made anew: a look comes before new guidance.
             if !row.was_seen(now, self.terms.poll) {
@@ -421,7 +420,7 @@ impl Book {
             let config = self.choose(row, channel, guidance.iter().find(of)?, &draw.password)?;
             Some((channel.clone(), config))
         };
-        let Some((channel, config)) = missing.find_map(guided) else { return open };
+        let (channel, config) = missing.find_map(guided)?;
         let feature = FeatureRow {
             id: ResourceId::from(draw.ids[0]),
             request_id: draw.ids[1],

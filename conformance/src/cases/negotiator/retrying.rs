@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     peer::{Act, Heard, State},
     session::Session,
-    suite::{Case, Stop, asked, must, violation},
+    suite::{Case, Stop, asked, must},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -53,12 +53,6 @@ pub(super) const CASES: &[Case] = &[
         "Being told to wait (429) is no refusal: the same is asked later.",
         "RFC 6585 section 4; CreateConnection: retries",
         throttled
-    ),
-    asked!(
-        "retrying/one-channel-stuck",
-        "A channel that gets no answer does not keep the others waiting.",
-        "Recovery: one channel fails while three work",
-        one_channel_stuck
     ),
 ];
 
@@ -165,21 +159,4 @@ async fn throttled(s: &Session) -> Result<(), Stop> {
     must(first.connection().as_ref() == Some(&made.name), || {
         "after a 429 for one connection another was asked for".to_owned()
     })
-}
-
-async fn one_channel_stuck(s: &Session) -> Result<(), Stop> {
-    s.peer()?;
-    let place = s.active()?;
-    if s.enabled(&place.interconnect.0.to_string()) < 2 {
-        return Err(Stop::Skipped("the interconnect has one channel".to_owned()));
-    }
-    let first = place.channels.iter().filter_map(|channel| channel.name.clone()).min();
-    let first = first.ok_or_else(|| violation("a channel has no name"))?;
-    let id = first.rsplit('/').next().unwrap_or_default().to_owned();
-    let end = format!("/channels/{id}");
-    s.plot().spoil(1_000, Act::Refuse(503), move |heard| {
-        heard.op == Op::CreateFeature && heard.body["channel"].as_str().is_some_and(|name| name.ends_with(&end))
-    });
-    let brought = s.bring().await?;
-    s.negotiated(brought.connection, 1).await.map(drop)
 }

@@ -315,7 +315,6 @@ const BROKEN: &[(&str, Side)] = &[
             }
         })),
     ),
-    ("retrying/one-channel-stuck", Asks(Ignores(|asked| proposes(asked).then(|| (503, json!({})))))),
     (
         "settling/connection-lost",
         Asks(Adds(|asked, status| {

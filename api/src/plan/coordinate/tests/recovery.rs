@@ -303,29 +303,6 @@ fn only_the_channel_that_fails_is_repaired() {
 }
 
 #[test]
-fn a_channel_without_an_answer_holds_up_no_other_and_is_tried_five_times() {
-    let (mut world, place) = bare();
-    let stuck = until_asked(&mut world, &place, is_proposal);
-    let began = world.at;
-    let mut tries = 1;
-    while world.at - began < 60_000 {
-        world.at += 500;
-        let (now, draw) = (world.now(1), world.draw());
-        let step = world.sides[1].book.step(&place, now, &draw);
-        world.store(1, &step.changes);
-        match step.ask {
-            // Nothing is heard of this one.
-            Some(ask) if ask == stuck => tries += 1,
-            Some(ask) => drop(answer(&mut world, &place, &ask)),
-            None => {}
-        }
-    }
-    let row = &world.sides[1].book.rows[&place];
-    assert_eq!(row.agreed().count(), 3, "the others are there");
-    assert!((2..=5).contains(&tries), "{tries} tries in a minute");
-}
-
-#[test]
 fn a_notification_is_only_a_hint() {
     // Lost: the next look says the same. Doubled: nothing more happens.
     let (mut world, place) = up();
