@@ -1,6 +1,9 @@
 //! How often, and as what, the target asks again when there is no answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tieline_openapi::coordinator::OperationId as Op;
 use uuid::Uuid;
@@ -14,13 +17,13 @@ use crate::{
 pub(super) const CASES: &[Case] = &[
     asked!(
         "retrying/connection-bounded",
-        "CreateConnection is tried at most five times in 60 seconds.",
+        "After five tries of CreateConnection within 60 seconds the target looks before it tries again.",
         "CreateConnection: retries; recovery: the sixth attempt",
         connection_bounded
     ),
     asked!(
         "retrying/feature-bounded",
-        "CreateFeature is tried at most five times in 60 seconds for one channel.",
+        "After five tries of CreateFeature for one channel within 60 seconds the target looks before it tries again.",
         "CreateFeature: retries; recovery: the sixth attempt",
         feature_bounded
     ),
@@ -64,10 +67,28 @@ fn creates(heard: &Heard) -> bool {
     heard.op == Op::CreateConnection
 }
 
-/// Not more than the budget of what has no good answer.
-async fn bounded(s: &Session, count: impl Fn(&State) -> usize) -> Result<(), Stop> {
-    let over = s.plot().until(BUDGET, "", |state| (count(state) > TRIES).then_some(())).await;
-    must(over.is_err(), || format!("the sixth try came within {BUDGET:?} of the first"))
+/// Sees that nothing of one kind is tried a sixth time without a look; `kind` tells what is tried, if it is.
+async fn bounded(s: &Session, kind: impl Fn(&Heard) -> Option<String>) -> Result<(), Stop> {
+    let looks =
+        |heard: &Heard| matches!(heard.op, Op::GetConnection | Op::ListConnections | Op::ListFeatures | Op::GetFeature);
+    let over = |state: &State| {
+        let (mut tries, mut blind) = (BTreeMap::<String, usize>::new(), BTreeSet::new());
+        for heard in &state.heard {
+            if looks(heard) {
+                blind.clear();
+            }
+            let Some(kind) = kind(heard) else { continue };
+            let tried = tries.entry(kind.clone()).or_default();
+            *tried += 1;
+            if *tried > TRIES && blind.contains(&kind) {
+                return Some(());
+            }
+            blind.insert(kind);
+        }
+        None
+    };
+    let over = s.plot().until(BUDGET, "", over).await;
+    must(over.is_err(), || format!("the sixth try came within {BUDGET:?} of the first, without a look before it"))
 }
 
 async fn connection_bounded(s: &Session) -> Result<(), Stop> {
@@ -75,7 +96,7 @@ async fn connection_bounded(s: &Session) -> Result<(), Stop> {
     s.plot().spoil(1_000, Act::Refuse(503), creates);
     s.bring().await?;
     s.nth(Op::CreateConnection, 0).await?;
-    bounded(s, |state| state.of(Op::CreateConnection).count()).await
+    bounded(s, |heard| creates(heard).then(|| heard.interconnect())).await
 }
 
 async fn feature_bounded(s: &Session) -> Result<(), Stop> {
@@ -83,14 +104,7 @@ async fn feature_bounded(s: &Session) -> Result<(), Stop> {
     s.plot().spoil(1_000, Act::Refuse(503), |heard| heard.op == Op::CreateFeature);
     s.bring().await?;
     s.nth(Op::CreateFeature, 0).await?;
-    let most = |state: &State| {
-        let mut tries = BTreeMap::<String, usize>::new();
-        for heard in state.of(Op::CreateFeature) {
-            *tries.entry(heard.body["channel"].to_string()).or_default() += 1;
-        }
-        tries.into_values().max().unwrap_or_default()
-    };
-    bounded(s, most).await
+    bounded(s, |heard| (heard.op == Op::CreateFeature).then(|| heard.body["channel"].to_string())).await
 }
 
 async fn backs_off(s: &Session) -> Result<(), Stop> {
