@@ -13,7 +13,7 @@ use tieline_conformance::{Outcome, Verdict, all_cases};
 /// Implementations at a time: each waits most of its life.
 const AT_A_TIME: usize = 12;
 
-/// Areas that need wishes which customers of Tieline's cannot have yet.
+/// Areas that need wishes which the customer of these tests does not have.
 const UNTESTED: &[&str] = &["changing", "moving"];
 
 /// Sees that each is found by its case; `TIELINE_BROKEN` names the cases to see, by the beginning of their ids. Those that
