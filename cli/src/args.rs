@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use conformance::Conformance;
+pub(crate) use conformance::{Conformance, TargetRole};
 pub(crate) use coordinator::{Coordinator, Macsec, Maintenance};
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.

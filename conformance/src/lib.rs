@@ -5,18 +5,22 @@
 //! [`Case`] holds one rule of the specification, names it and its source, can be run alone, and shows what was sent and
 //! received when the target breaks it. [`report`] writes the result for people (Markdown) and for programs (JUnit XML).
 //!
-//! This is the half for a target that is the *Responder*: the side that handed the activation key to the customer, and is
-//! then called by the peer to whom the customer brought it. The suite is that peer.
+//! The suite tests a target in either role. The *Responder* handed the activation key to the customer, and is called by the
+//! peer to whom the customer brought it: the suite is that peer, and calls. The *Negotiator* is the one to whom the customer
+//! brought a key: the suite issued it, listens as [`Peer`], and behaves as well or as badly as the case wants.
 
 mod cases;
+mod customer;
 mod peer;
+mod play;
 mod propose;
 pub mod report;
 mod session;
 mod suite;
 mod wire;
 
+pub use customer::{Brought, Customer, KeyError, KeySource, Wanted, Wish, WishError};
 pub use peer::{Peer, PeerError};
-pub use session::{KeyError, KeySource, Means, Settings, Wanted};
-pub use suite::{Case, Outcome, Progress, SetupError, Stop, Verdict, all_cases, run};
-pub use wire::Exchange;
+pub use session::{Credential, HttpSource, Means, Settings};
+pub use suite::{Case, Outcome, Progress, Role, SetupError, Stop, Verdict, all_cases, run};
+pub use wire::{Asker, Exchange};

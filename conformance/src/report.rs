@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use crate::suite::{Outcome, Verdict};
+use crate::suite::{Outcome, Role, Verdict};
+
+/// What was found in one role, or in each.
+pub type Reported = [(Role, Vec<Outcome>)];
 
 /// Whom the suite tested, as whom.
 #[derive(Debug, Clone)]
@@ -31,20 +34,38 @@ pub fn counts(outcomes: &[Outcome]) -> (usize, usize, usize) {
 
 /// A Markdown document: a summary, and a table an area. The same for the same results.
 #[must_use]
-pub fn markdown(about: &About, outcomes: &[Outcome]) -> String {
-    let (passed, failed, skipped) = counts(outcomes);
+pub fn markdown(about: &About, reported: &Reported) -> String {
     let mut text = format!(
-        "# Conformance of {}\n\nConnection Coordinator API, the target as Responder, the suite as `{}`.\n\n\
-         {} rules: {passed} kept, {failed} broken, {skipped} not tested.\n",
-        about.target,
-        about.provider,
-        outcomes.len(),
+        "# Conformance of {}\n\nConnection Coordinator API; the suite plays the provider `{}`.\n",
+        about.target, about.provider
     );
+    for (role, outcomes) in reported {
+        let (passed, failed, skipped) = counts(outcomes);
+        let _ = write!(
+            text,
+            "\n## {} as {}\n\n{} rules: {passed} kept, {failed} broken, {skipped} not tested.\n",
+            about.target,
+            title(*role),
+            outcomes.len()
+        );
+        areas(&mut text, outcomes);
+    }
+    text
+}
+
+const fn title(role: Role) -> &'static str {
+    match role {
+        Role::Responder => "Responder",
+        Role::Negotiator => "Negotiator",
+    }
+}
+
+fn areas(text: &mut String, outcomes: &[Outcome]) {
     let mut area = "";
     for outcome in outcomes {
         if outcome.case.area() != area {
             area = outcome.case.area();
-            let _ = write!(text, "\n## {area}\n\n| case | rule | source | result |\n| --- | --- | --- | --- |\n");
+            let _ = write!(text, "\n### {area}\n\n| case | rule | source | result |\n| --- | --- | --- | --- |\n");
         }
         let result = match &outcome.verdict {
             Verdict::Passed => "kept".to_owned(),
@@ -54,14 +75,17 @@ pub fn markdown(about: &About, outcomes: &[Outcome]) -> String {
         let case = outcome.case;
         let _ = writeln!(text, "| `{}` | {} | {} | {result} |", case.id, cell(case.rule), cell(case.source));
     }
-    text
 }
 
 /// What was sent and received in every case that failed, as Markdown.
 #[must_use]
-pub fn transcripts(outcomes: &[Outcome]) -> String {
+pub fn transcripts(reported: &Reported) -> String {
     let mut text = String::new();
-    for outcome in outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))) {
+    for outcome in reported
+        .iter()
+        .flat_map(|(_, outcomes)| outcomes)
+        .filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_)))
+    {
         let _ = write!(text, "\n### What was said in `{}`\n\n```text\n{}```\n", outcome.case.id, transcript(outcome));
     }
     text
@@ -77,14 +101,14 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }
 
-/// JUnit XML: one test suite an area.
+/// JUnit XML: one test suite an area of a role.
 ///
 /// # Errors
 /// Of the serializer.
-pub fn junit(about: &About, outcomes: &[Outcome]) -> Result<String, quick_junit::SerializeError> {
+pub fn junit(about: &About, reported: &Reported) -> Result<String, quick_junit::SerializeError> {
     let mut report = Report::new(format!("conformance of {}", about.target));
     let mut suites: Vec<TestSuite> = Vec::new();
-    for outcome in outcomes {
+    for (role, outcome) in reported.iter().flat_map(|(role, outcomes)| outcomes.iter().map(move |o| (*role, o))) {
         let status = match &outcome.verdict {
             Verdict::Passed => TestCaseStatus::success(),
             Verdict::Skipped(why) => {
@@ -101,14 +125,15 @@ pub fn junit(about: &About, outcomes: &[Outcome]) -> Result<String, quick_junit:
             }
         };
         let mut case = TestCase::new(outcome.case.id, status);
-        case.set_classname(outcome.case.area());
+        let name = format!("{}.{}", role.as_str(), outcome.case.area());
+        case.set_classname(name.as_str());
         case.set_time(outcome.took);
-        match suites.last_mut().filter(|suite| suite.name.as_str() == outcome.case.area()) {
+        match suites.last_mut().filter(|suite| suite.name.as_str() == name) {
             Some(suite) => {
                 suite.add_test_case(case);
             }
             None => {
-                let mut suite = TestSuite::new(outcome.case.area());
+                let mut suite = TestSuite::new(name.as_str());
                 suite.add_test_case(case);
                 suites.push(suite);
             }

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
 use reqwest::Url;
 use serde_json::{Value, json};
 use tieline_openapi::coordinator::{
@@ -20,6 +19,8 @@ use tieline_openapi::coordinator::{
 use uuid::Uuid;
 
 use crate::{
+    customer::{Customer, KeySource, Wanted},
+    peer::{Peer, Plot, Statics},
     suite::{SetupError, Stop, violation},
     wire::{Answer, Exchange, Wire},
 };
@@ -42,36 +43,41 @@ impl fmt::Debug for Means {
     }
 }
 
-/// The connection that a customer orders at the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// In which environment: `providers/{provider}/environments/{environment}`, the suite's provider.
-    pub environment: String,
-    /// In Mbit/s.
-    pub bandwidth_mbps: i32,
+/// As whom the suite calls the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// As the peer that it plays.
+    Peer,
+    /// As nobody: without a certificate.
+    Nobody,
 }
 
-/// Why no activation key was to be had.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct KeyError(pub String);
-
-/// Orders a connection at the target's customer side and gives back the activation key, as the customer gets it.
-pub trait KeySource: Send + Sync {
-    /// A new key.
-    fn issue(&self, wanted: Wanted) -> BoxFuture<'_, Result<Sensitive, KeyError>>;
-}
+/// Makes HTTP clients, with the trust anchors of the target. The suite sets the versions of TLS.
+pub type HttpSource = Arc<dyn Fn(Credential) -> reqwest::ClientBuilder + Send + Sync>;
 
 /// Whom to test, and as whom.
+#[derive(Clone)]
 pub struct Settings {
     /// The target: everything before `/providers`.
     pub url: String,
     /// The id of the provider that the suite plays.
     pub provider: String,
-    /// With the client certificate and the trust anchors.
-    pub http: reqwest::ClientBuilder,
-    /// Where keys come from; without it, whatever needs a connection is skipped.
+    /// HTTP clients.
+    pub http: HttpSource,
+    /// Where keys come from; without it, what needs a key of the target's is skipped.
     pub keys: Option<Arc<dyn KeySource>>,
+    /// Who brings keys to the target; without it, what needs that is skipped.
+    pub customer: Option<Arc<dyn Customer>>,
+    /// The customer's account at the target, for whom keys of the suite are.
+    pub account: String,
+    /// The suite's own half of the API, which is served already; without it, what the target must call is skipped.
+    pub peer: Option<Peer>,
+    /// How long is waited for what must happen.
+    pub patience: Duration,
+    /// How long is waited to see that something does not happen.
+    pub window: Duration,
+    /// Cases at a time, of those that do not disturb each other.
+    pub jobs: usize,
     /// Time and chance.
     pub means: Means,
 }
@@ -127,11 +133,10 @@ pub(crate) struct Made {
 }
 
 struct Shared {
+    settings: Settings,
     http: reqwest::Client,
     base: Url,
     provider: ProviderPath,
-    keys: Option<Arc<dyn KeySource>>,
-    means: Means,
     places: Vec<Place>,
     /// Counts proposals, so that each begins elsewhere than the one before: what was deleted may not be free at once.
     proposals: Arc<AtomicU16>,
@@ -142,6 +147,7 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     wire: Wire,
     made: Mutex<Vec<ConnectionPath>>,
+    plot: Arc<Plot>,
 }
 
 impl Session {
@@ -154,36 +160,35 @@ impl Session {
         }
         let id: Result<ResourceId, _> = settings.provider.parse();
         let id = id.map_err(|source| SetupError::Provider { id: settings.provider.clone(), source })?;
-        let http = settings.http.redirect(reqwest::redirect::Policy::none()).build().map_err(SetupError::Http)?;
-        let shared = Shared {
-            http,
-            base,
-            provider: ProviderPath { provider: id },
-            keys: settings.keys,
-            means: settings.means,
-            places: Vec::new(),
-            proposals: Arc::default(),
-        };
-        let session = Self::of(Arc::new(shared));
-        match session.read_places().await {
-            Ok(places) => {
-                let Session { shared, .. } = session;
-                let Shared { http, base, provider, keys, means, proposals, .. } = &*shared;
-                let (http, base, provider) = (http.clone(), base.clone(), provider.clone());
-                let (keys, means, proposals) = (keys.clone(), means.clone(), Arc::clone(proposals));
-                Ok(Self::of(Arc::new(Shared { http, base, provider, keys, means, places, proposals })))
+        let http = client(&settings, Credential::Peer, |http| http.tls_version_min(reqwest::tls::Version::TLS_1_3));
+        let http = http.map_err(SetupError::Http)?;
+        let provider = ProviderPath { provider: id };
+        let mut shared = Shared { http, base, provider, places: Vec::new(), proposals: Arc::default(), settings };
+        let reading = Self::of(Arc::new(shared.copy()));
+        match reading.read_places().await {
+            Ok(places) => shared.places = places,
+            Err(stop) => {
+                let (provider, why) = (shared.settings.provider, stop.to_string());
+                return Err(SetupError::Static { provider, why, exchanges: reading.exchanges() });
             }
-            Err(stop) => Err(SetupError::Static {
-                provider: settings.provider,
-                why: stop.to_string(),
-                exchanges: session.exchanges(),
-            }),
         }
+        let session = Self::of(Arc::new(shared));
+        if let (Some(peer), Ok(target)) = (&session.shared.settings.peer, session.target()) {
+            let target = target.rsplit('/').next().unwrap_or_default();
+            let own = session.shared.provider.provider.as_str();
+            peer.stage().agree(Statics::mirrored(own, target, &session.shared.places));
+        }
+        Ok(session)
     }
 
     fn of(shared: Arc<Shared>) -> Self {
-        let wire = Wire::new(shared.http.clone(), shared.base.clone());
-        Self { shared, wire, made: Mutex::default() }
+        let monotonic = Arc::clone(&shared.settings.means.monotonic);
+        let wire = Wire::new(shared.http.clone(), shared.base.clone(), monotonic);
+        let plot = Arc::default();
+        if let Some(peer) = &shared.settings.peer {
+            peer.stage().enter(&plot);
+        }
+        Self { shared, wire, made: Mutex::default(), plot }
     }
 
     /// The same target, with an empty record.
@@ -191,17 +196,50 @@ impl Session {
         Self::of(Arc::clone(&self.shared))
     }
 
-    /// What was sent and received since this was asked last.
+    /// The same target, called by another client.
+    pub(crate) fn wire_with(
+        &self,
+        credential: Credential,
+        change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<Wire, Stop> {
+        let http = client(&self.shared.settings, credential, change);
+        let http = http.map_err(|error| Stop::Skipped(format!("no such client can be made: {error}")))?;
+        let monotonic = Arc::clone(&self.shared.settings.means.monotonic);
+        Ok(Wire::new(http, self.shared.base.clone(), monotonic))
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// What this case plays at the suite's side.
+    pub(crate) fn plot(&self) -> &Arc<Plot> {
+        &self.plot
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.shared.base.scheme() == "https"
+    }
+
+    /// What was sent and received, by both sides, in order.
     pub(crate) fn exchanges(&self) -> Vec<Exchange> {
-        self.wire.take()
+        let mut all = self.wire.take();
+        all.extend(self.plot.state().heard.iter().map(Exchange::heard));
+        all.sort_by_key(|exchange| exchange.at);
+        all
+    }
+
+    /// What another client of the case has sent and received.
+    pub(crate) fn note(&self, other: &Wire) {
+        self.wire.note(other.take());
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
-        (self.shared.means.monotonic)()
+        (self.shared.settings.means.monotonic)()
     }
 
     pub(crate) fn uuid(&self) -> Uuid {
-        (self.shared.means.uuid)()
+        (self.shared.settings.means.uuid)()
     }
 
     /// Where the next proposals begin: room for some, one after the other.
@@ -267,6 +305,17 @@ impl Session {
         self.wire.send(operation, path, &[], body).await
     }
 
+    /// Sends bytes by whatever method, as whatever kind of document.
+    pub(crate) async fn raw_with(
+        &self,
+        method: &'static str,
+        path: &str,
+        kind: &'static str,
+        body: Vec<u8>,
+    ) -> Result<Answer, Stop> {
+        self.wire.raw(method, path, kind, body).await
+    }
+
     async fn read_places(&self) -> Result<Vec<Place>, Stop> {
         let provider = &self.shared.provider;
         let mut places = Vec::new();
@@ -315,14 +364,19 @@ impl Session {
         Err(violation(format!("the pages of {} do not end", operation.as_str())))
     }
 
-    /// A new activation key from the target's customer side.
-    pub(crate) async fn key(&self, place: &Place, bandwidth_mbps: i32) -> Result<Key, Stop> {
-        let Some(keys) = &self.shared.keys else {
+    /// A new activation key from the target's customer side, as it is handed out.
+    pub(crate) async fn key_text(&self, place: &Place, bandwidth_mbps: i32) -> Result<Sensitive, Stop> {
+        let Some(keys) = &self.shared.settings.keys else {
             let why = "it needs an activation key from the target's customer side: --issue-key says how to get one";
             return Err(Stop::Skipped(why.to_owned()));
         };
         let wanted = Wanted { environment: place.environment.0.to_string(), bandwidth_mbps };
-        let encoded = keys.issue(wanted).await.map_err(|why| Stop::NoAnswer(format!("no activation key: {why}")))?;
+        keys.issue(wanted).await.map_err(|why| Stop::NoAnswer(format!("no activation key: {why}")))
+    }
+
+    /// A new activation key that the suite can read.
+    pub(crate) async fn key(&self, place: &Place, bandwidth_mbps: i32) -> Result<Key, Stop> {
+        let encoded = self.key_text(place, bandwidth_mbps).await?;
         match decode_key(&encoded) {
             Ok(ActivationKey::V1(read)) => {
                 KeyContents::of_v1(&read)
@@ -383,11 +437,42 @@ impl Session {
     /// Deletes what the case has made, so that the next one finds the target as this one did. What cannot be deleted now is
     /// the target's to clean up.
     pub(crate) async fn clean_up(&self) {
-        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        self.plot.calm();
+        made.extend(self.brought_up());
         for path in made {
             let _ = self.get(Op::DeleteConnection, &path).await;
         }
     }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(peer) = &self.shared.settings.peer {
+            peer.stage().leave(&self.plot);
+        }
+    }
+}
+
+impl Shared {
+    fn copy(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            http: self.http.clone(),
+            base: self.base.clone(),
+            provider: self.provider.clone(),
+            places: self.places.clone(),
+            proposals: Arc::clone(&self.proposals),
+        }
+    }
+}
+
+fn client(
+    settings: &Settings,
+    credential: Credential,
+    change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, reqwest::Error> {
+    change((settings.http)(credential).redirect(reqwest::redirect::Policy::none())).build()
 }
 
 /// Reads a name, which the specification wants to be there in every answer.

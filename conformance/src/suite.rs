@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture};
 
 use crate::{
     cases,
@@ -34,6 +34,26 @@ pub(crate) fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(Stop::Violation(otherwise())) }
 }
 
+/// A role in the specification: the target's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The customer got the activation key there.
+    Responder,
+    /// The customer brought it there.
+    Negotiator,
+}
+
+impl Role {
+    /// As one writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Responder => "responder",
+            Self::Negotiator => "negotiator",
+        }
+    }
+}
+
 /// One rule of the specification, and how it is tested.
 #[derive(Clone, Copy)]
 pub struct Case {
@@ -43,6 +63,9 @@ pub struct Case {
     pub rule: &'static str,
     /// Where the specification says so.
     pub source: &'static str,
+    /// Whose rule it is.
+    pub role: Role,
+    pub(crate) alone: bool,
     pub(crate) run: for<'s> fn(&'s Session) -> BoxFuture<'s, Result<(), Stop>>,
 }
 
@@ -58,14 +81,48 @@ impl Case {
     pub fn area(&self) -> &'static str {
         self.id.split('/').next().unwrap_or(self.id)
     }
+
+    /// Whether no other case may run beside it.
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        self.alone
+    }
 }
 
 macro_rules! case {
+    (alone $id:literal, $rule:literal, $source:literal, $run:path) => {
+        crate::suite::Case { alone: true, ..crate::suite::case!($id, $rule, $source, $run) }
+    };
     ($id:literal, $rule:literal, $source:literal, $run:path) => {
-        crate::suite::Case { id: $id, rule: $rule, source: $source, run: |session| Box::pin($run(session)) }
+        crate::suite::Case {
+            id: $id,
+            rule: $rule,
+            source: $source,
+            role: crate::suite::Role::Responder,
+            alone: false,
+            run: |session| Box::pin($run(session)),
+        }
     };
 }
 pub(crate) use case;
+
+/// A rule of the Negotiator's.
+macro_rules! asked {
+    (alone $id:literal, $rule:literal, $source:literal, $run:path) => {
+        crate::suite::Case { alone: true, ..crate::suite::asked!($id, $rule, $source, $run) }
+    };
+    ($id:literal, $rule:literal, $source:literal, $run:path) => {
+        crate::suite::Case {
+            id: $id,
+            rule: $rule,
+            source: $source,
+            role: crate::suite::Role::Negotiator,
+            alone: false,
+            run: |session| Box::pin($run(session)),
+        }
+    };
+}
+pub(crate) use asked;
 
 /// How a case ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +184,7 @@ pub enum SetupError {
         source: tieline_openapi::coordinator::NameError,
     },
     /// There is no such case.
-    #[error("there is no case `{0}`: see --list")]
+    #[error("there is no case `{0}` for this role: see --list")]
     NoSuchCase(String),
     /// Nothing can be tested before the target shows its environments.
     #[error("the target does not show what it shares with {provider}: {why}")]
@@ -144,42 +201,62 @@ pub enum SetupError {
 /// Every case, in the order in which they run.
 #[must_use]
 pub fn all_cases() -> Vec<Case> {
-    cases::ALL.iter().flat_map(|cases| cases.iter().copied()).collect()
+    cases::all().collect()
 }
 
-/// Runs the cases whose id is one of `only`, or begins with one of `only` and a slash; all if that is empty.
+/// Runs the cases of a role whose id is one of `only`, or begins with one of `only` and a slash; all if that is empty.
+/// They come out in the order of [`all_cases`].
 ///
 /// # Errors
 /// [`SetupError`] if nothing could be tested.
 pub async fn run(
     settings: Settings,
+    role: Role,
     only: &[String],
     progress: &mut impl Progress,
 ) -> Result<Vec<Outcome>, SetupError> {
     let chosen = |case: &Case, name: &String| case.id == name || case.area() == name;
-    let cases = all_cases();
+    let cases: Vec<_> = all_cases().into_iter().filter(|case| case.role == role).collect();
     if let Some(unknown) = only.iter().find(|name| !cases.iter().any(|case| chosen(case, name))) {
         return Err(SetupError::NoSuchCase(unknown.clone()));
     }
+    let jobs = settings.jobs.max(1);
     let first = Session::open(settings).await?;
+    let wanted = |case: &&Case| only.is_empty() || only.iter().any(|name| chosen(case, name));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        cases.iter().copied().enumerate().filter(|(_, case)| wanted(&case)).partition(|(_, case)| case.alone);
     let mut outcomes = Vec::new();
-    for case in cases.into_iter().filter(|case| only.is_empty() || only.iter().any(|name| chosen(case, name))) {
-        let session = first.fresh();
-        let began = session.elapsed();
-        let ended = (case.run)(&session).await;
-        let took = session.elapsed().saturating_sub(began);
-        let exchanges = session.exchanges();
-        session.clean_up().await;
-        let verdict = match ended {
-            Ok(()) => Verdict::Passed,
-            Err(Stop::Skipped(why)) => Verdict::Skipped(why),
-            Err(stop @ (Stop::Violation(_) | Stop::NoAnswer(_))) => Verdict::Failed(stop.to_string()),
-        };
-        let outcome = Outcome { case, verdict, exchanges, took };
+    for (n, case) in alone {
+        let outcome = examine(&first, case).await;
         progress.ended(&outcome);
-        outcomes.push(outcome);
+        outcomes.push((n, outcome));
     }
-    Ok(outcomes)
+    let examined = together.into_iter().map(|(n, case)| {
+        let first = &first;
+        async move { (n, examine(first, case).await) }
+    });
+    let mut examined = futures::stream::iter(examined).buffer_unordered(jobs);
+    while let Some((n, outcome)) = examined.next().await {
+        progress.ended(&outcome);
+        outcomes.push((n, outcome));
+    }
+    outcomes.sort_by_key(|(n, _)| *n);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+async fn examine(first: &Session, case: Case) -> Outcome {
+    let session = first.fresh();
+    let began = session.elapsed();
+    let ended = (case.run)(&session).await;
+    let took = session.elapsed().saturating_sub(began);
+    let exchanges = session.exchanges();
+    session.clean_up().await;
+    let verdict = match ended {
+        Ok(()) => Verdict::Passed,
+        Err(Stop::Skipped(why)) => Verdict::Skipped(why),
+        Err(stop @ (Stop::Violation(_) | Stop::NoAnswer(_))) => Verdict::Failed(stop.to_string()),
+    };
+    Outcome { case, verdict, exchanges, took }
 }
 
 #[cfg(test)]

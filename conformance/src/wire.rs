@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,9 +12,12 @@ use reqwest::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tieline_openapi::coordinator::{Method, OperationId, PathParameters};
+use tieline_openapi::coordinator::{OperationId, PathParameters};
 
-use crate::suite::{Stop, violation};
+use crate::{
+    peer::Heard,
+    suite::{Stop, violation},
+};
 
 /// How long the target may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,30 +29,64 @@ const SHOWN: usize = 2_000;
 const SECRETS: &[&str] =
     &["cak", "ckn", "md5BgpPassword", "encodedKey", "activationKey", "encryptedContents", "sharedConnectionUuid"];
 
+/// Who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// The suite asked the target.
+    Suite,
+    /// The target asked the suite.
+    Target,
+}
+
 /// One request and what came of it, without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
+    /// When it was sent or came, since the suite began.
+    pub at: Duration,
+    /// Who asked.
+    pub asker: Asker,
     /// Method, path and query.
     pub request: String,
-    /// The body that was sent; empty if there was none.
+    /// The request's body; empty if there was none.
     pub sent: String,
-    /// The status, or why there is none.
+    /// The answer's status, or why there is none.
     pub status: Result<u16, String>,
-    /// The body that was received.
+    /// The answer's body.
     pub received: String,
+}
+
+impl Exchange {
+    /// What the target asked.
+    pub(crate) fn heard(heard: &Heard) -> Self {
+        let query: Vec<_> = heard.query.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        let told = |body: &Value| if body.is_null() { String::new() } else { show(body.to_string().as_bytes()) };
+        Self {
+            at: heard.at,
+            asker: Asker::Target,
+            request: format!("{} {}{mark}{}", heard.op.method().as_str(), heard.path, query.join("&")),
+            sent: told(&heard.body),
+            status: heard.answer.as_ref().map(|(status, _)| *status).ok_or_else(|| "lost on purpose".to_owned()),
+            received: heard.answer.as_ref().map(|(_, body)| told(body)).unwrap_or_default(),
+        }
+    }
 }
 
 impl fmt::Display for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "> {}", self.request)?;
+        let (asks, answers, who) = match self.asker {
+            Asker::Suite => ('>', '<', "suite"),
+            Asker::Target => ('<', '>', "target"),
+        };
+        writeln!(f, "{asks} {:>8.3} s  {who} asks: {}", self.at.as_secs_f64(), self.request)?;
         if !self.sent.is_empty() {
-            writeln!(f, "> {}", self.sent)?;
+            writeln!(f, "{asks} {}", self.sent)?;
         }
         match &self.status {
-            Ok(status) => writeln!(f, "< {status}")?,
-            Err(why) => writeln!(f, "< no answer: {why}")?,
+            Ok(status) => writeln!(f, "{answers} {status}")?,
+            Err(why) => writeln!(f, "{answers} no answer: {why}")?,
         }
-        if self.received.is_empty() { Ok(()) } else { writeln!(f, "< {}", self.received) }
+        if self.received.is_empty() { Ok(()) } else { writeln!(f, "{answers} {}", self.received) }
     }
 }
 
@@ -104,12 +141,18 @@ impl Answer {
 pub(crate) struct Wire {
     http: reqwest::Client,
     base: Url,
+    monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
     exchanges: Mutex<Vec<Exchange>>,
 }
 
 impl Wire {
-    pub(crate) fn new(http: reqwest::Client, base: Url) -> Self {
-        Self { http, base, exchanges: Mutex::default() }
+    pub(crate) fn new(http: reqwest::Client, base: Url, monotonic: Arc<dyn Fn() -> Duration + Send + Sync>) -> Self {
+        Self { http, base, monotonic, exchanges: Mutex::default() }
+    }
+
+    /// Adds to what was sent and received.
+    pub(crate) fn note(&self, exchanges: Vec<Exchange>) {
+        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).extend(exchanges);
     }
 
     /// What has been sent and received so far.
@@ -137,34 +180,54 @@ impl Wire {
         query: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Stop> {
+        let body = body.map(|body| ("application/json", body));
+        self.ask(operation.as_str(), operation.method().as_str(), path, query, body).await
+    }
+
+    /// Sends bytes by whatever method, as whatever kind of document.
+    pub(crate) async fn raw(
+        &self,
+        method: &'static str,
+        path: &str,
+        kind: &'static str,
+        body: Vec<u8>,
+    ) -> Result<Answer, Stop> {
+        self.ask("the request", method, path, &[], Some((kind, body))).await
+    }
+
+    async fn ask(
+        &self,
+        operation: &'static str,
+        method: &'static str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Answer, Stop> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let method = match operation.method() {
-            Method::Get => reqwest::Method::GET,
-            Method::Post => reqwest::Method::POST,
-            Method::Patch => reqwest::Method::PATCH,
-            Method::Delete => reqwest::Method::DELETE,
-        };
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap_or(reqwest::Method::GET);
         let shown = url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
         let mut exchange = Exchange {
+            at: (self.monotonic)(),
+            asker: Asker::Suite,
             request: format!("{method} {shown}"),
-            sent: body.as_deref().map(show).unwrap_or_default(),
+            sent: body.as_ref().map(|(_, body)| show(body)).unwrap_or_default(),
             status: Err("the request could not be sent".to_owned()),
             received: String::new(),
         };
         let mut request = self.http.request(method, url).header(ACCEPT, "application/json").timeout(PATIENCE);
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        if let Some((kind, body)) = body {
+            request = request.header(CONTENT_TYPE, kind).body(body);
         }
         let answered = receive(request).await;
         let answer = match answered {
             Ok((status, body)) => {
                 exchange.status = Ok(status);
                 exchange.received = show(&body);
-                Ok(Answer { status, operation: operation.as_str(), body })
+                Ok(Answer { status, operation, body })
             }
             Err(why) => {
                 exchange.status = Err(why.clone());
@@ -175,10 +238,7 @@ impl Wire {
         let answer = answer?;
         if answer.status >= 500 {
             let status = answer.status;
-            return Err(violation(format!(
-                "{} was answered with {status}: no request may break a server",
-                answer.operation
-            )));
+            return Err(violation(format!("{operation} was answered with {status}: no request may break a server")));
         }
         Ok(answer)
     }

@@ -2,7 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+
+/// The target's role in the specification.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetRole {
+    /// It handed out the activation key, and is asked: the suite calls it.
+    #[default]
+    Responder,
+    /// The customer brought a key there, and it asks: the suite issues the key and listens.
+    Negotiator,
+}
 
 /// Flags of `tieline conformance`.
 #[derive(Debug, Args)]
@@ -10,6 +20,9 @@ pub(crate) struct Conformance {
     /// Show the cases, and do nothing.
     #[arg(long)]
     pub list: bool,
+    /// In which role the target is tested.
+    #[arg(long, value_enum, default_value_t)]
+    pub role: TargetRole,
     /// Whom to test: everything before `/providers`.
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
@@ -23,11 +36,33 @@ pub(crate) struct Conformance {
     /// `TIELINE_ENVIRONMENT` and `TIELINE_BANDWIDTH_MBPS`. Without it, what needs a connection is not tested.
     #[arg(long, value_name = "COMMAND")]
     pub issue_key: Option<String>,
-    /// Serve the suite's own half of the API here, under the same certificate: a target may ask its peer which activation
-    /// keys it takes before it hands one out.
+    /// A shell command that brings an activation key of the suite to the target's customer side. It is told
+    /// `TIELINE_ACTIVATION_KEY`, `TIELINE_ENVIRONMENT`, `TIELINE_BANDWIDTH_MBPS` and `TIELINE_CONNECTION`, the UUID that both
+    /// providers know the connection by. It need not wait for the connection.
+    #[arg(long, value_name = "COMMAND")]
+    pub trigger: Option<String>,
+    /// A shell command that tells the target's customer side another wish: `TIELINE_WISH` is `update` (to
+    /// `TIELINE_BANDWIDTH_MBPS`), `migrate` or `delete`, `TIELINE_CONNECTION` says of what. A wish that the target's
+    /// customers cannot have ends with exit code 69, and the case is not tested.
+    #[arg(long, value_name = "COMMAND")]
+    pub wish: Option<String>,
+    /// The customer's account at the target: keys of the suite are for it.
+    #[arg(long, value_name = "ACCOUNT", default_value = "customer-1")]
+    pub account: String,
+    /// How long to wait for what the target must do, in seconds: longer than it takes to look at a connection anew.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub patience: u64,
+    /// How long to watch for what the target must not do, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub window: u64,
+    /// Cases at a time, of those that do not disturb each other.
+    #[arg(long, value_name = "CASES", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: u8,
+    /// Serve the suite's own half of the API here, under the same certificate: the endpoint of the peer that the suite plays.
+    /// A negotiator calls it, and a responder may ask there which activation keys it may hand out.
     #[arg(long, value_name = "ADDRESS", requires = "certificate")]
     pub listen: Option<SocketAddr>,
-    /// Trust anchors of the target's certificate, in PEM.
+    /// Trust anchors of the target's certificates, in PEM: the server's, and the client's with `--listen`.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// The client certificate, in PEM.

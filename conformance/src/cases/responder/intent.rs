@@ -30,6 +30,12 @@ pub(super) const CASES: &[Case] = &[
         replay
     ),
     case!(
+        "intent/published-revision",
+        "A peer that knows the published revision only, without requestId and sourceData, gets its connection.",
+        "The published revision: Connection.activationKey",
+        published_revision
+    ),
+    case!(
         "intent/request-id-reused",
         "The same requestId with another body is refused with 409, and changes nothing.",
         "CreateConnection requestId",
@@ -105,6 +111,15 @@ async fn replay(s: &Session) -> Result<(), Stop> {
     })?;
     let many = count(s, &made.path).await?;
     must(many == 1, || format!("after the repetition there are {many} connections of that name"))
+}
+
+async fn published_revision(s: &Session) -> Result<(), Stop> {
+    let place = s.place()?;
+    let key = s.key(place, place.bandwidth()?).await?;
+    let path = s.path_of(place, &key)?;
+    let body = json!({ "bandwidthMbps": key.read.connection_size_mbps, "activationKey": key.encoded.expose() });
+    s.create(&path, &body, None).await?.read::<Connection>()?;
+    s.get(Op::GetConnection, &path).await?.read::<Connection>().map(drop)
 }
 
 async fn request_id_reused(s: &Session) -> Result<(), Stop> {

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 use tieline_openapi::coordinator::{
-    ActivationKey, ActivationKeyV1, ConfirmActivationKeyResponse, GetActivationKeyParametersResponse,
-    OperationId as Op, Sensitive,
+    ActivationKey, ActivationKeyEncryptedPayload, ActivationKeyV1, ConfirmActivationKeyResponse,
+    GetActivationKeyParametersResponse, KeyContents, OperationId as Op, Sensitive, decode_key,
 };
 
 use crate::{
+    peer::{Pair, Peer},
     session::{Place, Session},
-    suite::{Case, Stop, case, must},
+    suite::{Case, Stop, case, must, violation},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -38,6 +39,20 @@ pub(super) const CASES: &[Case] = &[
         "An environment tells which key versions it takes, and for version 2 the public key.",
         "GetActivationKeyParameters",
         parameters
+    ),
+    case!(
+        alone
+        "keys/encrypted",
+        "Where the peer takes keys of version 2, the key that the customer gets is encrypted to the peer's public key.",
+        "ActivationKeyV2; GetActivationKeyParameters",
+        encrypted
+    ),
+    case!(
+        alone
+        "keys/rotated",
+        "When the peer has a new public key, the next key is encrypted to that.",
+        "GetActivationKeyParameters: weekly rotation",
+        rotated
     ),
 ];
 
@@ -113,4 +128,49 @@ async fn parameters(s: &Session) -> Result<(), Stop> {
     must(pem, || "the public key is not in PEM".to_owned())?;
     must(algorithm.as_deref() == Some("RSA-OAEP-256"), || format!("the algorithm is {algorithm:?}, not RSA-OAEP-256"))?;
     must(format.as_deref() == Some("PKCS8"), || format!("the key's format is {format:?}, not PKCS8"))
+}
+
+/// Takes keys of version 2 under a pair, as long as it lives.
+struct Taking<'p>(&'p Peer);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.stage().takes_keys(None);
+    }
+}
+
+/// A key that a customer gets while the suite has this pair, and what it says.
+async fn issued_to(s: &Session, pair: &Pair) -> Result<(ActivationKeyEncryptedPayload, i32), Stop> {
+    let (peer, place) = (s.peer()?, s.place()?);
+    let (taking, size) = (Taking(peer), place.bandwidth()?);
+    peer.stage().takes_keys(Some(pair.parameters()?));
+    let text = s.key_text(place, size).await?;
+    drop(taking);
+    let key = match decode_key(&text) {
+        Ok(ActivationKey::V2(key)) => key,
+        Ok(ActivationKey::V1(_) | ActivationKey::Other { .. }) => {
+            return Err(violation("the peer takes keys of version 2, and the customer was given one in clear"));
+        }
+        Err(why) => return Err(violation(format!("what the customer was given is no activation key: {why}"))),
+    };
+    let open = pair.open(&key);
+    let open = open.ok_or_else(|| violation("the key is not encrypted to the public key that the peer has now"))?;
+    Ok((open, size))
+}
+
+async fn encrypted(s: &Session) -> Result<(), Stop> {
+    s.peer()?;
+    let (said, size) = issued_to(s, &Pair::make().await?).await?;
+    must(said.connection_size_mbps == size, || {
+        format!("the customer ordered {size} Mbit/s, and the key says {}", said.connection_size_mbps)
+    })?;
+    KeyContents::of_payload(&said).map(drop).map_err(|why| violation(format!("the key's contents: {why}")))
+}
+
+async fn rotated(s: &Session) -> Result<(), Stop> {
+    s.peer()?;
+    for _ in 0..2 {
+        issued_to(s, &Pair::make().await?).await?;
+    }
+    Ok(())
 }

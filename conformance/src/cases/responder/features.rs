@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tieline_openapi::coordinator::{
-    ConnectionPath, Feature, FeatureGuidance, FeaturePath, GenerateFeatureGuidanceResponse, LOWEST_VLAN,
-    ListFeaturesResponse, OperationId as Op, ProvisioningState,
+    ConnectionPath, Feature, FeatureGuidance, FeaturePath, LOWEST_VLAN, ListFeaturesResponse, OperationId as Op,
+    ProvisioningState,
 };
 
 use crate::{
@@ -120,16 +120,16 @@ pub(super) const CASES: &[Case] = &[
 const TRIES: u16 = 6;
 
 /// A feature that was taken.
-struct Good {
-    path: FeaturePath,
+pub(super) struct Good {
+    pub path: FeaturePath,
     proposal: Proposal,
-    body: Value,
+    pub body: Value,
     answered: Feature,
 }
 
 /// A connection and the guidance for its channels.
-struct Stage {
-    connection: ConnectionPath,
+pub(super) struct Stage {
+    pub connection: ConnectionPath,
     guidance: Vec<FeatureGuidance>,
     own: String,
     target: String,
@@ -137,21 +137,26 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(s: &Session) -> Result<Self, Stop> {
+    pub(super) async fn set(s: &Session) -> Result<Self, Stop> {
         let connection = s.connection().await?.path;
-        let guidance = ask(s, &connection).await?;
+        let guidance = s.guidance(&connection).await?;
         let first = s.next_proposals();
         Ok(Self { connection, guidance, own: s.provider().to_string(), target: s.target()?, first })
     }
 
+    /// How many channels there is guidance for.
+    pub(super) fn channels(&self) -> usize {
+        self.guidance.len()
+    }
+
     /// The n-th proposal that a channel's guidance allows.
-    fn proposal(&self, channel: usize, n: u16) -> Result<Proposal, Stop> {
+    pub(super) fn proposal(&self, channel: usize, n: u16) -> Result<Proposal, Stop> {
         let guidance = self.guidance.get(channel).ok_or_else(|| violation("there is no guidance"))?;
         proposal(guidance, &self.own, &self.target, self.first + n)
     }
 
     /// A feature made from the first proposal that is not taken: 409 says that another was faster, and to choose again.
-    async fn made(&self, s: &Session, channel: usize, request_id: Option<&str>) -> Result<Good, Stop> {
+    pub(super) async fn made(&self, s: &Session, channel: usize, request_id: Option<&str>) -> Result<Good, Stop> {
         for n in 0..TRIES {
             let path = self.feature(s);
             let proposal = self.proposal(channel, n)?;
@@ -165,17 +170,17 @@ impl Stage {
         Err(violation(format!("{TRIES} proposals that follow the guidance were refused with 409")))
     }
 
-    fn feature(&self, s: &Session) -> FeaturePath {
+    pub(super) fn feature(&self, s: &Session) -> FeaturePath {
         self.connection.feature(s.uuid().into())
     }
 }
 
-async fn ask(s: &Session, connection: &ConnectionPath) -> Result<Vec<FeatureGuidance>, Stop> {
-    let answer = s.call(Op::GenerateFeatureGuidance, connection, &[], &json!({})).await?;
-    Ok(answer.read::<GenerateFeatureGuidanceResponse>()?.feature_guidance)
-}
-
-async fn send(s: &Session, path: &FeaturePath, body: &Value, request_id: Option<&str>) -> Result<Answer, Stop> {
+pub(super) async fn send(
+    s: &Session,
+    path: &FeaturePath,
+    body: &Value,
+    request_id: Option<&str>,
+) -> Result<Answer, Stop> {
     let mut query = vec![("featureId", path.feature.as_str())];
     query.extend(request_id.map(|id| ("requestId", id)));
     let parent = ConnectionPath {
@@ -222,7 +227,7 @@ async fn guidance(s: &Session) -> Result<(), Stop> {
 
 async fn guidance_repeats(s: &Session) -> Result<(), Stop> {
     let stage = Stage::set(s).await?;
-    let again = ask(s, &stage.connection).await?.len();
+    let again = s.guidance(&stage.connection).await?.len();
     let first = stage.guidance.len();
     must(again == first, || format!("at first there was guidance for {first} channels, then for {again}"))?;
     let left = listed(s, &stage.connection).await?.len();
@@ -230,7 +235,7 @@ async fn guidance_repeats(s: &Session) -> Result<(), Stop> {
 }
 
 /// Whether what is shown is what was proposed; passwords are not compared, since a peer need not show them.
-fn same(proposed: &Value, shown: &Feature) -> bool {
+pub(super) fn same(proposed: &Value, shown: &Feature) -> bool {
     let shown = serde_json::to_value(shown).unwrap_or_default();
     let field = |of: &Value, name: &str| of["featureConfig"]["l3BaseConfig"][name].clone();
     let names = ["ipv4Subnet", "ipv4SubnetPrefixLength", "mtuBytes", "vlanId"];
@@ -432,7 +437,7 @@ async fn delete(s: &Session) -> Result<(), Stop> {
     s.get(Op::DeleteFeature, &path).await?.read::<Value>()?;
     s.get(Op::GetFeature, &path).await?.refused_with(&[404], "for a deleted feature")?;
     // The guidance is asked for again: what was free before may not be now.
-    let guidance = ask(s, &stage.connection).await?;
+    let guidance = s.guidance(&stage.connection).await?;
     let first = s.next_proposals();
     Stage { guidance, first, ..stage }.made(s, 0, None).await.map(drop)
 }

@@ -1,63 +1,21 @@
-//! Servers that each break one rule of the Connection Coordinator API: Tieline behind a proxy that spoils what goes through
-//! it. The case that names the rule must find it.
+//! Servers that each break one rule.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use axum::{
-    Router,
-    body::to_bytes,
-    extract::{Request, State},
-    http::{Method, StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse as _, Response},
-};
+use axum::http::Method;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tieline_conformance::{Verdict, all_cases};
+use tieline_conformance::{Customer, KeyError, KeySource, Outcome, Role, Wanted, Wish, WishError};
+use tieline_openapi::coordinator::{ActivationKey, ActivationKeyV1, KeyVersion, Sensitive};
 
-use crate::conformance::{Customer, NOT_YET, North, examine};
+use super::{
+    all_found,
+    proxy::{Asked, Caller, Fault, Proxy, Tls, Upstream, serve},
+};
+use crate::conformance::{Customers, Means, North, examine};
 
-/// A request on its way to the real server.
-struct Asked {
-    method: Method,
-    /// Under the base path.
-    path: String,
-    query: Vec<(String, String)>,
-    body: Vec<u8>,
-    /// How many of the same method and path came before.
-    before: usize,
-}
-
-impl Asked {
-    fn is(&self, method: &Method, last: &str) -> bool {
-        self.method == method && self.path.ends_with(last)
-    }
-
-    /// Whether a resource of such a collection itself is asked for.
-    fn item(&self, method: &Method, collection: &str) -> bool {
-        let mut parts = self.path.rsplit('/');
-        let _id = parts.next();
-        self.method == method && parts.next() == Some(collection)
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-}
-
-/// What is wrong with a server.
-enum Fault {
-    /// It answers otherwise.
-    Answers(fn(&Asked, &mut u16, &mut Value)),
-    /// It understands otherwise.
-    Reads(fn(&mut Asked)),
-    /// It answers and does nothing.
-    Ignores(fn(&Asked) -> Option<(u16, Value)>),
-}
-
-use Fault::{Answers, Ignores, Reads};
+use Fault::{Answers, Ignores, Issues, Reads};
 
 const GET: &Method = &Method::GET;
 const POST: &Method = &Method::POST;
@@ -261,6 +219,13 @@ const BROKEN: &[(&str, Fault)] = &[
         }),
     ),
     ("intent/replay", Reads(without_request_ids)),
+    (
+        "intent/published-revision",
+        Ignores(|asked| {
+            let later = asked.json()["sourceData"].is_object();
+            (asked.is(POST, "/connections") && !later).then(|| (400, json!({ "title": "sourceData is required" })))
+        }),
+    ),
     ("intent/request-id-reused", Answers(never_refuses_connections)),
     ("intent/exists", Answers(never_refuses_connections)),
     ("intent/no-key", Answers(never_refuses_connections)),
@@ -353,6 +318,10 @@ const BROKEN: &[(&str, Fault)] = &[
     ("lifecycle/delete-unknown", Ignores(|asked| asked.item(DELETE, "connections").then(|| (500, json!({}))))),
     ("lifecycle/late-create", Answers(never_refuses_connections)),
     (
+        "channels/notify-maintenance",
+        Ignores(|asked| (asked.is(POST, "/NotifyMaintenance") && asked.before > 0).then(|| (409, json!({})))),
+    ),
+    (
         "channels/key-not-shown",
         Answers(|asked, status, answer| {
             if asked.is(GET, "/macSecKeys") {
@@ -404,6 +373,80 @@ const BROKEN: &[(&str, Fault)] = &[
     ("issues/connection-context", Answers(takes_any_issue)),
     ("issues/exists", Answers(takes_any_issue)),
     ("issues/unknown", Answers(finds_whatever_is_asked_for)),
+    ("keys/encrypted", Issues(|_| a_key_in_clear())),
+    ("keys/rotated", Issues(|first| first.clone())),
+    ("races/last-room", Answers(never_refuses_connections)),
+    ("races/vlan", Answers(never_refuses_features)),
+    ("races/subnet", Answers(never_refuses_features)),
+    (
+        "races/same-request",
+        Answers(|asked, _, answer| {
+            let features = answer["features"].as_array_mut().filter(|_| asked.is(GET, "/features"));
+            if let Some(features) = features
+                && let Some(first) = features.first().cloned()
+            {
+                features.push(first);
+            }
+        }),
+    ),
+    (
+        "races/delete-and-create",
+        Answers(|asked, status, answer| {
+            if asked.item(GET, "features") {
+                lenient(status, answer, json!({}));
+            }
+        }),
+    ),
+    ("races/two-updates", Ignores(|asked| (asked.method == PATCH).then(|| (200, asked.json())))),
+    (
+        "recovery/one-side",
+        Answers(|asked, status, answer| {
+            if asked.item(GET, "features") {
+                *status = 200;
+                answer["featureConfig"]["l3BaseConfig"]["vlanId"] = json!(4_001);
+            }
+        }),
+    ),
+    (
+        "recovery/one-channel",
+        Answers(|asked, _, answer| {
+            if asked.item(GET, "features") {
+                answer["featureConfig"]["l3BaseConfig"]["vlanId"] = json!(4_001);
+            }
+        }),
+    ),
+    ("recovery/late-feature", Answers(never_refuses_features)),
+    (
+        "recovery/late-replay",
+        Answers(|asked, status, answer| {
+            if asked.item(GET, "connections") {
+                lenient(status, answer, json!({ "name": asked.path.trim_start_matches('/') }));
+            }
+        }),
+    ),
+    (
+        "recovery/migration",
+        Ignores(|asked| {
+            let moves = asked.json()["sourceData"]["sourceConnectionName"].is_string();
+            (asked.is(POST, "/connections") && moves).then(|| (400, json!({ "title": "nothing moves here" })))
+        }),
+    ),
+    ("recovery/migration-from-nothing", Answers(never_refuses_connections)),
+    // The proxy takes any certificate and any version of TLS.
+    ("transport/old-tls", Ignores(|_| None)),
+    ("transport/no-certificate", Ignores(|_| None)),
+    (
+        "transport/method",
+        Answers(|asked, status, answer| {
+            if asked.method == "PUT" {
+                lenient(status, answer, json!({}));
+            }
+        }),
+    ),
+    (
+        "transport/content-type",
+        Reads(|asked| asked.content_type = asked.content_type.as_ref().map(|_| "application/json".to_owned())),
+    ),
 ];
 
 fn takes_any_issue(asked: &Asked, status: &mut u16, answer: &mut Value) {
@@ -412,95 +455,72 @@ fn takes_any_issue(asked: &Asked, status: &mut u16, answer: &mut Value) {
     }
 }
 
-/// Between the suite and the real server.
-struct Proxy {
-    base: String,
-    http: reqwest::Client,
-    fault: &'static Fault,
-    seen: Mutex<BTreeMap<String, usize>>,
+/// A key of version 1, of no connection.
+fn a_key_in_clear() -> String {
+    let key = ActivationKeyV1 {
+        version: KeyVersion,
+        destination_environment_uri: "providers/north/environments/e1".to_owned(),
+        shared_connection_uuid: "00000000-0000-4000-8000-000000000000".to_owned(),
+        connection_size_mbps: 1_000,
+        destination_account_id: "customer-1".to_owned(),
+    };
+    ActivationKey::V1(key).encode().expose().to_owned()
 }
 
-impl Proxy {
-    async fn pass(&self, request: Request) -> anyhow::Result<Response> {
-        let (parts, body) = request.into_parts();
-        let uri = reqwest::Url::parse(&format!("http://proxy{}", parts.uri))?;
-        let mut asked = Asked {
-            method: parts.method,
-            path: uri.path().to_owned(),
-            query: uri.query_pairs().into_owned().collect(),
-            body: to_bytes(body, 16 * 1024 * 1024).await?.to_vec(),
-            before: 0,
-        };
-        {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = seen.entry(format!("{} {}", asked.method, asked.path)).or_default();
-            asked.before = std::mem::replace(count, *count + 1);
-        }
-        match self.fault {
-            Reads(read) => read(&mut asked),
-            Ignores(ignore) => {
-                if let Some((status, answer)) = ignore(&asked) {
-                    return said(status, &answer);
-                }
-            }
-            Answers(_) => {}
-        }
-        let mut url = reqwest::Url::parse(&format!("{}{}", self.base, asked.path))?;
-        if !asked.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&asked.query);
-        }
-        let mut request = self.http.request(asked.method.clone(), url);
-        if let Some(kind) = parts.headers.get(CONTENT_TYPE) {
-            request = request.header(CONTENT_TYPE, kind).body(asked.body.clone());
-        }
-        let response = request.send().await?;
-        let mut status = response.status().as_u16();
-        let mut answer = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
-        if let Answers(spoil) = self.fault {
-            spoil(&asked, &mut status, &mut answer);
-        }
-        said(status, &answer)
+/// A customer side that may hand out something else than it was given.
+struct Issuing {
+    real: Customers,
+    fault: &'static Fault,
+    first: Mutex<Option<String>>,
+}
+
+impl KeySource for Issuing {
+    fn issue(&self, wanted: Wanted) -> BoxFuture<'_, Result<Sensitive, KeyError>> {
+        Box::pin(async move {
+            let key = self.real.issue(wanted).await?;
+            let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = first.get_or_insert_with(|| key.expose().to_owned());
+            Ok(if let Issues(issue) = self.fault { Sensitive::new(issue(first)) } else { key })
+        })
     }
 }
 
-fn said(status: u16, answer: &Value) -> anyhow::Result<Response> {
-    let status = StatusCode::from_u16(status)?;
-    Ok((status, [(CONTENT_TYPE, "application/json")], answer.to_string()).into_response())
+impl Customer for Issuing {
+    fn wish(&self, wish: Wish) -> BoxFuture<'_, Result<(), WishError>> {
+        self.real.wish(wish)
+    }
 }
 
-async fn pass(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    // What the proxy itself cannot do is no fault of the server's: it must not look like one.
-    proxy.pass(request).await.unwrap_or_else(|error| panic!("the proxy failed: {error:#}"))
+/// The cases that have a server that breaks their rule.
+pub(super) fn cases() -> impl Iterator<Item = &'static str> {
+    BROKEN.iter().map(|(case, _)| *case)
+}
+
+/// What the case finds of a server that is wrong in this.
+async fn found(north: &North, case: &'static str, fault: &'static Fault) -> anyhow::Result<Outcome> {
+    let clients = vec![(Caller::Good, north.client(true)?.build()?)];
+    let upstream = Upstream { base: north.peers.clone(), clients };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let proxy = Proxy::new(upstream, Some(fault));
+    let (url, serving) = if case.starts_with("transport/") {
+        let tls = Tls::lax(listener, &north.file("south.pem")?, &north.file("south.key")?)?;
+        (url.replace("http://", "https://"), serve(proxy, tls))
+    } else {
+        (url, serve(proxy, listener))
+    };
+    let customer = Arc::new(Issuing { real: Customers::of(north), fault, first: Mutex::default() });
+    let means = Means { url: &url, customer, patience: 3, window: 1, jobs: 1 };
+    let examined = examine(north, means, Role::Responder, &[case.to_owned()]).await;
+    serving.abort();
+    examined.with_context(|| case.to_owned())?.pop().context("one case was asked for")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_broken_server_is_found_by_the_case_that_names_its_rule() -> anyhow::Result<()> {
     let north = North::start().await?;
-    let http = north.south()?.build()?;
-    let mut missed = Vec::new();
-    for (n, (case, fault)) in BROKEN.iter().enumerate() {
-        let proxy = Proxy { base: north.peers.clone(), http: http.clone(), fault, seen: Mutex::default() };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let serving = tokio::spawn(async move {
-            axum::serve(listener, Router::new().fallback(pass).with_state(Arc::new(proxy))).await
-        });
-        let plain = reqwest::Client::builder().no_proxy();
-        let examined = examine(&url, plain, Customer::of(&north), &[(*case).to_owned()]).await;
-        serving.abort();
-        let outcomes = examined.with_context(|| format!("fault {n}, for {case}"))?;
-        let verdict = outcomes.first().map(|outcome| outcome.verdict.clone());
-        if !matches!(verdict, Some(Verdict::Failed(_))) {
-            missed.push(format!("{n}: {case}: {verdict:?}"));
-        }
-    }
-    assert!(missed.is_empty(), "not found:\n{}", missed.join("\n"));
-    Ok(())
-}
-
-#[test]
-fn every_rule_has_a_server_that_breaks_it() {
-    let broken = |id: &&str| BROKEN.iter().any(|(case, _)| case == id) || NOT_YET.contains(id);
-    let without: Vec<_> = all_cases().iter().map(|case| case.id).filter(|id| !broken(id)).collect();
-    assert!(without.is_empty(), "nobody has seen these cases fail: {without:?}");
+    all_found(BROKEN.iter().map(|(case, fault)| (*case, fault)).collect(), async |case, fault| {
+        found(&north, case, fault).await
+    })
+    .await
 }

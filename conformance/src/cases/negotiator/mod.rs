@@ -1,0 +1,31 @@
+//! The target is the Negotiator: the suite issues the keys, listens, and sees what the target asks.
+
+mod calling;
+mod changing;
+mod confirming;
+mod creating;
+mod deferring;
+mod hearing;
+mod leaving;
+mod moving;
+mod proposing;
+mod reading;
+mod retrying;
+mod settling;
+
+use crate::suite::Case;
+
+pub(super) const ALL: &[&[Case]] = &[
+    calling::CASES,
+    confirming::CASES,
+    creating::CASES,
+    proposing::CASES,
+    retrying::CASES,
+    settling::CASES,
+    hearing::CASES,
+    reading::CASES,
+    changing::CASES,
+    moving::CASES,
+    deferring::CASES,
+    leaving::CASES,
+];

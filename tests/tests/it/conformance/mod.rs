@@ -1,0 +1,56 @@
+//! The conformance suite against Tieline itself, in both roles.
+
+mod customer;
+mod north;
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use tieline_conformance::{
+    Outcome, Role, Verdict,
+    report::{self, About},
+};
+
+pub(crate) use customer::Customers;
+pub(crate) use north::{Means, North, examine};
+
+/// Rules that Tieline does not keep yet.
+const NOT_YET: &[&str] = &["channels/notify-maintenance", "hearing/maintenance"];
+
+/// What a role's cases find, which must be nothing.
+async fn found(north: &North, role: Role) -> anyhow::Result<Vec<Outcome>> {
+    let customer = Arc::new(Customers::of(north));
+    let means = Means { url: &north.peers, customer, patience: 30, window: 2, jobs: 16 };
+    let outcomes = examine(north, means, role, &[]).await?;
+    let mut broken = String::new();
+    for outcome in &outcomes {
+        if let Verdict::Failed(why) = &outcome.verdict
+            && !NOT_YET.contains(&outcome.case.id)
+        {
+            broken.push_str(&format!("{}: {why}\n{}\n", outcome.case.id, report::transcript(outcome)));
+        }
+    }
+    for outcome in outcomes.iter().filter(|outcome| NOT_YET.contains(&outcome.case.id)) {
+        assert_ne!(outcome.verdict, Verdict::Passed, "{} is kept now: take it from the list", outcome.case.id);
+    }
+    assert!(broken.is_empty(), "{broken}\nservice log:\n{}", north.log());
+    Ok(outcomes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tieline_keeps_every_rule() -> anyhow::Result<()> {
+    let north = North::start().await?;
+    let mut reported = Vec::new();
+    for role in [Role::Responder, Role::Negotiator] {
+        reported.push((role, found(&north, role).await?));
+    }
+    let about = About { target: "Tieline".to_owned(), provider: "south".to_owned() };
+    let text = report::markdown(&about, &reported);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
+    if std::env::var_os("TIELINE_UPDATE").is_some() {
+        std::fs::write(&file, &text)?;
+    }
+    let committed = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    assert_eq!(committed, text, "write docs/conformance.md anew: TIELINE_UPDATE=1");
+    Ok(())
+}
