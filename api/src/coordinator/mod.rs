@@ -45,9 +45,9 @@ use crate::{
 };
 
 pub use answers::{Answered, Call, features_of};
-pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
 pub use channels::SharedChannel;
 pub use devices::{KeyDevice, RouterKeys};
+pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
 pub use routers::Router;
 pub use shown::{Catalogue, cut};
 pub use wishes::{Asked, Decoded, Order, Writes};

@@ -81,17 +81,11 @@ impl MacSecProgram {
 /// A program's words without the keys that it may have repeated. They are cut at 300 characters before: what is left of a
 /// key at the cut is struck too.
 fn without(error: DeviceError, wanted: &MacSecKeys<'_>) -> DeviceError {
-    match error {
-        DeviceError::Refused { program, message } => {
-            let told = |message: &str| {
-                wanted.keys.iter().any(|(ckn, cak)| {
-                    let begins = |half: &str| half.get(..8).is_some_and(|head| message.contains(head));
-                    begins(ckn) || begins(cak) || message.contains(ckn)
-                })
-            };
-            let message = if told(&message) { "[words that hold a key]".to_owned() } else { message };
-            DeviceError::Refused { program, message }
-        }
-        other => other,
-    }
+    let DeviceError::Refused { program, message } = error else { return error };
+    let told = wanted.keys.iter().any(|(ckn, cak)| {
+        let begins = |half: &str| half.get(..8).is_some_and(|head| message.contains(head));
+        begins(ckn) || begins(cak) || message.contains(ckn)
+    });
+    let message = if told { "[words that hold a key]".to_owned() } else { message };
+    DeviceError::Refused { program, message }
 }

@@ -256,8 +256,7 @@ async fn work_closes_a_channel_on_both_sides_until_it_is_over() {
     // Nothing new is made on a closed channel.
     let (key, _) = issue(&pair.north, "south", 1_000).await;
     accept(&pair.south, &key).await;
-    let (ours, theirs) =
-        tokio::join!(until_features(&pair.south, "north", 3), until_features(&pair.north, "south", 3));
+    let (ours, theirs) = tokio::join!(until_features(&pair.south, "north", 3), until_features(&pair.north, "south", 3));
     assert_eq!(ours, theirs);
     assert!(!ours.contains(&"c1".to_owned()), "{ours:?}");
     for id in &opened {

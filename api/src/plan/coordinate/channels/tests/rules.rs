@@ -224,11 +224,14 @@ fn work_on_a_device_takes_each_of_its_channels() {
     assert_eq!(book.open_window(&past, start()), Err(WindowError::Times));
 }
 
+/// A key: number, taken at, in use since, whether in use, whether first.
+type Key = (u128, i64, Option<i64>, bool, bool);
+
 /// The rules of keys once more, by a list of what happened.
 #[derive(Default)]
 struct Reference {
-    /// Channel to its keys: number, taken at, in use since, whether in use, whether first.
-    keys: BTreeMap<&'static str, Vec<(u128, i64, Option<i64>, bool, bool)>>,
+    /// By channel.
+    keys: BTreeMap<&'static str, Vec<Key>>,
     gone: Vec<u128>,
 }
 
@@ -240,7 +243,7 @@ impl Reference {
             return 200;
         }
         let elsewhere: Vec<_> = self.keys.iter().filter(|(c, _)| **c != channel).map(|(_, keys)| keys).collect();
-        let baked = |key: &(u128, i64, Option<i64>, bool, bool)| hour - key.1.max(key.2.unwrap_or(key.1)) >= 2;
+        let baked = |key: &Key| hour - key.1.max(key.2.unwrap_or(key.1)) >= 2;
         let good = !self.gone.contains(&n)
             && own.len() < 2
             && all < 5
