@@ -334,6 +334,10 @@ fn at_key(error: CoordinationError) -> AppError {
         | CoordinationError::NoPeer(_)
         | CoordinationError::Contended
         | CoordinationError::Router(_)
+        | CoordinationError::NoChannel(_)
+        | CoordinationError::Rotation(_)
+        | CoordinationError::Window(_)
+        | CoordinationError::Proof(_)
         | CoordinationError::Lost(_) => error.into(),
     }
 }

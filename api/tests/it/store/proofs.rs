@@ -41,6 +41,8 @@ async fn the_first_account_stays(db: Db) {
         revision,
         changes: vec![BookChange::Account(uuid, account.to_owned())],
         due: Vec::new(),
+        channels_due: Vec::new(),
+        intent: None,
         audit: None,
     };
     db.store.write_book(write(uuid, "111", 0)).await.unwrap();
