@@ -46,11 +46,11 @@ fn coordination(http: &Http) -> Result<&Arc<Coordination>, Fault> {
         Fault::new(ProblemCode::Conflict, "this installation is not paired with any provider")
             .remedy("Add [coordinator] to tieline.toml.")
     };
-    http.coordination.as_ref().ok_or_else(none)
+    http.app.coordination.as_ref().ok_or_else(none)
 }
 
 async fn shared(http: &Http) -> Result<Vec<SharedChannel>, Fault> {
-    match &http.coordination {
+    match &http.app.coordination {
         Some(coordination) => Ok(coordination.shared_channels().await?),
         None => Ok(Vec::new()),
     }
@@ -123,7 +123,7 @@ async fn list_keys(
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Fault> {
     let mut all = BTreeMap::new();
-    if let Some(coordination) = &http.coordination {
+    if let Some(coordination) = &http.app.coordination {
         for channel in shared(&http).await? {
             let ChannelPlace { environment, interconnect, channel: id } = &channel.row.at;
             let name = format!("{}/{environment}/{interconnect}/{id}", channel.peer);
@@ -314,7 +314,7 @@ async fn end(
     Query(Nothing {}): Query<Nothing>,
     NoBody: NoBody,
 ) -> Result<Json<MaintenanceEvent>, Fault> {
-    let coordination = http.coordination.as_ref().ok_or_else(Fault::not_found)?;
+    let coordination = http.app.coordination.as_ref().ok_or_else(Fault::not_found)?;
     let audit = caller.audit(format!("/v1/maintenanceEvents/{id}"), http.app.now());
     coordination.end_window(id, &audit).await?;
     Ok(Json(one(&http, id).await?))
