@@ -331,6 +331,9 @@ fn at_key(error: CoordinationError) -> AppError {
         | CoordinationError::Key(_)
         | CoordinationError::Wire(_)
         | CoordinationError::Wish(_)
+        | CoordinationError::NoChannel(_)
+        | CoordinationError::Rotation(_)
+        | CoordinationError::Window(_)
         | CoordinationError::NoPeer(_)
         | CoordinationError::Contended
         | CoordinationError::Router(_)

@@ -45,6 +45,8 @@ fn terms() -> Terms {
             excluded: Vec::new(),
             lengths: vec![29],
             asn: 64_512u64.try_into().unwrap(),
+            device: "d".to_owned(),
+            macsec: None,
         };
         (id(&format!("c{n}")), terms)
     };
