@@ -332,6 +332,7 @@ fn at_key(error: CoordinationError) -> AppError {
         | CoordinationError::Wire(_)
         | CoordinationError::Wish(_)
         | CoordinationError::NoPeer(_)
+        | CoordinationError::Proof(_)
         | CoordinationError::Contended
         | CoordinationError::Lost(_) => error.into(),
     }

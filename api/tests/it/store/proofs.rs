@@ -41,6 +41,7 @@ async fn the_first_account_stays(db: Db) {
         revision,
         changes: vec![BookChange::Account(uuid, account.to_owned())],
         due: Vec::new(),
+        intent: None,
         audit: None,
     };
     db.store.write_book(write(uuid, "111", 0)).await.unwrap();

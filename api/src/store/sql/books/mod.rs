@@ -99,7 +99,9 @@ async fn touch(tx: &mut Tx, peer: &ResourceId, changes: &[BookChange]) -> Result
                 let sql = format!("SELECT uuid FROM coordinator_rows WHERE {ROW}");
                 (tx.row(&sql, at!(peer, place)).await?.map(|mut row| row.text()).transpose()?, None)
             }
-            BookChange::Tombstone { .. } | BookChange::Replay(..) | BookChange::Owner(_) => (None, None),
+            BookChange::Tombstone { .. } | BookChange::Replay(..) | BookChange::Owner(_) | BookChange::Account(..) => {
+                (None, None)
+            }
         };
         if let Some(uuid) = uuid {
             let kept = touched.entry(uuid).or_default();
