@@ -335,6 +335,7 @@ fn at_key(error: CoordinationError) -> AppError {
         | CoordinationError::Rotation(_)
         | CoordinationError::Window(_)
         | CoordinationError::NoPeer(_)
+        | CoordinationError::Proof(_)
         | CoordinationError::Contended
         | CoordinationError::Router(_)
         | CoordinationError::NoChannel(_)
