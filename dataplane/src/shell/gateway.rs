@@ -22,7 +22,7 @@ use super::{
     offloads::{Offload, Offloads},
     routes::{self, Interface, RouteError, Routes},
     sockets,
-    status::{Report, Status},
+    status::{PacketPathStatus, Report, Status},
     tun::{Tun, TunError},
     uapi::Uapi,
 };
@@ -190,6 +190,12 @@ impl Dataplane {
         let (answer, status) = oneshot::channel();
         self.order(Command::Status(answer));
         status.await.ok()
+    }
+
+    /// How the packet path stands.
+    #[must_use]
+    pub fn packet_path(&self) -> PacketPathStatus {
+        self.lanes.status()
     }
 
     /// Stops it, and waits until its routes, rules and devices are gone.

@@ -1,5 +1,6 @@
 //! What touches the machine: namespace, TUN, routes, sockets, state on disk, the API.
 
+pub mod bench;
 pub mod bpf;
 mod clock;
 pub mod config;
@@ -12,6 +13,7 @@ mod lanes;
 pub mod local;
 pub mod netns;
 pub mod offloads;
+pub mod privileges;
 mod random;
 pub mod routes;
 pub mod run;

@@ -144,8 +144,8 @@ impl StateDir {
         let name = if n == 0 { KEY.to_owned() } else { format!("wireguard-{n}.key") };
         if let Some(text) = self.read(&name)? {
             let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| self.damaged(&name))?);
-            let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(&name))?;
-            return Ok(StaticSecret::from(bytes));
+            let bytes = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(&name))?);
+            return Ok(StaticSecret::from(*bytes));
         }
         let key = random::private_key();
         let text = Zeroizing::new(STANDARD.encode(key.as_bytes()));

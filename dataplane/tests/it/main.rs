@@ -14,5 +14,6 @@ mod interop;
 mod lifecycle;
 mod ns;
 mod packets;
+mod privileges;
 mod uapi;
 mod world;
