@@ -196,6 +196,10 @@ pub(crate) struct Gateway {
     /// udp-gro.
     #[arg(long, env = "TIELINE_WITHOUT_OFFLOAD", value_name = "NAME", value_delimiter = ',')]
     pub without_offload: Vec<tieline_dataplane::shell::offloads::Offload>,
+    /// Take the place of the gateway that runs on this state folder, without losing a packet; start where none runs. SIGHUP makes
+    /// a running gateway start its successor so, with its own flags.
+    #[arg(long)]
+    pub take_over: bool,
     /// Give up root and run as this user, who then owns the state folder. It keeps CAP_NET_ADMIN, and what few more it
     /// needs, with or without this.
     #[arg(long, env = "TIELINE_USER", value_name = "NAME")]

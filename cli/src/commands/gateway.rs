@@ -47,10 +47,33 @@ pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
         tun_name: gateway.tun,
         lanes: gateway.lanes,
         uapi,
+        take_over: gateway.take_over,
         switched_off: gateway.without_offload,
     };
+    succeed_on_signal()?;
     tieline_dataplane::run(options, stop_on_signal()?).await?;
     Ok(Exit::Ok.into())
+}
+
+/// Starts a successor at each SIGHUP: the program of today under the path that this one was started by.
+fn succeed_on_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    const TAKE_OVER: &str = "--take-over";
+    let mut asked = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while asked.recv().await.is_some() {
+            let mut arguments = std::env::args_os();
+            let program = arguments.next().unwrap_or_else(|| "tieline".into());
+            let mut successor = tokio::process::Command::new(program);
+            successor.args(arguments.filter(|argument| argument != TAKE_OVER)).arg(TAKE_OVER);
+            // It lives on when this process ends; one that ends before that is waited for.
+            match successor.stdin(std::process::Stdio::null()).status().await {
+                Ok(status) => tracing::warn!(%status, "the successor has ended; this gateway goes on"),
+                Err(error) => tracing::warn!(%error, "no successor can be started; this gateway goes on"),
+            }
+        }
+    });
+    Ok(())
 }
 
 async fn measure(flags: args::GatewayBench) -> anyhow::Result<ExitCode> {

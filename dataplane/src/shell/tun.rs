@@ -73,6 +73,18 @@ impl Tun {
         Ok(queues)
     }
 
+    /// The queues of a device that another process has made.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn adopt(name: &str, queues: Vec<File>, offloads: &Offloads) -> Result<Vec<Self>, TunError> {
+        let queues: Vec<Self> = queues.into_iter().map(Self).collect();
+        if let Some(queue) = queues.first() {
+            queue.negotiate(offloads).map_err(|source| TunError::Make { name: name.to_owned(), source })?;
+        }
+        Ok(queues)
+    }
+
     fn open(name: &str, one_of_many: bool) -> Result<Self, TunError> {
         let file = OpenOptions::new()
             .read(true)

@@ -10,6 +10,7 @@
 
 mod api;
 mod failover;
+mod handover;
 mod interop;
 mod lifecycle;
 mod ns;

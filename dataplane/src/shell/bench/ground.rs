@@ -94,6 +94,7 @@ impl Ground {
                 session: 1,
                 holds: BTreeMap::new(),
                 uapi: None,
+                taken: None,
             };
             let dataplane = Dataplane::start(parts, reports)?;
             dataplane.apply(configuration(n, &keys[1 - n]));

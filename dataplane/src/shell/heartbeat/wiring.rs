@@ -20,7 +20,7 @@ use crate::{
     proto::{
         path::PathChooser,
         probe::{ProbeKeys, ProbeSession, SessionSettings},
-        tunnel::{Lane, LaneKeys, MAX_INDEX},
+        tunnel::{HALF, Lane, LaneKeys},
     },
     shell::{
         clock,
@@ -63,7 +63,8 @@ impl Heartbeat {
         if had.config.inner_address != config.inner_address {
             had.socket = None;
         }
-        let active = had.links.get(had.active).map(|link| link.peer.gateway_id);
+        let before = self.carried.iter().find(|carried| carried.connection == config.connection_id);
+        let active = had.links.get(had.active).map(|link| link.peer.gateway_id).or(before.map(|before| before.peer));
         let mut links = std::mem::take(&mut had.links);
         for peer in &config.peers {
             let old =
@@ -115,8 +116,19 @@ impl Heartbeat {
             return Some(link);
         }
         let now = clock::now();
-        let session = ProbeSession::new(settings, keys, self.options.session, self.epoch, now);
-        Some(Link::new(peer.clone(), key, session, PathChooser::new(hold_down), tunnel))
+        let mut session = ProbeSession::new(settings, keys, self.options.session, self.epoch, now);
+        let mut chooser = PathChooser::new(hold_down);
+        if let Some(path) = self.carried_by(config, peer.gateway_id) {
+            chooser.resume(path);
+            session.set_carries(Some(path));
+        }
+        Some(Link::new(peer.clone(), key, session, chooser, tunnel))
+    }
+
+    /// What carried the connection to this peer before this process took over.
+    fn carried_by(&self, config: &GatewayConnection, peer: GatewayId) -> Option<PathKind> {
+        let carried = self.carried.iter().find(|carried| carried.connection == config.connection_id);
+        carried.filter(|carried| carried.peer == peer).map(|carried| carried.path)
     }
 
     /// A lane to each lane of the peer for which we have one of the same number; what is unchanged goes on undisturbed.
@@ -136,7 +148,8 @@ impl Heartbeat {
                 continue;
             }
             let index = self.next_lane;
-            self.next_lane = if index == MAX_INDEX { 1 } else { index + 1 };
+            let base = own.handover.base();
+            self.next_lane = if index == base + HALF - 1 { base + 1 } else { index + 1 };
             let keys = LaneKeys { private: own.own[n].private().clone(), peer: PublicKey::from(key), preshared: None };
             let lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
             lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));
@@ -179,6 +192,9 @@ impl Heartbeat {
     }
 
     fn open_inner(&mut self) {
+        if self.waits {
+            return;
+        }
         for connection in self.connections.values_mut() {
             if !connection.config.tunnel {
                 connection.socket = None;

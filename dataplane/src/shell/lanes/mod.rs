@@ -1,6 +1,7 @@
 //! The packet path: TUN to WireGuard and back. Each lane has a key, a UDP port, a queue of the TUN device and two blocking
 //! threads; lanes share the table, and nothing that is written per packet.
 
+mod handover;
 mod inbound;
 mod outbound;
 
@@ -20,6 +21,7 @@ use boringtun::{
 };
 use ipnet::IpNet;
 
+pub(crate) use self::handover::Handover;
 use super::{
     clock,
     datagrams::{self, Batch},
@@ -193,10 +195,12 @@ pub(crate) struct Lanes {
     /// Of the TUN device, in bytes: packets are not padded above it.
     pub(crate) mtu: AtomicUsize,
     pub(crate) stop: AtomicBool,
+    /// What another process is given, or has given.
+    pub(crate) handover: Handover,
 }
 
 impl Lanes {
-    pub(crate) fn new(own: Vec<OwnLane>, offloads: Arc<Offloads>) -> Self {
+    pub(crate) fn new(own: Vec<OwnLane>, offloads: Arc<Offloads>, handover: Handover) -> Self {
         Self {
             table: RwLock::default(),
             own,
@@ -204,6 +208,7 @@ impl Lanes {
             unclaimed: Unclaimed::default(),
             mtu: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            handover,
         }
     }
 
@@ -254,7 +259,10 @@ impl Lanes {
         let mut from = 0;
         while !self.stopped() {
             let now = clock::now();
-            from = self.tick(now, from);
+            // A process that hands over begins nothing.
+            if !self.handover.gives() {
+                from = self.tick(now, from);
+            }
             if now >= try_again {
                 try_again = now + TRY_AGAIN;
                 self.offloads.try_long_again();
