@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +18,7 @@ use tieline_openapi::{
         Site,
     },
 };
+use tieline_providers::network::file;
 
 use crate::{
     cell::{Inside, LabSpec},
@@ -330,12 +329,6 @@ pub fn facts(dir: &Path) -> Result<LabFacts, AssemblyError> {
     serde_json::from_slice(&text).map_err(|source| AssemblyError::Decode { path, source })
 }
 
-/// Writes a file that only its owner can read, whole or not at all.
 fn write(path: &Path, content: &[u8]) -> Result<(), AssemblyError> {
-    let failed = |source| AssemblyError::File { path: path.to_owned(), source };
-    let fresh = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
-    file.write_all(content).map_err(failed)?;
-    fs::rename(&fresh, path).map_err(failed)
+    file::replace(path, content).map_err(|source| AssemblyError::File { path: path.to_owned(), source })
 }

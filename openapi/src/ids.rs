@@ -124,6 +124,8 @@ slug_id! {
     GatewayGroupId
     /// A tenant's name space.
     ProjectId
+    /// A router of the operator's own.
+    RouterId
     /// A provider's short name: `aws`, `google`, ...
     ProviderName
 }

@@ -31,6 +31,8 @@ pub mod aws;
 pub mod fake;
 #[cfg(feature = "google")]
 pub mod google;
+#[cfg(feature = "network")]
+pub mod network;
 
 pub use api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target};
 pub use constraints::{Constraints, PrefixControl, Rule, Sourced};

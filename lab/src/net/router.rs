@@ -12,10 +12,11 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use tieline_openapi::v1::{BfdState, BgpState};
+use tieline_providers::network::bird::{Control, ControlError, Route, parse_bfd, parse_protocols, parse_routes};
 
 use crate::clouds::network::{LearnedRoute, NetworkError, Session, SessionStatus};
 
-use super::bird::{self, Asking, Bird, BirdError, Route, RouterConfig};
+use super::bird::{self, Bird, BirdError, RouterConfig};
 use super::error::NetError;
 use super::links::{LinkMonitor, Links};
 use super::namespace::Namespace;
@@ -238,8 +239,8 @@ struct Interface {
 impl State {
     async fn status(&self) -> Result<BTreeMap<String, SessionStatus>, BirdError> {
         let mut asking = self.bird.open().await?;
-        let protocols = bird::parse_protocols(&asking.ask("show protocols all").await?);
-        let bfd = bird::parse_bfd(&asking.ask("show bfd sessions").await?);
+        let protocols = parse_protocols(&asking.ask("show protocols all").await?);
+        let bfd = parse_bfd(&asking.ask("show bfd sessions").await?);
         let mut statuses = BTreeMap::new();
         for (id, name) in &self.names {
             let Some(session) = self.sessions.get(id) else { continue };
@@ -271,11 +272,11 @@ impl State {
 }
 
 /// The routes of an answer; none where the session has ended since it was seen up, which the daemon refuses.
-async fn routes(asking: &mut Asking, command: &str) -> Result<Vec<Route>, BirdError> {
+async fn routes(asking: &mut Control, command: &str) -> Result<Vec<Route>, BirdError> {
     match asking.ask(command).await {
-        Ok(reply) => Ok(bird::parse_routes(&reply)),
-        Err(BirdError::Refused { .. }) => Ok(Vec::new()),
-        Err(other) => Err(other),
+        Ok(reply) => Ok(parse_routes(&reply)),
+        Err(ControlError::Refused { .. }) => Ok(Vec::new()),
+        Err(other) => Err(other.into()),
     }
 }
 

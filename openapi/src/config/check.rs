@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::{
     AccountConfig, AttachPointConfig, Config, ConfigProblem, EnvironmentConfig, InterconnectConfig, check_coordinator,
+    check_routers,
     document::{Document, Way},
 };
 use crate::{
@@ -53,6 +54,13 @@ impl Checker<'_, '_> {
         }
     }
 
+    pub(super) fn absolute(&mut self, way: &Way, path: &str) {
+        self.filled(way, path);
+        if !path.is_empty() && !path.starts_with('/') {
+            self.say(way, format!("`{path}` depends on where the service is started: write an absolute path"));
+        }
+    }
+
     fn prefixes(&mut self, way: &Way, prefixes: &[IpNet]) {
         for (index, net) in prefixes.iter().enumerate() {
             if net.trunc() != *net {
@@ -75,9 +83,10 @@ pub(super) fn all(config: &Config, document: &Document<'_>, problems: &mut Vec<C
     if let Some(coordinator) = &config.coordinator {
         check_coordinator::all(coordinator, &mut checker);
     }
+    check_routers::all(config, &mut checker);
 }
 
-fn root(section: &str, index: usize) -> Way {
+pub(super) fn root(section: &str, index: usize) -> Way {
     Way::default().to(section).to(index)
 }
 

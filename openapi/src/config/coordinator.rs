@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::ChannelRouterConfig;
 use crate::{
     coordinator::ResourceId,
     units::{Asn, BandwidthMbps},
@@ -157,6 +158,9 @@ pub struct SharedChannelConfig {
     pub id: ResourceId,
     /// Our device that carries it, by a name that does not tell which it is.
     pub device: String,
+    /// The router behind that name. Without one nobody configures the channel, and its features stay pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<ChannelRouterConfig>,
     /// Our AS number on it.
     pub asn: Asn,
     /// The lowest and the highest VLAN that we take.

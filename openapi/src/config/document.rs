@@ -171,12 +171,13 @@ pub(super) fn read(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     (Some(config), problems)
 }
 
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "serve",
     "engine",
     "retention",
     "probe",
     "coordinator",
+    "routers",
     "accounts",
     "environments",
     "interconnects",
@@ -193,6 +194,7 @@ fn sections(document: &Document<'_>, problems: &mut Vec<ConfigProblem>) -> Optio
             "retention" => one(document, value, &way, &mut config.retention, problems),
             "probe" => one(document, value, &way, &mut config.probe, problems),
             "coordinator" => one(document, value, &way, &mut config.coordinator, problems),
+            "routers" => list(document, value, &way, &mut config.routers, problems),
             "accounts" => list(document, value, &way, &mut config.accounts, problems),
             "environments" => list(document, value, &way, &mut config.environments, problems),
             "interconnects" => list(document, value, &way, &mut config.interconnects, problems),

@@ -7,8 +7,10 @@
 
 mod check;
 mod check_coordinator;
+mod check_routers;
 mod coordinator;
 mod document;
+mod routers;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use crate::{
 };
 
 pub use coordinator::*;
+pub use routers::*;
 
 /// Why `tieline.toml` was refused.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +220,9 @@ pub struct Config {
     /// The open specification: who we are, and whom we are paired with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<CoordinatorConfig>,
+    /// The operator's own routers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<RouterConfig>,
     /// Cloud accounts.
     pub accounts: Vec<AccountConfig>,
     /// Environments beside the built-in catalogue.

@@ -374,3 +374,66 @@ fn what_is_wrong_with_a_pairing_is_named() {
         assert!((line..=line + 1).contains(&found.line), "{line}: {found:?}");
     }
 }
+
+const ROUTED: &str = r#"
+[[routers]]
+id = "edge-1"
+announces = ["10.0.0.0/16"]
+
+[routers.driver.bird]
+includes = "/etc/bird/tieline.d"
+control = "/run/bird/bird.ctl"
+hook = { run = ["/usr/local/lib/tieline/links"] }
+
+[[routers]]
+id = "edge-2"
+driver = { command = { run = ["/usr/local/lib/tieline/edge", "--quiet"], timeoutMs = 5000 } }
+"#;
+
+fn routed() -> String {
+    let one = "device = \"d1\"\nrouter = { id = \"edge-1\", interface = \"eth1\" }";
+    let two = "device = \"d2\"\nrouter = { id = \"edge-2\", interface = \"et-0/0/1\" }";
+    PAIRED.replace("device = \"d1\"", one).replace("device = \"d2\"", two) + ROUTED
+}
+
+#[test]
+fn routers_are_taken_and_come_back_the_same() {
+    let config = Config::parse(&routed(), "tieline.toml").unwrap();
+    let RouterDriver::Bird(bird) = &config.routers[0].driver else { panic!("{:?}", config.routers) };
+    assert_eq!((bird.hook.timeout_ms, config.routers[0].poll_ms), (20_000, 5_000));
+    let written = toml::to_string(&config).unwrap();
+    assert_eq!(Config::parse(&written, "written").unwrap(), config, "{written}");
+}
+
+#[test]
+fn what_is_wrong_with_a_router_is_named() {
+    let channel = "coordinator.peers[0].environments[0].interconnects[0].channels";
+    for (from, to, key, words) in [
+        ("id = \"edge-2\"\ndriver", "id = \"edge-1\"\ndriver", "routers[1].id".to_owned(), "already"),
+        ("10.0.0.0/16", "10.0.0.1/16", "routers[0].announces[0]".to_owned(), "host bits"),
+        ("\"/etc/bird/tieline.d\"", "\"tieline.d\"", "routers[0].driver.bird.includes".to_owned(), "absolute"),
+        ("[\"/usr/local/lib/tieline/links\"]", "[]", "routers[0].driver.bird.hook.run".to_owned(), "names a program"),
+        ("timeoutMs = 5000", "timeoutMs = 5", "routers[1].driver.command.timeoutMs".to_owned(), "from 100"),
+        ("id = \"edge-1\", i", "id = \"edge-3\", i", format!("{channel}[0].router.id"), "no router"),
+        ("\"eth1\"", "\"eth0000000001\"", format!("{channel}[0].router.interface"), "at most 10"),
+        ("\"eth1\"", "\"eth/1\"", format!("{channel}[0].router.interface"), "name of an interface"),
+        (
+            "\"edge-2\", interface = \"et-0/0/1\"",
+            "\"edge-1\", interface = \"eth1\"",
+            format!("{channel}[1].router.interface"),
+            "already",
+        ),
+    ] {
+        let text = routed();
+        assert!(text.contains(from), "{from}");
+        let problems = match Config::parse(&text.replacen(from, to, 1), "tieline.toml") {
+            Err(ConfigError::Invalid { problems, .. }) => problems,
+            other => panic!("{from}: expected a refusal: {other:?}"),
+        };
+        let found = problems.iter().find(|problem| problem.key == key);
+        let found = found.unwrap_or_else(|| panic!("{key}: {problems:?}"));
+        assert!(found.message.contains(words), "{found:?}");
+        let line = text[..text.find(from).unwrap()].matches('\n').count() + 1;
+        assert!((line..=line + 1).contains(&found.line), "{line}: {found:?}");
+    }
+}

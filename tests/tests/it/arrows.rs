@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tieline-api", &["tieline-openapi", "tieline-providers"]),
     ("tieline-conformance", &["tieline-openapi"]),
     ("tieline-dataplane", &["tieline-openapi"]),
-    ("tieline-lab", &["tieline-dataplane", "tieline-openapi"]),
+    ("tieline-lab", &["tieline-dataplane", "tieline-openapi", "tieline-providers"]),
     ("tieline-openapi", &[]),
     ("tieline-providers", &["tieline-openapi"]),
 ];

@@ -5,11 +5,9 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use tieline_providers::network::bird::{MAX_KEY, key_fits};
 
 use crate::clouds::network::Session;
-
-/// Longest TCP MD5 key that Linux takes (`TCP_MD5SIG_MAXKEYLEN`), in bytes.
-const MAX_KEY: usize = 80;
 
 /// What a router's configuration is written from.
 #[derive(Debug)]
@@ -34,12 +32,9 @@ pub struct Rejected(String);
 /// # Errors
 /// Names the field.
 pub fn check(session: &Session) -> Result<(), Rejected> {
-    if let Some(key) = &session.md5 {
-        // BIRD's strings have no escapes: they end at a quote and may not hold control characters.
-        if key.is_empty() || key.len() > MAX_KEY || key.chars().any(|c| c == '"' || c.is_control()) {
-            let rule = format!("the MD5 key must have 1 to {MAX_KEY} bytes, without quotes or control characters");
-            return Err(Rejected(rule));
-        }
+    if session.md5.as_ref().is_some_and(|key| !key_fits(key)) {
+        let rule = format!("the MD5 key must have 1 to {MAX_KEY} bytes, without quotes or control characters");
+        return Err(Rejected(rule));
     }
     if !(1..=4094).contains(&session.vlan) {
         return Err(Rejected(format!("the VLAN {} is not within 1 to 4094", session.vlan)));

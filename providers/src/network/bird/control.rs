@@ -5,15 +5,50 @@
 //! `doc/reply_codes`).
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use super::BirdError;
-
 /// Longest answer that is read, in bytes: some 100 000 routes.
 const MAX_ANSWER: u64 = 32 << 20;
+/// How long the daemon may take for one answer.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Why the daemon did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nothing listens on its socket.
+    #[error("bird does not answer on its control socket")]
+    Silent(#[source] io::Error),
+    /// It took too long.
+    #[error("bird did not answer {command:?} within {} s", ANSWER.as_secs())]
+    Slow {
+        /// The command.
+        command: String,
+    },
+    /// Its connection failed, or spoke another protocol.
+    #[error("the control connection failed at {command:?}")]
+    Connection {
+        /// The command.
+        command: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It refused a command.
+    #[error("bird refused {command:?}: {code} {text}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// The four-digit code: 8xxx while running, 9xxx while parsing.
+        code: u16,
+        /// Its words.
+        text: String,
+    },
+}
 
 /// One answer: its lines, each with its code and without it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,26 +74,39 @@ impl Control {
     /// Connects and reads the greeting.
     ///
     /// # Errors
-    /// [`BirdError::Silent`] where nothing listens, [`BirdError::Control`] where it is not BIRD.
-    pub async fn connect(path: &Path) -> Result<Self, BirdError> {
-        let stream = UnixStream::connect(path).await.map_err(BirdError::Silent)?;
-        let mut control = Self { stream: BufReader::new(stream) };
-        control.read("connect").await?;
-        Ok(control)
+    /// [`ControlError::Silent`] where nothing listens, [`ControlError::Connection`] where it is not BIRD,
+    /// [`ControlError::Slow`].
+    pub async fn connect(path: &Path) -> Result<Self, ControlError> {
+        // Reached through a descriptor of its folder: the path itself may be longer than `sockaddr_un` takes (108 bytes).
+        let folder: OwnedFd =
+            std::fs::File::open(path.parent().unwrap_or(Path::new("/"))).map_err(ControlError::Silent)?.into();
+        let name = path.file_name().unwrap_or_default();
+        let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        let opened = async {
+            let stream = UnixStream::connect(short).await.map_err(ControlError::Silent)?;
+            let mut control = Self { stream: BufReader::new(stream) };
+            control.read("connect").await?;
+            Ok(control)
+        };
+        within("connect", opened).await
     }
 
     /// Sends a command and reads the whole answer.
     ///
     /// # Errors
-    /// [`BirdError::Refused`] with the daemon's words, [`BirdError::Control`] where the connection fails.
-    pub async fn ask(&mut self, command: &str) -> Result<Reply, BirdError> {
-        let fail = |source| BirdError::Control { command: command.to_owned(), source };
-        self.stream.write_all(format!("{command}\n").as_bytes()).await.map_err(fail)?;
-        self.read(command).await
+    /// [`ControlError::Refused`] with the daemon's words, [`ControlError::Connection`] where the connection fails,
+    /// [`ControlError::Slow`].
+    pub async fn ask(&mut self, command: &str) -> Result<Reply, ControlError> {
+        let fail = |source| ControlError::Connection { command: command.to_owned(), source };
+        let answered = async {
+            self.stream.write_all(format!("{command}\n").as_bytes()).await.map_err(fail)?;
+            self.read(command).await
+        };
+        within(command, answered).await
     }
 
-    async fn read(&mut self, command: &str) -> Result<Reply, BirdError> {
-        let fail = |source| BirdError::Control { command: command.to_owned(), source };
+    async fn read(&mut self, command: &str) -> Result<Reply, ControlError> {
+        let fail = |source| ControlError::Connection { command: command.to_owned(), source };
         let mut answer = Answer::default();
         let mut stream = (&mut self.stream).take(MAX_ANSWER);
         let mut line = Vec::new();
@@ -76,11 +124,16 @@ impl Control {
         let lines = answer.lines;
         match lines.last() {
             Some((code @ 8000.., text)) => {
-                Err(BirdError::Refused { command: command.to_owned(), code: *code, text: text.clone() })
+                Err(ControlError::Refused { command: command.to_owned(), code: *code, text: text.clone() })
             }
             _ => Ok(Reply { lines }),
         }
     }
+}
+
+async fn within<T>(command: &str, answer: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
+    let late = || ControlError::Slow { command: command.to_owned() };
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// What a line means for the answer that it belongs to.
