@@ -129,6 +129,19 @@ pub(crate) enum GatewayCommand {
     /// Measure this machine's packet path: two gateways in two network namespaces, and traffic through their tunnel. Needs
     /// root, takes a minute at most, and leaves nothing.
     Bench(GatewayBench),
+    /// Show how the gateway of this machine stands: paths, lanes, and what was dropped and why. Works with the API gone.
+    Status(GatewayStatus),
+}
+
+/// Flags of `tieline gateway status`.
+#[derive(Debug, Args)]
+pub(crate) struct GatewayStatus {
+    /// The gateway's state folder.
+    #[arg(long, env = "TIELINE_STATE_DIR", default_value = "/var/lib/tieline", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Print metrics, in the text format of Prometheus, instead of JSON.
+    #[arg(long)]
+    pub metrics: bool,
 }
 
 /// Flags of `tieline gateway bench`.

@@ -10,6 +10,8 @@ use tieline_dataplane::{
     shell::{
         bench::{self, BenchOptions, BenchReport},
         config,
+        local::{self, Answer, Request},
+        metrics,
         privileges::{self, Confinement},
     },
 };
@@ -24,8 +26,10 @@ use crate::{
 /// Runs a gateway until it is told to stop.
 pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
     logs(gateway.log_format);
-    if let Some(GatewayCommand::Bench(bench)) = gateway.command {
-        return measure(bench).await;
+    match gateway.command {
+        Some(GatewayCommand::Bench(bench)) => return measure(bench).await,
+        Some(GatewayCommand::Status(status)) => return show(status).await,
+        None => {}
     }
     let uapi = Some(gateway.uapi).filter(|folder| folder.as_os_str() != "none");
     privileges::confine(&Confinement {
@@ -74,6 +78,16 @@ fn succeed_on_signal() -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+async fn show(flags: args::GatewayStatus) -> anyhow::Result<ExitCode> {
+    match local::ask(&flags.state_dir, &Request::Status).await? {
+        Answer::Status(status) if flags.metrics => anstream::print!("{}", metrics::text(&status)?),
+        Answer::Status(status) => output::json(&status)?,
+        Answer::Done => {}
+        Answer::Refused { message } => anyhow::bail!(message),
+    }
+    Ok(Exit::Ok.into())
 }
 
 async fn measure(flags: args::GatewayBench) -> anyhow::Result<ExitCode> {

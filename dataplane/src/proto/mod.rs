@@ -4,6 +4,7 @@ pub mod clamp;
 mod generations;
 pub mod offload;
 pub mod path;
+pub mod pmtu;
 pub mod probe;
 pub mod table;
 pub mod tunnel;

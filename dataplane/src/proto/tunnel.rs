@@ -24,10 +24,17 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub const OVERHEAD: usize = 32;
 /// Between two initiations while there is no session.
 const KNOCK: Duration = Duration::from_secs(1);
+/// Between two initiations for a new session while the old one is good (whitepaper, section 6.1: REKEY_TIMEOUT).
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same in the beginning, when the peer is about to learn of us: one that came too early is dropped.
 const FIRST_KNOCK: Duration = Duration::from_millis(250);
 /// How long the beginning lasts.
 const BEGINNING: Duration = Duration::from_secs(5);
+/// The initiator of a session makes a new one at this age of it, or up to [`SPREAD`] later: before boringtun does at 120 s
+/// (whitepaper, section 6.2), and each lane at a moment of its own, so that a thousand peers that came at once do not come at
+/// once every two minutes.
+const REKEY: Duration = Duration::from_secs(80);
+const SPREAD: Duration = Duration::from_secs(35);
 /// Without a session for this long, the state machine is made anew: boringtun's own gives up for good after 90 s.
 const RENEW: Duration = Duration::from_secs(60);
 /// Seconds between two keepalives: NATs forget a UDP mapping after 30 s at the earliest (RFC 4787, REQ-5, and practice).
@@ -38,6 +45,9 @@ pub const MAX_INDEX: u32 = (1 << 22) - 1;
 pub const HALF: u32 = 1 << 21;
 /// Without anything authentic for this long, two keepalives of the peer are lost and a lane is no way to it.
 const SILENT: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64 + 5);
+/// Packets that wait for a session at most, of each lane: a burst of a new flow, not a standing queue. A thousand peers that
+/// are gone at once hold less than 100 MB.
+const MAX_STAGED: u16 = 64;
 /// The longest message that is no data message: an initiation.
 pub const MAX_HANDSHAKE: usize = 148;
 
@@ -53,7 +63,7 @@ const _: () = assert!(SESSION.as_secs() * MESSAGES_A_SECOND < 1 << 60);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Drops {
-    /// No session yet, and the staging queue is boringtun's.
+    /// No session, and no more room to wait for one; or it did not come in a minute.
     pub no_session: u64,
     /// Not authentic: wrong key, index or tag.
     pub not_authentic: u64,
@@ -149,6 +159,11 @@ pub struct Lane {
     /// Whether something authentic has come since the last tick, and when that was last so.
     heard: bool,
     heard_at: Instant,
+    /// Packets that wait for a session.
+    staged: u16,
+    /// Whether the last handshake was ours to begin, and the age of its session at which the next one is.
+    initiator: bool,
+    rekey: Duration,
     /// What has passed.
     pub counters: LaneCounters,
 }
@@ -165,6 +180,7 @@ impl Lane {
     /// the limit.
     #[must_use]
     pub fn new(keys: LaneKeys, index: u32, endpoint: SocketAddr, limiter: Arc<RateLimiter>, now: Instant) -> Self {
+        let rekey = Self::rekey_age(&keys.peer, index);
         let configured_preshared = keys.preshared.clone();
         let machines = Generations::new(Recipe { keys, keepalive_s: KEEPALIVE_S, limiter }, index);
         Self {
@@ -178,8 +194,19 @@ impl Lane {
             without_session_since: Some(now),
             heard: false,
             heard_at: now,
+            staged: 0,
+            initiator: false,
+            rekey,
             counters: LaneCounters::default(),
         }
+    }
+
+    /// The age of a session at which its initiator makes a new one, evenly spread over peers and lanes.
+    #[must_use]
+    pub fn rekey_age(peer: &PublicKey, index: u32) -> Duration {
+        let [a, b, ..] = *peer.as_bytes();
+        let place = u32::from(u16::from_be_bytes([a, b]) ^ (index as u16).rotate_left(7));
+        REKEY + SPREAD * place / u32::from(u16::MAX)
     }
 
     /// Where datagrams go: the address that the peer was last heard from.
@@ -264,11 +291,15 @@ impl Lane {
     }
 
     /// Encrypts an inner packet, of which the last bytes may be padding, into `out`, which holds at least the packet and
-    /// [`OVERHEAD`], and [`MAX_HANDSHAKE`] bytes. Without a session the packet is staged (up to 256 packets) and the output
-    /// is an initiation.
+    /// [`OVERHEAD`], and [`MAX_HANDSHAKE`] bytes. Without a session the packet is staged, up to 64 of them, and the output may be
+    /// an initiation.
     pub fn encapsulate<'a>(&mut self, padded: &[u8], length: usize, out: &'a mut [u8]) -> Output<'a> {
         if out.len() < (padded.len() + OVERHEAD).max(MAX_HANDSHAKE) {
             self.counters.drops.malformed += 1;
+            return Output::Nothing;
+        }
+        if self.staged >= MAX_STAGED && self.handshake_age().is_none() {
+            self.counters.drops.no_session += 1;
             return Output::Nothing;
         }
         match self.machines.encapsulate(padded, out) {
@@ -276,10 +307,16 @@ impl Lane {
                 if is_data(datagram) {
                     self.counters.packets_out += 1;
                     self.counters.bytes_out += length as u64;
+                } else {
+                    self.staged += 1;
                 }
                 Output::Send(datagram)
             }
-            TunnResult::Done => Output::Nothing,
+            TunnResult::Done => {
+                // A handshake is on its way.
+                self.staged += 1;
+                Output::Nothing
+            }
             TunnResult::Err(error) => {
                 self.count(&error);
                 Output::Nothing
@@ -296,11 +333,14 @@ impl Lane {
             return Output::Nothing;
         }
         let cookie = |sent: &[u8]| sent.first() == Some(&3);
+        let kind = addressed(datagram);
         match self.machines.decapsulate(from.ip(), datagram, out) {
             TunnResult::WriteToNetwork(answer) => {
                 if cookie(answer) {
                     self.counters.drops.under_load += 1;
                 } else {
+                    // The answer to a response is a keepalive; that to an initiation is a response.
+                    self.initiator = !matches!(kind, Some(Addressed::Initiation));
                     self.hear(from);
                 }
                 Output::Send(answer)
@@ -325,12 +365,25 @@ impl Lane {
         self.heard = true;
     }
 
-    /// The next packet that was staged before there was a session.
+    /// Whether packets have waited for the session that there is now.
+    #[must_use]
+    pub fn has_staged(&self) -> bool {
+        self.staged > 0 && self.handshake_age().is_some()
+    }
+
+    /// The next packet that was staged before there was a session; nothing while there is none.
     pub fn staged<'a>(&mut self, out: &'a mut [u8]) -> Output<'a> {
+        if !self.has_staged() {
+            return Output::Nothing;
+        }
         let output = sent(self.machines.staged(out));
         if let Output::Send(datagram) = &output {
+            self.staged -= 1;
             self.counters.packets_out += 1;
             self.counters.bytes_out += datagram.len().saturating_sub(OVERHEAD) as u64;
+        } else {
+            // They waited in a machine that another has taken the place of.
+            self.counters.drops.no_session += u64::from(std::mem::take(&mut self.staged));
         }
         output
     }
@@ -357,6 +410,7 @@ impl Lane {
             if now.saturating_duration_since(since) >= RENEW {
                 self.without_session_since = Some(now);
                 self.endpoint = self.configured;
+                self.counters.drops.no_session += u64::from(std::mem::take(&mut self.staged));
                 self.machines.restart();
             }
             if now >= self.knock_at {
@@ -364,6 +418,11 @@ impl Lane {
                 self.knock_at = now + if beginning { FIRST_KNOCK } else { KNOCK };
                 return self.initiate(out);
             }
+        }
+        let old = self.handshake_age().is_some_and(|age| age >= self.rekey);
+        if old && self.initiator && now >= self.knock_at && !self.is_changing() {
+            self.knock_at = now + REKEY_TIMEOUT;
+            return self.initiate(out);
         }
         sent(self.machines.tick(now, out))
     }

@@ -34,24 +34,85 @@ pub(crate) struct Batch<'a> {
     pub(crate) to: SocketAddr,
 }
 
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is on its way, or lost as on any network.
+    Gone,
+    /// Its datagrams are longer than the way takes in one piece, by what the kernel knows of it.
+    TooLong,
+}
+
+/// Sends one datagram with DF and by the interface's MTU alone, whatever ICMP messages have told the kernel
+/// (IP_PMTUDISC_PROBE, `man 7 ip`). What other threads send meanwhile has DF anyway, unless it is too long for the way.
+pub(crate) fn send_whole(socket: &UdpSocket, batch: Batch<'_>) -> Sent {
+    let v6 = batch.to.is_ipv6();
+    let probing = if v6 { libc::IPV6_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_PROBE };
+    let usual = if v6 { libc::IPV6_PMTUDISC_WANT } else { libc::IP_PMTUDISC_WANT };
+    if let Err(error) = discover(socket, v6, probing) {
+        lost(&error, batch.to);
+        return Sent::Gone;
+    }
+    let sent = send_message(socket, batch.bytes, &SockAddr::from(batch.to), v6, batch.class, None);
+    if let Err(error) = discover(socket, v6, usual) {
+        tracing::warn!(%error, "a socket sends only what fits the way in one piece from now on");
+    }
+    match sent {
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Sent::TooLong,
+        Err(error) => {
+            lost(&error, batch.to);
+            Sent::Gone
+        }
+        Ok(()) => Sent::Gone,
+    }
+}
+
+fn discover(socket: &UdpSocket, v6: bool, how: libc::c_int) -> io::Result<()> {
+    let (level, name) =
+        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER) } else { (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER) };
+    // SAFETY: the descriptor is open, and the option's value is an int of the length that is given.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const how).cast(), size_of::<libc::c_int>() as _)
+    };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sends a batch, in one call where that is on. What the network does not take is lost, as on any network.
-pub(crate) fn send(socket: &UdpSocket, offloads: &Offloads, batch: Batch<'_>) {
+pub(crate) fn send(socket: &UdpSocket, offloads: &Offloads, batch: Batch<'_>) -> Sent {
     let to = SockAddr::from(batch.to);
     let v6 = batch.to.is_ipv6();
+    let mut sent = Sent::Gone;
     if batch.bytes.len() > batch.each && offloads.batches(batch.each) {
         match send_message(socket, batch.bytes, &to, v6, batch.class, Some(batch.each)) {
-            Ok(()) => return offloads.count(Offload::UdpGso, batch.bytes.len().div_ceil(batch.each)),
+            Ok(()) => {
+                offloads.count(Offload::UdpGso, batch.bytes.len().div_ceil(batch.each));
+                return sent;
+            }
             Err(error) => match error.raw_os_error() {
-                Some(errno @ (libc::EINVAL | libc::EIO | libc::EMSGSIZE)) => offloads.refuse_batch(errno, batch.each),
-                _ => return lost(&error, batch.to),
+                Some(errno @ (libc::EINVAL | libc::EIO | libc::EMSGSIZE)) => {
+                    offloads.refuse_batch(errno, batch.each);
+                    if errno != libc::EIO {
+                        sent = Sent::TooLong;
+                    }
+                }
+                _ => {
+                    offloads.lose(batch.bytes.len().div_ceil(batch.each));
+                    lost(&error, batch.to);
+                    return sent;
+                }
             },
         }
     }
     for datagram in batch.bytes.chunks(batch.each.max(1)) {
         if let Err(error) = send_message(socket, datagram, &to, v6, batch.class, None) {
+            if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                sent = Sent::TooLong;
+            }
+            offloads.lose(1);
             lost(&error, batch.to);
         }
     }
+    sent
 }
 
 fn lost(error: &io::Error, to: SocketAddr) {

@@ -15,6 +15,10 @@ use std::{
 };
 
 use boringtun::x25519::StaticSecret;
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags},
+    resource::{Resource, getrlimit, setrlimit},
+};
 use tieline_openapi::{ids::ConnectionId, v1::GatewayConfiguration};
 use tokio::sync::oneshot;
 
@@ -94,6 +98,9 @@ pub enum DataplaneError {
     /// What the old process passes on cannot be read.
     #[error("cannot read what the running gateway passes on")]
     Channel(#[source] io::Error),
+    /// No descriptor is left.
+    #[error("cannot wait for sockets (epoll); raise the limit of open files")]
+    Poll(#[source] io::Error),
     /// The machine has no thread left.
     #[error("cannot start the thread `{name}`")]
     Thread {
@@ -111,8 +118,10 @@ pub(super) enum Command {
     Status(oneshot::Sender<Status>),
     /// What a new process is given.
     Give(oneshot::Sender<io::Result<Beat>>),
-    /// The old process has stopped: this one begins.
-    Begin,
+    /// The old process has stopped, in order or not: this one begins.
+    Begin {
+        in_order: bool,
+    },
     /// Ends without removing anything.
     Leave,
     Stop,
@@ -149,6 +158,7 @@ impl Dataplane {
         let (ready, started) = mpsc::sync_channel(1);
         let (commands, orders) = mpsc::channel();
         let (guards, guarded) = mpsc::channel::<Vec<Guard>>();
+        let (tables, wanted) = mpsc::channel();
         let counted = Counted::default();
         let netns = options.netns.clone();
         let uapi = options.uapi.clone().zip(Some(options.tun_name.clone()));
@@ -157,7 +167,7 @@ impl Dataplane {
             .spawn("tl-heartbeat", move || match set_up(&mut options) {
                 Ok(ground) => {
                     let _ = ready.send(Ok((Arc::clone(&ground.lanes), ground.private.name.clone())));
-                    Heartbeat::new(options, ground, guards, counts, reports).run(&orders);
+                    Heartbeat::new(options, ground, guards, tables, counts, reports).run(&orders);
                 }
                 Err(error) => drop(ready.send(Err(error))),
             })
@@ -169,6 +179,8 @@ impl Dataplane {
         let stays = Arc::clone(&lanes);
         let filter = move || filter(&private, &guarded, &counted, &stays.handover.leaves);
         let mut threads = vec![heartbeat, netns.spawn("tl-filter", filter).map_err(thread("filter"))?];
+        let tables = Arc::clone(&lanes);
+        threads.push(netns.spawn("tl-tables", move || tables.tables(&wanted)).map_err(thread("tables"))?);
         let timers = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-timers", move || timers.timers()).map_err(thread("timers"))?);
         if let Some((folder, tun)) = uapi {
@@ -243,10 +255,11 @@ impl Dataplane {
         lanes.iter().all(|lane| heard.contains(lane))
     }
 
-    /// Begins to read the network and the device: the old process has stopped.
-    pub(super) fn begin(&self) {
+    /// Begins to read the network and the device: the old process has stopped. Where it has not done so in order, it may have
+    /// removed what it had made.
+    pub(super) fn begin(&self, in_order: bool) {
         self.lanes.handover.begin();
-        self.order(Command::Begin);
+        self.order(Command::Begin { in_order });
     }
 
     /// Stops, the network first, and removes nothing: it is the new process's.
@@ -303,12 +316,21 @@ pub(super) struct Ground {
     pub(super) tun: Interface,
     /// Answers probes of the private bundle.
     pub(super) reflector: UdpSocket,
+    /// Waits for the sockets inside the tunnel, of which each connection has one.
+    pub(super) inner: Epoll,
     /// From a gateway that hands over: source ports of the private bundle, and what carries.
     pub(super) taken: (Vec<UdpSocket>, Vec<Carried>),
 }
 
 /// Makes the ground in this thread's namespace, or leaves nothing behind.
 fn set_up(options: &mut DataplaneOptions) -> Result<Ground, DataplaneError> {
+    // A socket a connection: 1,024 descriptors, as most systems begin with, are soon too few.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let inner = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| DataplaneError::Poll(errno.into()))?;
     let mut taken = options.taken.take();
     let mut routes = match &mut taken {
         Some(taken) => Routes::adopt(std::mem::take(&mut taken.sysctls))?,
@@ -317,7 +339,7 @@ fn set_up(options: &mut DataplaneOptions) -> Result<Ground, DataplaneError> {
     let takes_over = taken.is_some();
     match stand_on(options, &mut routes, taken) {
         Ok((lanes, private, wan, tun, reflector, taken)) => {
-            Ok(Ground { lanes, routes, private, wan, tun, reflector, taken })
+            Ok(Ground { lanes, routes, private, wan, tun, reflector, inner, taken })
         }
         Err(error) => {
             if !takes_over && let Err(error) = routes.close() {
@@ -410,7 +432,8 @@ fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
-        let now = works.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
+        let counts = works && guards.iter().any(|guard| guard.private);
+        let now = counts.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
         *counted.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
     if works

@@ -12,6 +12,7 @@ pub mod handover;
 mod heartbeat;
 mod lanes;
 pub mod local;
+pub mod metrics;
 pub mod netns;
 mod notify;
 pub mod offloads;

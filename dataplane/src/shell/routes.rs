@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
+    ops::Bound,
 };
 
 use futures::TryStreamExt;
@@ -30,6 +31,8 @@ pub const TABLE: u32 = 7_480;
 /// Metric of the routes that carry, and of the refusal below them.
 const CARRY: u32 = 10;
 const REFUSE: u32 = u32::MAX;
+/// Routes that are put again each second without being known to be missing.
+const A_ROUND: usize = 64;
 
 /// Why routes cannot be read or set.
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +106,41 @@ pub struct Route {
     pub mtu_bytes: Option<u16>,
 }
 
+/// The main table, as it was once.
+#[derive(Debug, Default)]
+pub struct MainTable(Vec<RouteMessage>);
+
+impl MainTable {
+    /// The next hop towards `to`, by what the table says of `interface` (or of any, where that is `None`); `None` when it says
+    /// nothing.
+    #[must_use]
+    pub fn next_hop(&self, to: IpAddr, interface: Option<u32>) -> Option<Target> {
+        let best = self
+            .0
+            .iter()
+            .filter(|route| {
+                (route.header.address_family == AddressFamily::Inet) == to.is_ipv4()
+                    && destination(route).is_none_or(|net| net.contains(&to))
+            })
+            .flat_map(|route| {
+                let key = (route.header.destination_prefix_length, std::cmp::Reverse(metric(route)));
+                hops(route).into_iter().map(move |hop| (key, hop)).collect::<Vec<_>>()
+            })
+            .filter(|(_, (index, _))| interface.is_none_or(|wanted| wanted == *index))
+            .max_by_key(|(key, _)| *key);
+        best.map(|(_, (index, via))| Target::Out { index, via })
+    }
+}
+
 /// The routes of one gateway. Lives on a thread of the gateway's namespace, and blocks it for the length of a system call.
 pub struct Routes {
     runtime: tokio::runtime::Runtime,
     handle: Handle,
     installed: BTreeMap<(IpNet, bool), Route>,
+    /// A route into each interface: where it is missing, all of the interface's are.
+    canaries: BTreeMap<u32, (IpNet, bool)>,
+    /// Where the slow round of putting routes again stands.
+    round: Option<(IpNet, bool)>,
     inner: BTreeSet<IpAddr>,
     sysctls: Vec<(String, String)>,
 }
@@ -146,6 +179,12 @@ impl Routes {
         self.sysctls.clone()
     }
 
+    /// Puts the rule and every route again, whoever took them away.
+    pub(crate) fn restore(&self) -> Result<(), RouteError> {
+        self.add_rules()?;
+        self.installed.iter().try_for_each(|(&key, &route)| self.put(key, route))
+    }
+
     /// Removes what a former gateway had in the table and this one has not.
     pub(crate) fn prune(&self) -> Result<(), RouteError> {
         let ours = |route: &RouteMessage| {
@@ -168,7 +207,15 @@ impl Routes {
             runtime.spawn(connection);
             handle
         };
-        Ok(Self { runtime, handle, installed: BTreeMap::new(), inner: BTreeSet::new(), sysctls: Vec::new() })
+        Ok(Self {
+            runtime,
+            handle,
+            installed: BTreeMap::new(),
+            canaries: BTreeMap::new(),
+            round: None,
+            inner: BTreeSet::new(),
+            sysctls: Vec::new(),
+        })
     }
 
     fn add_rules(&self) -> Result<(), RouteError> {
@@ -242,28 +289,16 @@ impl Routes {
         Ok(found.and_then(|message| interface(message.header.index)))
     }
 
-    /// The next hop towards `to`, by what the main table says of `interface` (or of any, where that is `None`); `None` when
-    /// it says nothing.
+    /// What the main table says now.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn next_hop(&self, to: IpAddr, interface: Option<u32>) -> Result<Option<Target>, RouteError> {
-        let best = self
-            .dump()?
-            .into_iter()
-            .filter(|route| {
-                table(route) == u32::from(RouteHeader::RT_TABLE_MAIN)
-                    && route.header.kind == RouteType::Unicast
-                    && (route.header.address_family == AddressFamily::Inet) == to.is_ipv4()
-                    && destination(route).is_none_or(|net| net.contains(&to))
-            })
-            .flat_map(|route| {
-                let key = (route.header.destination_prefix_length, std::cmp::Reverse(metric(&route)));
-                hops(&route).into_iter().map(move |hop| (key, hop)).collect::<Vec<_>>()
-            })
-            .filter(|(_, (index, _))| interface.is_none_or(|wanted| wanted == *index))
-            .max_by_key(|(key, _)| *key);
-        Ok(best.map(|(_, (index, via))| Target::Out { index, via }))
+    pub fn main_table(&self) -> Result<MainTable, RouteError> {
+        let mut routes = self.dump()?;
+        routes.retain(|route| {
+            table(route) == u32::from(RouteHeader::RT_TABLE_MAIN) && route.header.kind == RouteType::Unicast
+        });
+        Ok(MainTable(routes))
     }
 
     /// Brings an interface up with its MTU and queue length (packets).
@@ -318,27 +353,75 @@ impl Routes {
         wanted.extend(carry.iter().map(|(net, route)| ((*net, false), *route)));
         let mut first = Ok(());
         for (&key, &route) in &wanted {
-            if self.installed.get(&key) != Some(&route) {
-                match self.put(key, route) {
-                    Ok(()) => drop(self.installed.insert(key, route)),
-                    Err(error) => first = first.and(Err(error)),
-                }
-            }
+            first = first.and(self.want(key, route));
         }
         let gone: Vec<_> = self.installed.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         for key in gone {
-            if let Some(route) = self.installed.remove(&key) {
-                let message = self.message(key, route);
-                // Gone with its interface, perhaps; then it needs no removal.
-                let _ = self.runtime.block_on(self.handle.route().del(message).execute());
+            self.unwant(key);
+        }
+        first
+    }
+
+    /// Carries these prefixes by `route` from now on, or not at all. The others are not looked at, however many there are.
+    ///
+    /// # Errors
+    /// The first refusal; the rest is done all the same.
+    pub fn change(&mut self, prefixes: impl Iterator<Item = IpNet>, route: Option<Route>) -> Result<(), RouteError> {
+        let mut first = Ok(());
+        for net in prefixes {
+            match route {
+                Some(route) => first = first.and(self.want((net, false), route)),
+                None => self.unwant((net, false)),
             }
         }
         first
     }
 
-    /// Puts every route again: the kernel drops those of an interface that goes down, and does not bring them back.
-    pub fn reassert(&self) {
-        for (&key, &route) in &self.installed {
+    fn want(&mut self, key: (IpNet, bool), route: Route) -> Result<(), RouteError> {
+        if self.installed.get(&key) == Some(&route) {
+            return Ok(());
+        }
+        self.put(key, route)?;
+        self.installed.insert(key, route);
+        if let Target::Out { index, .. } = route.target {
+            self.canaries.insert(index, key);
+        }
+        Ok(())
+    }
+
+    fn unwant(&mut self, key: (IpNet, bool)) {
+        let Some(route) = self.installed.remove(&key) else { return };
+        let message = self.message(key, route);
+        // Gone with its interface, perhaps; then it needs no removal.
+        let _ = self.runtime.block_on(self.handle.route().del(message).execute());
+    }
+
+    /// Puts routes again that are missing: the kernel drops those of an interface that goes down, and does not bring them
+    /// back. One of each interface is asked for; besides, a few of all are put again in turn, whoever took them away.
+    pub fn reassert(&mut self) {
+        let mut missing = Vec::new();
+        for (&index, key) in &mut self.canaries {
+            let into = |route: &Route| matches!(route.target, Target::Out { index: out, .. } if out == index);
+            if !self.installed.get(key).is_some_and(into) {
+                let Some((other, _)) = self.installed.iter().find(|(_, route)| into(route)) else { continue };
+                *key = *other;
+            }
+            missing.extend(self.installed.get(key).map(|route| (index, *key, *route)));
+        }
+        let mut again: Vec<((IpNet, bool), Route)> = Vec::new();
+        for (index, key, route) in missing {
+            let added = self.runtime.block_on(self.handle.route().add(self.message(key, route)).execute());
+            if added.is_ok() {
+                let into = |route: &Route| matches!(route.target, Target::Out { index: out, .. } if out == index);
+                again.extend(self.installed.iter().filter(|(_, route)| into(route)).map(|(key, route)| (*key, *route)));
+            }
+        }
+        let from = self.round.map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = self.installed.range((from, Bound::Unbounded)).take(A_ROUND).map(|(key, route)| (*key, *route));
+        let turn: Vec<((IpNet, bool), Route)> = turn.collect();
+        self.round = turn.last().map(|(key, _)| *key).filter(|_| turn.len() == A_ROUND);
+        again.extend(turn);
+        for (key, route) in again {
             if let Err(error) = self.put(key, route) {
                 tracing::debug!(prefix = %key.0, error = %error, "a route cannot be put back yet");
             }
@@ -395,6 +478,26 @@ impl Routes {
             self.sysctl(&format!("net/ipv4/conf/{name}/send_redirects"), "0")?;
         }
         Ok(())
+    }
+
+    /// Makes this namespace forward IPv6, which Linux does for all interfaces or for none. Interfaces that follow router
+    /// advertisements go on to do so (`accept_ra` 2): the way to the internet may hang on one.
+    ///
+    /// # Errors
+    /// When a sysctl cannot be set, as where the kernel has no IPv6.
+    pub fn forward_v6(&mut self) -> Result<(), RouteError> {
+        let interfaces = fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
+        let follows = |name: &String| {
+            name != "all"
+                && fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"))
+                    .is_ok_and(|it| it.trim() == "1")
+        };
+        let names: Vec<String> =
+            interfaces.filter_map(|entry| entry.file_name().into_string().ok()).filter(follows).collect();
+        for name in names {
+            self.sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "2")?;
+        }
+        self.sysctl("net/ipv6/conf/all/forwarding", "1")
     }
 
     fn sysctl(&mut self, name: &str, value: &'static str) -> Result<(), RouteError> {

@@ -150,10 +150,11 @@ async fn relieve(dataplane: &Dataplane, state: &StateDir, old: Predecessor) -> R
         tracing::warn!("a peer that the running gateway hears is not heard yet; taking over without it");
     }
     tokio::time::sleep(handover::SETTLE).await;
-    if let Err(error) = blocking(move || old.relieve()).await? {
+    let relieved = blocking(move || old.relieve()).await?;
+    if let Err(error) = &relieved {
         tracing::warn!(%error, "the running gateway did not say that it has stopped");
     }
-    dataplane.begin();
+    dataplane.begin(relieved.is_ok());
     tracing::info!("taken over");
     Ok(())
 }

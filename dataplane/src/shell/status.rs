@@ -9,7 +9,7 @@ use tieline_openapi::{
 };
 
 use super::offloads::OffloadStatus;
-use crate::proto::{path::Hold, tunnel::LaneCounters};
+use crate::proto::{path::Hold, pmtu::Phase, tunnel::LaneCounters};
 
 /// What goes into one report to the API, before it has its sequence number.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,10 +49,22 @@ pub struct PacketPathStatus {
     pub offloads: Vec<OffloadStatus>,
     /// Inner packets that no peer is there for.
     pub no_peer: u64,
-    /// Datagrams that are for no lane, and handshakes that were not let in.
+    /// Datagrams that are for no lane, or not WireGuard at all.
     pub not_ours: u64,
+    /// Handshakes with a wrong MAC, or of a key that is no peer's.
+    #[serde(default)]
+    pub bad_handshakes: u64,
+    /// Handshakes that were asked to come again with a cookie, since there were many.
+    #[serde(default)]
+    pub under_load: u64,
+    /// Handshakes, of many, that were beyond their sender's share and got no answer.
+    #[serde(default)]
+    pub limited: u64,
     /// Packets that the TUN device gave in a form that cannot be read, or did not take.
     pub tun_refused: u64,
+    /// Datagrams that the network did not take.
+    #[serde(default)]
+    pub not_sent: u64,
 }
 
 /// One lane to one peer.
@@ -75,6 +87,18 @@ pub struct LaneStatus {
     pub handshake_age_s: Option<u64>,
     /// What has passed.
     pub counters: LaneCounters,
+}
+
+/// The path MTU of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathMtuStatus {
+    /// Bytes of the longest inner packet.
+    pub bytes: u16,
+    /// Where the search stands.
+    pub phase: Phase,
+    /// Times that a size in use had stopped passing.
+    pub black_holes: u64,
 }
 
 /// One connection.
@@ -114,6 +138,9 @@ pub struct PeerStatus {
     /// Each lane to it.
     #[serde(default)]
     pub lanes: Vec<LaneStatus>,
+    /// How long a packet may be that goes through the tunnel in one piece; `None`: there is no tunnel.
+    #[serde(default)]
+    pub path_mtu: Option<PathMtuStatus>,
     /// The last sample of each path.
     pub paths: Vec<PathSample>,
 }

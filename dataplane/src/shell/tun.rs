@@ -34,7 +34,9 @@ pub struct Tun(File);
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
     /// No /dev/net/tun.
-    #[error("cannot open /dev/net/tun; load the `tun` module and run with CAP_NET_ADMIN")]
+    #[error(
+        "cannot open /dev/net/tun; load the `tun` module, run with CAP_NET_ADMIN, and let its user open the device (mode 0666, as udev has it)"
+    )]
     Open(#[source] io::Error),
     /// Too long.
     #[error("`{0}` is no interface name: 1 to 15 bytes without `/` and spaces")]

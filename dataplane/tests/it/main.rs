@@ -9,12 +9,22 @@
 )]
 
 mod api;
+mod attacks;
+mod crowd;
 mod failover;
 mod handover;
 mod interop;
 mod lifecycle;
+mod mtu;
 mod ns;
 mod packets;
 mod privileges;
+mod rekey;
+mod soak;
 mod uapi;
 mod world;
+
+/// What is fuzzed.
+#[path = "../../fuzz/entries.rs"]
+mod entries;
+mod fuzzed;

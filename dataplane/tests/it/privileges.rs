@@ -9,7 +9,12 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::{
+        signal::{Signal, kill},
+        stat::{Mode, SFlag, makedev, mknod},
+    },
     unistd::{Pid, User},
 };
 use tieline_dataplane::shell::local::{self, Answer, Request};
@@ -46,10 +51,26 @@ fn start(binary: &Path, world: &World, state: &Path, inside: bool, more: &[&str]
     command.args(["--lanes", "2", "--uapi", "none", "--state-dir"]).arg(state).args(more);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     if inside {
-        return Gateway(world.gateway[0].run(move || command.spawn()).join().unwrap().unwrap().unwrap());
+        let node = state.with_file_name("tun");
+        let spawn = move || {
+            open_to_all(&node);
+            command.spawn()
+        };
+        return Gateway(world.gateway[0].run(spawn).join().unwrap().unwrap().unwrap());
     }
     command.arg("--netns").arg(world.gateway[0].path());
     Gateway(command.spawn().unwrap())
+}
+
+/// Lets this thread, and what it starts, see a /dev/net/tun that anyone may open, as udev makes it. A machine without udev
+/// may have another.
+fn open_to_all(node: &Path) {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mknod(node, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(10, 200)).unwrap();
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666)).unwrap();
+    mount(Some(node), "/dev/net/tun", none, MsFlags::MS_BIND, none).unwrap();
 }
 
 async fn answers(state: &Path) {

@@ -237,13 +237,22 @@ pub(crate) fn start_for_wg(world: &World, n: usize, lanes: usize) -> (Dataplane,
 
 /// Waits until a gateway's status is as wanted.
 pub(crate) async fn until(dataplane: &Dataplane, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+    until_within(PATIENCE, dataplane, what, wanted).await
+}
+
+pub(crate) async fn until_within(
+    patience: Duration,
+    dataplane: &Dataplane,
+    what: &str,
+    wanted: impl Fn(&Status) -> bool,
+) -> Status {
     let started = Instant::now();
     loop {
         let status = dataplane.status().await.expect("the data plane runs");
         if wanted(&status) {
             return status;
         }
-        assert!(started.elapsed() < PATIENCE, "not in time: {what}: {status:#?}");
+        assert!(started.elapsed() < patience, "not in time: {what}: {status:#?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

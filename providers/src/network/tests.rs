@@ -98,7 +98,8 @@ async fn a_program_that_misbehaves_is_told_apart() {
     assert!(matches!(fails("exit 3").await, DeviceError::Ended { .. }));
     assert!(matches!(fails("echo what").await, DeviceError::Malformed { .. }));
     assert!(matches!(fails("head -c 5000000 /dev/zero").await, DeviceError::TooLong { .. }));
-    let refused = fails(r#"cat >/dev/null; printf %s '{"error":"no key s3cret-s3cret\nhere"}'; exit 1"#).await.to_string();
+    let refused =
+        fails(r#"cat >/dev/null; printf %s '{"error":"no key s3cret-s3cret\nhere"}'; exit 1"#).await.to_string();
     assert!(refused.contains("no key [password] here"), "{refused}");
     assert!(!format!("{wanted:?}").contains("s3cret"), "{wanted:?}");
     let nobody = behind(CommandConfig { run: vec!["/nonexistent/program".to_owned()], timeout_ms: 500 });

@@ -12,9 +12,12 @@ use super::{
     way::{Heard, Port, Way},
     wire::{HeardReport, Kind, PROBE_LEN, Probe, ProbeKeys},
 };
+use crate::proto::pmtu::{PathMtu, Trial};
 
 /// How long loss is gathered before it is judged.
 const WINDOW: Duration = Duration::from_millis(500);
+/// No peer may ask for rounds that are further apart.
+const MAX_PACE: Duration = Duration::from_secs(5);
 /// What a session is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
@@ -22,6 +25,9 @@ pub struct SessionSettings {
     pub connection: ConnectionId,
     /// Between two rounds.
     pub interval: Duration,
+    /// At least so much between two rounds, of either side, where the tunnel is the only way: nothing is chosen then, and a
+    /// gateway with a thousand peers has better things to do.
+    pub pace: Duration,
     /// Rounds without an answer after which a port is dead.
     pub dead_after: u32,
     /// Dead ports that make the private way bad.
@@ -30,6 +36,10 @@ pub struct SessionSettings {
     pub private_ports: Option<u8>,
     /// Whether there is a tunnel.
     pub tunnel: bool,
+    /// Bytes of the longest packet that goes through the tunnel; up to here its path MTU is searched.
+    pub mtu_bytes: u16,
+    /// Bytes of the IP and UDP headers of a probe inside the tunnel: 28 over IPv4, 48 over IPv6.
+    pub header_bytes: u16,
 }
 
 /// How the traffic *towards* the peer fares on one way.
@@ -115,6 +125,8 @@ pub struct Transmit {
     pub port: u8,
     /// The datagram.
     pub bytes: [u8; PROBE_LEN],
+    /// Its length, up to which zeroes follow. A longer one than [`PROBE_LEN`] tries a size: it must go in one piece.
+    pub length: usize,
 }
 
 /// What became of a datagram.
@@ -138,9 +150,13 @@ pub struct ProbeSession {
     epoch: Instant,
     private: Option<Way>,
     tunnel: Option<Way>,
+    /// Of the tunnel.
+    pmtu: PathMtu,
     round: u64,
     cursor: Option<u8>,
     next_round: Instant,
+    /// What the peer asks for as [`SessionSettings::pace`].
+    peer_pace: Duration,
     window_ends: Instant,
     carries: Option<PathKind>,
     peer_session: u64,
@@ -162,9 +178,11 @@ impl ProbeSession {
             epoch,
             private: None,
             tunnel: None,
+            pmtu: PathMtu::new(settings.mtu_bytes, now),
             round: 0,
             cursor: None,
             next_round: now,
+            peer_pace: Duration::ZERO,
             window_ends: now + WINDOW,
             carries: None,
             peer_session: 0,
@@ -173,13 +191,14 @@ impl ProbeSession {
             heard: [heard; 32],
             heard_tunnel: heard,
         };
-        new.configure(settings);
+        new.configure(settings, now);
         new
     }
 
     /// Takes new settings; a way that was probed and still is goes on undisturbed.
-    pub fn configure(&mut self, settings: SessionSettings) {
+    pub fn configure(&mut self, settings: SessionSettings, now: Instant) {
         self.settings = settings;
+        self.pmtu.set_ceiling(settings.mtu_bytes, now);
         let ports = settings.private_ports.map(|ports| ports.clamp(1, 32));
         if self.private.as_ref().map(|way| way.ports.len()) != ports.map(usize::from) {
             self.private = ports.map(Way::new);
@@ -216,10 +235,11 @@ impl ProbeSession {
             }
             self.round += 1;
             self.cursor = Some(0);
-            self.next_round += self.settings.interval;
+            let interval = self.interval();
+            self.next_round += interval;
             if self.next_round <= now {
                 // The host stalled: rounds are not made up for, or a burst would follow.
-                self.next_round = now + self.settings.interval;
+                self.next_round = now + interval;
             }
         }
         let index = self.cursor?;
@@ -231,13 +251,53 @@ impl ProbeSession {
             (PathKind::Tunnel, 0, self.tunnel.as_mut())
         } else {
             self.cursor = None;
-            return None;
+            return self.try_size(now, now_ns);
         };
         way?.ports[usize::from(port)].send(self.round, now_ns);
         self.cursor = Some(index + 1);
         let probe = self.probe(now, Kind::Request, path, port);
         let bytes = Probe { round: self.round, sent_ns: now_ns, ..probe }.encode(&self.keys);
-        Some(Transmit { path, port, bytes })
+        Some(Transmit { path, port, bytes, length: PROBE_LEN })
+    }
+
+    /// A probe of a size, where one is to be tried now. At the end of a round, so at most one each interval.
+    fn try_size(&mut self, now: Instant, now_ns: u64) -> Option<Transmit> {
+        self.tunnel.as_ref()?;
+        let heard = self.way_health(now, PathKind::Tunnel).is_heard();
+        let trial = self.pmtu.poll(now, heard)?;
+        let length = trial.size.saturating_sub(self.settings.header_bytes);
+        let probe = self.probe(now, Kind::Size, PathKind::Tunnel, 0);
+        let heard_count = u32::from(length);
+        let bytes = Probe { round: trial.number, sent_ns: now_ns, heard_count, ..probe }.encode(&self.keys);
+        Some(Transmit { path: PathKind::Tunnel, port: 0, bytes, length: usize::from(length).max(PROBE_LEN) })
+    }
+
+    /// The path MTU of the tunnel.
+    #[must_use]
+    pub fn path_mtu(&self) -> &PathMtu {
+        &self.pmtu
+    }
+
+    /// The size that passes the tunnel, in bytes, by what another process has found.
+    pub fn resume_mtu(&mut self, size: u16, now: Instant) {
+        self.pmtu.resume(size, now);
+    }
+
+    /// The own interface refused a packet of this size, in bytes.
+    pub fn size_refused(&mut self, now: Instant, size: u16) {
+        self.pmtu.refused(size, now);
+        self.pmtu.hint(size, now);
+    }
+
+    /// Between two rounds.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        let answered = self.tunnel.as_ref().is_some_and(|way| way.newest_answer().is_some());
+        // Until the tunnel is up, somebody waits for it.
+        if self.private.is_some() || !answered {
+            return self.settings.interval;
+        }
+        self.settings.interval.max(self.settings.pace).max(self.peer_pace)
     }
 
     fn probe(&self, now: Instant, kind: Kind, path: PathKind, port: u8) -> Probe {
@@ -252,6 +312,7 @@ impl ProbeSession {
             received_ns: 0,
             stamped_ns: self.ns(now),
             heard_count: 0,
+            pace_ms: u16::try_from(self.settings.pace.as_millis()).unwrap_or(u16::MAX),
             report: self.hears(now),
         }
     }
@@ -275,11 +336,14 @@ impl ProbeSession {
         let (Some(received), answer) = (match probe.kind {
             Kind::Request => (self.request(now, &probe), false),
             Kind::Reply => (self.answer(now, &probe), true),
+            Kind::Size => (self.size_arrived(now, &probe), false),
+            Kind::SizeReply => (self.size_passed(now, &probe), true),
         }) else {
             return Received::Ignored;
         };
         if self.peer_report.is_none_or(|(stamped, _, _)| stamped < probe.stamped_ns) {
             self.peer_report = Some((probe.stamped_ns, now, probe.report));
+            self.peer_pace = Duration::from_millis(u64::from(probe.pace_ms)).min(MAX_PACE);
         }
         if answer { Received::Answer } else { Received::Reply(received) }
     }
@@ -309,6 +373,20 @@ impl ProbeSession {
         let reply = self.probe(now, Kind::Reply, probe.path, probe.port);
         let received_ns = reply.stamped_ns;
         Some(Probe { round: probe.round, sent_ns: probe.sent_ns, received_ns, heard_count, ..reply }.encode(&self.keys))
+    }
+
+    fn size_arrived(&mut self, now: Instant, probe: &Probe) -> Option<[u8; PROBE_LEN]> {
+        self.tunnel.as_ref().filter(|_| probe.path == PathKind::Tunnel)?;
+        let reply = self.probe(now, Kind::SizeReply, PathKind::Tunnel, probe.port);
+        let (round, sent_ns, heard_count) = (probe.round, probe.sent_ns, probe.heard_count);
+        let received_ns = reply.stamped_ns;
+        Some(Probe { round, sent_ns, received_ns, heard_count, ..reply }.encode(&self.keys))
+    }
+
+    fn size_passed(&mut self, now: Instant, probe: &Probe) -> Option<[u8; PROBE_LEN]> {
+        let size = u16::try_from(probe.heard_count).ok()?.checked_add(self.settings.header_bytes)?;
+        self.pmtu.answered(Trial { number: probe.round, size }, now);
+        Some([0; PROBE_LEN])
     }
 
     fn answer(&mut self, now: Instant, probe: &Probe) -> Option<[u8; PROBE_LEN]> {
@@ -379,26 +457,26 @@ impl ProbeSession {
     /// Health of each source port of a way.
     #[must_use]
     pub fn ports(&self, now: Instant, path: PathKind) -> Vec<PortHealth> {
+        self.each_port(now, path).collect()
+    }
+
+    fn each_port(&self, now: Instant, path: PathKind) -> impl Iterator<Item = PortHealth> + '_ {
         let told = self.told(now);
-        match path {
-            PathKind::Private => {
-                let Some(way) = &self.private else { return Vec::new() };
-                // Another port of the bundle that is answered tells as well that the peer lives.
-                let other = self.tunnel.as_ref().and_then(Way::newest_answer).max(way.newest_answer());
-                let heard = |i: usize| told.map(|told| told.heard_ports & (1 << i) != 0);
-                way.ports
-                    .iter()
-                    .enumerate()
-                    .map(|(i, port)| self.port_health(now, way, port, heard(i), other))
-                    .collect()
-            }
-            PathKind::Tunnel => {
-                let Some(way) = &self.tunnel else { return Vec::new() };
-                let other = self.private.as_ref().and_then(Way::newest_answer);
-                let heard = told.map(|told| told.tunnel_heard);
-                way.ports.iter().map(|port| self.port_health(now, way, port, heard, other)).collect()
-            }
-        }
+        let newest = |way: &Option<Way>| way.as_ref().and_then(Way::newest_answer);
+        let (way, other) = match path {
+            // Another port of the bundle that is answered tells as well that the peer lives.
+            PathKind::Private => (&self.private, newest(&self.tunnel).max(newest(&self.private))),
+            PathKind::Tunnel => (&self.tunnel, newest(&self.private)),
+        };
+        let heard = move |i: usize| {
+            told.map(|told| match path {
+                PathKind::Private => told.heard_ports & (1 << i) != 0,
+                PathKind::Tunnel => told.tunnel_heard,
+            })
+        };
+        way.iter().flat_map(move |way| {
+            way.ports.iter().enumerate().map(move |(i, port)| self.port_health(now, way, port, heard(i), other))
+        })
     }
 
     /// How the traffic towards the peer fares now.
@@ -413,11 +491,18 @@ impl ProbeSession {
             PathKind::Tunnel => (&self.tunnel, 1),
         };
         let Some(way) = way else { return Health::Off };
-        let ports = self.ports(now, path);
-        let count = |health: PortHealth| ports.iter().filter(|port| **port == health).count();
-        let (never, alive, dead) = (count(PortHealth::Never), count(PortHealth::Alive), count(PortHealth::Dead));
-        let bad_from = usize::try_from(bad_from).unwrap_or(usize::MAX).clamp(1, ports.len());
-        if never == ports.len() {
+        let (mut all, mut never, mut alive, mut dead) = (0, 0, 0, 0);
+        for health in self.each_port(now, path) {
+            all += 1;
+            match health {
+                PortHealth::Never => never += 1,
+                PortHealth::Alive => alive += 1,
+                PortHealth::Dead => dead += 1,
+                PortHealth::Overdue => {}
+            }
+        }
+        let bad_from = usize::try_from(bad_from).unwrap_or(usize::MAX).clamp(1, all);
+        if never == all {
             Health::Unknown
         } else if alive == 0 {
             if self.is_silent(now, path) { Health::Silent } else { Health::Stalled }

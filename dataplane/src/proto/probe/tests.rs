@@ -28,10 +28,13 @@ fn settings() -> SessionSettings {
     SessionSettings {
         connection: ConnectionId(Uuid::from_u128(7)),
         interval: INTERVAL,
+        pace: Duration::ZERO,
         dead_after: 3,
         dead_ports: 2,
         private_ports: Some(PORTS),
         tunnel: true,
+        mtu_bytes: 1_440,
+        header_bytes: 28,
     }
 }
 
@@ -89,6 +92,8 @@ struct World {
     sent: u64,
     requests: u64,
     replies: u64,
+    /// Bytes of the longest datagram that passes the tunnel.
+    mtu: usize,
 }
 
 impl World {
@@ -106,6 +111,7 @@ impl World {
             sent: 0,
             requests: 0,
             replies: 0,
+            mtu: usize::MAX,
         }
     }
 
@@ -135,7 +141,7 @@ impl World {
     fn take(&mut self, node: usize, path: PathKind, bytes: &[u8]) {
         let now = self.now();
         if let Received::Reply(reply) = self.nodes[node].session.receive(now, path, bytes) {
-            assert_eq!(reply.len(), bytes.len(), "a reply is as large as its request");
+            assert!(reply.len() <= bytes.len(), "a reply is no larger than its request");
             self.replies += 1;
             let port = Probe::decode(bytes).unwrap().port;
             self.send(node, path, port, &reply);
@@ -168,7 +174,11 @@ impl World {
             self.nodes[node].session.poll_transmit(now)
         } {
             self.requests += 1;
-            self.send(node, transmit.path, transmit.port, &transmit.bytes);
+            let mut bytes = transmit.bytes.to_vec();
+            bytes.resize(transmit.length, 0);
+            if transmit.length <= self.mtu {
+                self.send(node, transmit.path, transmit.port, &bytes);
+            }
         }
         self.choose(node);
     }
@@ -219,6 +229,21 @@ trait PopWhen<T> {
 impl<T: Ord> PopWhen<T> for BinaryHeap<T> {
     fn pop_when(&mut self, test: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.peek().is_some_and(test) { self.pop() } else { None }
+    }
+}
+
+#[test]
+fn a_narrow_tunnel_is_found_and_is_no_lossy_one() {
+    let mut world = World::new(3);
+    world.mtu = 1_400 - 28;
+    world.run(30_000);
+    let now = world.now();
+    for node in &mut world.nodes {
+        let found = node.session.path_mtu();
+        assert!((1_396..=1_400).contains(&found.mtu()), "{found:?}");
+        assert_eq!(found.phase(), crate::proto::pmtu::Phase::Complete);
+        let report = node.session.take_report(now, PathKind::Tunnel);
+        assert_eq!(report.loss_out_ppm, 0, "what is too long is not lost");
     }
 }
 
@@ -487,6 +512,7 @@ proptest! {
             kind: if bits & 1 == 0 { Kind::Request } else { Kind::Reply },
             path: if bits & 2 == 0 { PathKind::Private } else { PathKind::Tunnel },
             port, connection: settings().connection, session, round, sent_ns, received_ns, stamped_ns, heard_count,
+            pace_ms: 7,
             report: HeardReport { heard_ports, valid: bits & 4 == 0, tunnel_heard: bits & 8 == 0, carries: Some(PathKind::Tunnel) },
         };
         let mut bytes = probe.encode(&keys(1, 2));

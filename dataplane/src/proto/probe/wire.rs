@@ -1,15 +1,16 @@
 //! The probe on the wire: 96 bytes, big endian, with a keyed MAC.
 //!
 //! ```text
-//!  0 magic "TLPB"      4 version 1   5 kind (1 request, 2 reply)   6 way (0 private, 1 tunnel)   7 port index
+//!  0 magic "TLPB"      4 version 1   5 kind (1 to 4)   6 way (0 private, 1 tunnel)   7 port index
 //!  8 connection (16)  24 session of the sender
 //! 32 round            40 sent_ns (requester's clock; echoed)
 //! 48 received_ns      56 stamped_ns (both of this packet's sender's clock)
-//! 64 heard_count      68 heard_ports      72 flags      73 zero (7)
+//! 64 heard_count      68 heard_ports      72 flags      73 pace_ms (2)      75 zero (5)
 //! 80 HMAC-SHA256 over bytes 0..80, cut to 16 bytes (RFC 2104, section 5)
 //! ```
 //!
-//! Requests and replies have the same size: a gateway amplifies nothing.
+//! Kinds are 1 request, 2 reply, 3 probe of a size, 4 its reply. Zeroes follow a probe of a size up to that size, which is its
+//! heard_count, and its reply's. Replies are as long as requests, or shorter: a gateway amplifies nothing.
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use hmac::{Hmac, KeyInit, Mac};
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 /// leaves to private use (RFC 6335, section 6).
 pub const PROBE_PORT: u16 = 51_861;
 
-/// Bytes of every probe.
+/// Bytes of every probe; zeroes may follow a [`Kind::Size`].
 pub const PROBE_LEN: usize = 96;
 
 const MAGIC: [u8; 4] = *b"TLPB";
@@ -41,6 +42,10 @@ pub enum Kind {
     Request,
     /// Answers one request.
     Reply,
+    /// Asks for an answer if it arrives in one piece (RFC 8899, section 4.1).
+    Size,
+    /// Answers one of those.
+    SizeReply,
 }
 
 /// What the sender of a probe hears of its peer.
@@ -77,8 +82,11 @@ pub struct Probe {
     pub received_ns: u64,
     /// When this packet was made, nanoseconds on its sender's clock. Orders reports.
     pub stamped_ns: u64,
-    /// In a reply: requests heard on this port in this session, this one included.
+    /// In a reply: requests heard on this port in this session, this one included. In a probe of a size: the bytes of its
+    /// datagram.
     pub heard_count: u32,
+    /// Milliseconds between two rounds that the sender asks for where the tunnel is the only way; 0: as often as you like.
+    pub pace_ms: u16,
     /// What the sender hears.
     pub report: HeardReport,
 }
@@ -86,8 +94,8 @@ pub struct Probe {
 /// Why bytes are no probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Not 96 bytes.
-    #[error("a probe has {PROBE_LEN} bytes, not {0}")]
+    /// Not 96 bytes, or not as many as a probe of a size says.
+    #[error("a probe has {PROBE_LEN} bytes or as many as it says, not {0}")]
     Length(usize),
     /// Another protocol, or a newer version of this one.
     #[error("not a probe of version {VERSION}")]
@@ -103,13 +111,16 @@ impl Probe {
     /// # Errors
     /// When the bytes are not a probe. Never panics, whatever the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let bytes: &[u8; PROBE_LEN] = bytes.try_into().map_err(|_| WireError::Length(bytes.len()))?;
+        let length = bytes.len();
+        let bytes: &[u8; PROBE_LEN] = bytes.first_chunk().ok_or(WireError::Length(length))?;
         if bytes[..4] != MAGIC || bytes[4] != VERSION {
             return Err(WireError::Version);
         }
         let kind = match bytes[5] {
             1 => Kind::Request,
             2 => Kind::Reply,
+            3 => Kind::Size,
+            4 => Kind::SizeReply,
             _ => return Err(WireError::Field("kind")),
         };
         let path = match bytes[6] {
@@ -117,6 +128,11 @@ impl Probe {
             1 => PathKind::Tunnel,
             _ => return Err(WireError::Field("way")),
         };
+        let heard_count = u32::from_be_bytes(array(bytes, 64));
+        let said = if kind == Kind::Size { usize::try_from(heard_count).unwrap_or(usize::MAX) } else { PROBE_LEN };
+        if length != said {
+            return Err(WireError::Length(length));
+        }
         if bytes[7] >= 32 {
             return Err(WireError::Field("port"));
         }
@@ -137,7 +153,8 @@ impl Probe {
             sent_ns: u64::from_be_bytes(array(bytes, 40)),
             received_ns: u64::from_be_bytes(array(bytes, 48)),
             stamped_ns: u64::from_be_bytes(array(bytes, 56)),
-            heard_count: u32::from_be_bytes(array(bytes, 64)),
+            heard_count,
+            pace_ms: u16::from_be_bytes(array(bytes, 73)),
             report: HeardReport {
                 heard_ports: u32::from_be_bytes(array(bytes, 68)),
                 valid: flags & FLAG_VALID != 0,
@@ -156,6 +173,8 @@ impl Probe {
         bytes[5] = match self.kind {
             Kind::Request => 1,
             Kind::Reply => 2,
+            Kind::Size => 3,
+            Kind::SizeReply => 4,
         };
         bytes[6] = match self.path {
             PathKind::Private => 0,
@@ -177,6 +196,7 @@ impl Probe {
                 Some(PathKind::Private) => FLAG_CARRIES_PRIVATE,
                 Some(PathKind::Tunnel) => FLAG_CARRIES_TUNNEL,
             };
+        bytes[73..75].copy_from_slice(&self.pace_ms.to_be_bytes());
         let mut mac = keys.send.clone();
         mac.update(&bytes[..SIGNED]);
         let tag = mac.finalize().into_bytes();
@@ -228,12 +248,10 @@ impl ProbeKeys {
         Some(Self { send: key(&own, peer)?, receive: key(peer, &own)? })
     }
 
-    /// Whether the peer made these bytes. Compares in constant time.
+    /// Whether the peer made this probe; what may follow it is not looked at. Compares in constant time.
     #[must_use]
     pub fn verify(&self, bytes: &[u8]) -> bool {
-        if bytes.len() != PROBE_LEN {
-            return false;
-        }
+        let Some(bytes) = bytes.first_chunk::<PROBE_LEN>() else { return false };
         let mut mac = self.receive.clone();
         mac.update(&bytes[..SIGNED]);
         mac.verify_truncated_left(&bytes[SIGNED..]).is_ok()

@@ -80,6 +80,8 @@ pub(crate) struct Carried {
     pub(crate) connection: ConnectionId,
     pub(crate) peer: GatewayId,
     pub(crate) path: PathKind,
+    /// Bytes of the longest packet that goes through the tunnel in one piece.
+    pub(crate) mtu_bytes: u16,
 }
 
 /// What the heartbeat gives away.

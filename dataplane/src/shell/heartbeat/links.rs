@@ -12,6 +12,7 @@ use super::peer_address;
 use crate::{
     proto::{
         path::{Hold, PathChooser},
+        pmtu::FLOOR,
         probe::{Health, ProbeSession},
         tunnel::LaneCounters,
     },
@@ -19,9 +20,14 @@ use crate::{
         clock,
         lanes::{Flow, Peer},
         routes::Target,
-        status::{ConnectionStatus, PeerStatus},
+        status::{ConnectionStatus, PathMtuStatus, PeerStatus},
     },
 };
+
+/// How often a link is looked at, though nothing is heard from it: silence must be noticed.
+const LOOK: Duration = Duration::from_millis(5);
+/// Bytes of the headers of IPv4 and TCP without options.
+const TCP_HEADERS: u16 = 40;
 
 /// Both ways between this gateway and one peer gateway.
 pub(super) struct Link {
@@ -31,6 +37,11 @@ pub(super) struct Link {
     pub(super) chooser: PathChooser,
     pub(super) tunnel: Option<Arc<Peer>>,
     pub(super) flow: Arc<Flow>,
+    pub(super) probes: Arc<Flow>,
+    /// Bytes of the longest packet that goes to it through the tunnel in one piece.
+    pub(super) mtu_bytes: u16,
+    /// When it is looked at next, if nothing is heard from it before.
+    look_at: Instant,
     /// Where its private address and its tunnel endpoint are reached; found in the main table.
     pub(super) private_hop: Option<Target>,
     pub(super) wan_hop: Option<Target>,
@@ -46,6 +57,7 @@ impl Link {
         session: ProbeSession,
         chooser: PathChooser,
         tunnel: Option<Arc<Peer>>,
+        now: Instant,
     ) -> Self {
         Self {
             peer,
@@ -54,6 +66,9 @@ impl Link {
             chooser,
             tunnel,
             flow: Arc::default(),
+            probes: Arc::new(Flow::probes()),
+            mtu_bytes: FLOOR,
+            look_at: now,
             private_hop: None,
             wan_hop: None,
             since: None,
@@ -66,6 +81,16 @@ impl Link {
         peer_address(&self.peer, path)
     }
 
+    /// Whether the tunnel to it has the lane of this index.
+    pub(super) fn has_lane(&self, index: u32) -> bool {
+        self.tunnel.as_ref().is_some_and(|peer| peer.lanes.iter().any(|lane| lane.index == index))
+    }
+
+    /// Has it looked at as soon as can be.
+    pub(super) fn touch(&mut self, now: Instant) {
+        self.look_at = now;
+    }
+
     fn is_heard(&self, now: Instant) -> bool {
         let health = self.session.health(now);
         health.private.is_heard() || health.tunnel.is_heard()
@@ -74,19 +99,21 @@ impl Link {
 
 /// One connection.
 pub(super) struct Connection {
-    pub(super) config: GatewayConnection,
+    pub(super) config: Arc<GatewayConnection>,
     /// On the inner address; `None` until the TUN device has it.
     pub(super) socket: Option<UdpSocket>,
     pub(super) links: Vec<Link>,
     /// Index of the link that carries.
     pub(super) active: usize,
+    /// Number of its socket among the heartbeat's.
+    pub(super) slot: u64,
     forwarded: Option<(u64, u64)>,
     load_mbps: Option<u64>,
 }
 
 impl Connection {
-    pub(super) fn new(config: GatewayConnection) -> Self {
-        Self { config, socket: None, links: Vec::new(), active: 0, forwarded: None, load_mbps: None }
+    pub(super) fn new(config: Arc<GatewayConnection>) -> Self {
+        Self { config, socket: None, links: Vec::new(), active: 0, slot: 0, forwarded: None, load_mbps: None }
     }
 
     pub(super) fn set_hold(&mut self, hold: Hold) {
@@ -101,6 +128,41 @@ impl Connection {
         Some((link, link.chooser.chosen()?))
     }
 
+    /// The MSS over IPv4 that the clamps let through, in bytes: the connection's, or less where the tunnel in use is
+    /// narrower.
+    pub(super) fn mss_bytes(&self) -> u16 {
+        let link = self.links.get(self.active).filter(|link| link.tunnel.is_some());
+        let fits = link.map_or(u16::MAX, |link| link.mtu_bytes.saturating_sub(TCP_HEADERS));
+        self.config.mss_bytes.min(fits)
+    }
+
+    /// Takes over the path MTU of each tunnel; returns whether one has changed.
+    pub(super) fn follow_mtu(&mut self) -> bool {
+        let mut changed = false;
+        for link in self.links.iter_mut().filter(|link| link.tunnel.is_some()) {
+            let found = link.session.path_mtu();
+            let mtu_bytes = found.mtu();
+            if mtu_bytes != link.mtu_bytes {
+                tracing::info!(connection = %self.config.name, peer = %link.peer.gateway_id, mtu_bytes, was = link.mtu_bytes, phase = ?found.phase(), "path MTU of the tunnel");
+                link.mtu_bytes = mtu_bytes;
+                changed = true;
+            }
+        }
+        if changed {
+            self.clamp();
+        }
+        changed
+    }
+
+    /// Tells the packet path to which MSS to clamp.
+    pub(super) fn clamp(&self) {
+        for link in &self.links {
+            let mss_bytes = self.config.mss_bytes.min(link.mtu_bytes.saturating_sub(TCP_HEADERS));
+            link.flow.mss_bytes.store(mss_bytes, Ordering::Relaxed);
+            link.probes.mss_bytes.store(mss_bytes, Ordering::Relaxed);
+        }
+    }
+
     fn load_fits(&self) -> bool {
         match self.config.fallback_capacity_mbps {
             None => true,
@@ -108,8 +170,11 @@ impl Connection {
         }
     }
 
-    /// Looks at all links; returns the changes of what carries.
+    /// Looks at all links, where one is due; returns the changes of what carries.
     pub(super) fn choose(&mut self, now: Instant) -> Vec<PathChange> {
+        if self.links.iter().all(|link| now < link.look_at) {
+            return Vec::new();
+        }
         let before = self.carries().map(|(_, path)| path);
         let fits = self.load_fits();
         let mut changes = Vec::new();
@@ -122,6 +187,7 @@ impl Connection {
             reason: reason.to_owned(),
         };
         for (index, link) in self.links.iter_mut().enumerate() {
+            link.look_at = now + LOOK.max(link.session.interval() / 4);
             link.session.advance(now);
             if let Some(made) = link.chooser.step(now, link.session.health(now), fits) {
                 link.session.set_carries(Some(made.to));
@@ -221,6 +287,11 @@ impl Connection {
                 handshake_age_s: lanes.iter().filter_map(|lane| lane.handshake_age_s).min(),
                 tunnel,
                 lanes,
+                path_mtu: link.tunnel.as_ref().map(|_| PathMtuStatus {
+                    bytes: link.mtu_bytes,
+                    phase: link.session.path_mtu().phase(),
+                    black_holes: link.session.path_mtu().black_holes(),
+                }),
                 paths: link.samples.clone(),
             }
         });

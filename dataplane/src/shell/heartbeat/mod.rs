@@ -14,7 +14,10 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, ppoll},
-    sys::time::TimeSpec,
+    sys::{
+        epoll::{EpollEvent, EpollTimeout},
+        time::TimeSpec,
+    },
 };
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
@@ -27,18 +30,24 @@ use super::{
     firewall::Guard,
     gateway::{Command, Counted, DataplaneOptions, Ground},
     handover::{Beat, Carried},
-    lanes::Peer,
+    lanes::{Peer, Wanted},
     status::{Report, Status},
 };
 use crate::proto::{
     path::Hold,
-    probe::{PROBE_LEN, PROBE_PORT, Probe, Received},
+    probe::{PROBE_PORT, Probe, Received},
 };
 
 /// How often ways are looked at when nothing arrives.
 const TICK: Duration = Duration::from_millis(5);
 /// How often routes are put again.
 const REASSERT: Duration = Duration::from_secs(1);
+/// Sockets that are taken at once; more are taken next.
+const READY: usize = 256;
+/// Datagrams that are taken from a socket before the others have their turn.
+const A_TURN: usize = 64;
+/// The longest datagram.
+const MAX_DATAGRAM: usize = 65_535;
 /// Changes of path kept for a report while nobody takes one.
 const MAX_CHANGES: usize = 1_000;
 
@@ -47,6 +56,15 @@ pub(super) struct Heartbeat {
     epoch: Instant,
     ground: Ground,
     senders: Vec<UdpSocket>,
+    /// The connections of the inner sockets, by [`Connection::slot`].
+    slots: HashMap<u64, ConnectionId>,
+    next_slot: u64,
+    /// Whether two connections, or a connection and an underlay pin, want the same route.
+    overlap: bool,
+    /// Between two rounds of a tunnel that is the only way of its connection, at least.
+    pace: Duration,
+    next_resolve: Instant,
+    resolve_in: Duration,
     holds: BTreeMap<ConnectionId, Hold>,
     configuration: Option<GatewayConfiguration>,
     connections: BTreeMap<ConnectionId, Connection>,
@@ -58,8 +76,11 @@ pub(super) struct Heartbeat {
     waits: bool,
     guards: Vec<Guard>,
     filter: mpsc::Sender<Vec<Guard>>,
+    tables: mpsc::Sender<Vec<Wanted>>,
     counted: Counted,
     reports: tokio::sync::mpsc::Sender<Report>,
+    /// To receive into and, zeroes behind a probe, to send from.
+    buffer: Vec<u8>,
     changes: Vec<PathChange>,
     reported_at: Instant,
 }
@@ -77,6 +98,7 @@ impl Heartbeat {
         mut options: DataplaneOptions,
         mut ground: Ground,
         filter: mpsc::Sender<Vec<Guard>>,
+        tables: mpsc::Sender<Vec<Wanted>>,
         counted: Counted,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> Self {
@@ -92,14 +114,22 @@ impl Heartbeat {
             epoch: now,
             ground,
             senders,
+            slots: HashMap::new(),
+            next_slot: 0,
+            overlap: false,
+            pace: Duration::ZERO,
+            next_resolve: now,
+            resolve_in: REASSERT,
             configuration: None,
             connections: BTreeMap::new(),
             peers: HashMap::new(),
             next_lane,
             guards: Vec::new(),
             filter,
+            tables,
             counted,
             reports,
+            buffer: vec![0; MAX_DATAGRAM],
             changes: Vec::new(),
             reported_at: now,
         }
@@ -124,9 +154,10 @@ impl Heartbeat {
                 continue;
             }
             next_tick = now + TICK;
+            self.follow_mtu(now);
             if now >= next_assert {
                 next_assert = now + REASSERT;
-                self.resolve();
+                self.resolve(now);
                 self.ground.routes.reassert();
             }
             self.report(now);
@@ -154,11 +185,18 @@ impl Heartbeat {
     }
 
     /// The old process has stopped.
-    fn begin(&mut self) {
+    fn begin(&mut self, in_order: bool) {
         self.waits = false;
         self.carried.clear();
+        if !in_order {
+            if let Err(error) = self.ground.routes.restore() {
+                tracing::warn!(%error, "a route is not as it should be");
+            }
+            self.guards.clear();
+            self.set_filter();
+        }
         // Its inner sockets are free now.
-        self.resolve();
+        self.resolve(clock::now());
         if let Err(error) = self.ground.routes.prune() {
             tracing::warn!(%error, "routes of the gateway before this one are left");
         }
@@ -168,7 +206,7 @@ impl Heartbeat {
     fn give(&self) -> io::Result<Beat> {
         let carried = self.connections.iter().filter_map(|(id, connection)| {
             let (link, path) = connection.carries()?;
-            Some(Carried { connection: *id, peer: link.peer.gateway_id, path })
+            Some(Carried { connection: *id, peer: link.peer.gateway_id, path, mtu_bytes: link.mtu_bytes })
         });
         let own = |socket: &UdpSocket| socket.as_fd().try_clone_to_owned();
         Ok(Beat {
@@ -198,7 +236,7 @@ impl Heartbeat {
             }
             Command::Status(answer) => drop(answer.send(self.status())),
             Command::Give(answer) => drop(answer.send(self.give())),
-            Command::Begin => self.begin(),
+            Command::Begin { in_order } => self.begin(in_order),
             Command::Leave | Command::Stop => {}
         }
     }
@@ -209,23 +247,24 @@ impl Heartbeat {
     }
 
     fn wait(&self, at_most: Duration) {
-        let inner = self.connections.values().filter_map(|connection| connection.socket.as_ref());
-        let sockets = std::iter::once(&self.ground.reflector).chain(&self.senders).chain(inner);
-        let mut wanted: Vec<PollFd<'_>> =
-            sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        let private = std::iter::once(&self.ground.reflector).chain(&self.senders).map(AsFd::as_fd);
+        let sockets = private.chain([self.ground.inner.0.as_fd()]);
+        let mut wanted: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
         // Interrupted or not: what there is is looked at next.
         let _ = ppoll(&mut wanted, Some(TimeSpec::from_duration(at_most)), None);
     }
 
-    /// Takes all that has arrived, the private bundle first: a probe heard through the tunnel is evidence against the
-    /// bundle only when nothing from the bundle waits unread.
+    /// Takes what has arrived, the private bundle first: a probe heard through the tunnel is evidence against the bundle only
+    /// when nothing from the bundle waits unread.
     fn drain(&mut self) {
+        let mut ready = [EpollEvent::empty(); READY];
+        let count = self.ground.inner.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
         let mut came: Vec<Came> = vec![Came::Reflector];
         came.extend((0..self.senders.len()).map(Came::Sender));
-        came.extend(self.connections.keys().map(|id| Came::Inner(*id)));
-        let mut bytes = [0; PROBE_LEN + 1];
+        came.extend(ready[..count].iter().filter_map(|event| self.slots.get(&event.data()).copied()).map(Came::Inner));
+        let mut bytes = std::mem::take(&mut self.buffer);
         for came in came {
-            loop {
+            for _ in 0..A_TURN {
                 let (path, received) = match came {
                     Came::Reflector => (PathKind::Private, self.ground.reflector.recv_from(&mut bytes)),
                     Came::Sender(index) => (PathKind::Private, self.senders[index].recv_from(&mut bytes)),
@@ -242,13 +281,19 @@ impl Heartbeat {
                 }
             }
         }
+        self.buffer = bytes;
     }
 
     fn take(&mut self, came: Came, path: PathKind, from: SocketAddr, bytes: &[u8]) {
         let Ok(probe) = Probe::decode(bytes) else { return };
         let Some(connection) = self.connections.get_mut(&probe.connection) else { return };
         let Some(link) = connection.links.iter_mut().find(|link| link.address(path) == from.ip()) else { return };
-        if let Received::Reply(reply) = link.session.receive(clock::now(), path, bytes) {
+        let now = clock::now();
+        let received = link.session.receive(now, path, bytes);
+        if !matches!(received, Received::Ignored) {
+            link.touch(now);
+        }
+        if let Received::Reply(reply) = received {
             let socket = match came {
                 Came::Reflector => Some(&self.ground.reflector),
                 Came::Sender(index) => self.senders.get(index),
@@ -259,6 +304,7 @@ impl Heartbeat {
     }
 
     fn probe(&mut self) {
+        let padded = &mut self.buffer;
         for connection in self.connections.values_mut() {
             for link in &mut connection.links {
                 while let Some(transmit) = link.session.poll_transmit(clock::now()) {
@@ -266,20 +312,26 @@ impl Heartbeat {
                         PathKind::Private => self.senders.get(usize::from(transmit.port)),
                         PathKind::Tunnel => connection.socket.as_ref(),
                     };
-                    send(socket, &transmit.bytes, SocketAddr::new(link.address(transmit.path), PROBE_PORT));
+                    let to = SocketAddr::new(link.address(transmit.path), PROBE_PORT);
+                    let length = transmit.length.min(MAX_DATAGRAM);
+                    padded[..length].fill(0);
+                    padded[..transmit.bytes.len()].copy_from_slice(&transmit.bytes);
+                    send(socket, &padded[..length], to);
                 }
             }
         }
     }
 
     fn choose(&mut self, now: Instant) {
-        let mut moved = false;
+        let mut moved = Vec::new();
         let mut peer_changed = false;
         for connection in self.connections.values_mut() {
             let before = connection.active;
             let changes = connection.choose(now);
             peer_changed |= connection.active != before;
-            moved |= !changes.is_empty();
+            if !changes.is_empty() || connection.active != before {
+                moved.push(connection.config.connection_id);
+            }
             for change in changes {
                 tracing::info!(connection = %connection.config.name, from = ?change.from, to = ?change.to, reason = change.reason, "path changed");
                 if self.changes.len() < MAX_CHANGES {
@@ -287,11 +339,28 @@ impl Heartbeat {
                 }
             }
         }
-        if moved || peer_changed {
-            self.sync_routes();
-        }
+        self.move_routes(&moved);
         if peer_changed {
             self.set_table();
+        }
+    }
+
+    /// Takes what is new about the path MTU of the tunnels: routes and the clamp follow it.
+    fn follow_mtu(&mut self, now: Instant) {
+        for (lane, size) in self.ground.lanes.take_refused_sizes() {
+            let links = self.connections.values_mut().flat_map(|connection| &mut connection.links);
+            for link in links.filter(|link| link.has_lane(lane)) {
+                link.session.size_refused(now, size);
+            }
+        }
+        let changed = self
+            .connections
+            .values_mut()
+            .filter_map(|connection| connection.follow_mtu().then_some(connection.config.connection_id));
+        let changed: Vec<ConnectionId> = changed.collect();
+        if !changed.is_empty() {
+            self.move_routes(&changed);
+            self.set_filter();
         }
     }
 

@@ -1,21 +1,22 @@
 //! From a configuration to lanes, addresses, sockets, routes and the packet table.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::PublicKey;
 use ipnet::IpNet;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use tieline_openapi::{
-    ids::GatewayId,
+    ids::ConnectionId,
     v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings},
 };
 
-use super::{Connection, Heartbeat, links::Link};
+use super::{Connection, Heartbeat, REASSERT, links::Link};
 use crate::{
     proto::{
         path::PathChooser,
@@ -26,11 +27,17 @@ use crate::{
         clock,
         firewall::Guard,
         gateway::{FIRST_MTU, TUN_QUEUE},
-        lanes::{Allowed, Entry, Peer, PeerLane, Table},
-        routes::{Route, Target},
+        handover::Carried,
+        lanes::{Peer, PeerLane, Wanted, Way},
+        routes::{Route, RouteError, Target},
         sockets,
     },
 };
+
+/// Probes that all tunnels together send, where they are the only way of their connection.
+const TUNNEL_PROBES_A_SECOND: f64 = 500.0;
+/// How often next hops that are not there are looked for at last.
+const MAX_RESOLVE: Duration = Duration::from_secs(16);
 
 impl Heartbeat {
     /// Makes the machine as the configuration says. What cannot be done is logged and tried again every second; nothing of
@@ -40,6 +47,8 @@ impl Heartbeat {
             return;
         }
         tracing::info!(version = configuration.version, connections = configuration.connections.len(), "configuration");
+        let links: usize = configuration.connections.iter().map(|connection| connection.peers.len()).sum();
+        self.pace = Duration::from_secs_f64(links as f64 / TUNNEL_PROBES_A_SECOND);
         let mut old = std::mem::take(&mut self.connections);
         for config in &configuration.connections {
             let had = old.remove(&config.connection_id);
@@ -51,15 +60,18 @@ impl Heartbeat {
         self.peers.retain(|id, _| used.contains(id));
         self.open_senders(configuration.probe.bundle_ports);
         self.set_device(&configuration);
+        self.forward_v6(&configuration);
+        self.overlap = overlap(&configuration);
         self.configuration = Some(configuration);
         self.set_table();
-        self.resolve();
+        (self.next_resolve, self.resolve_in) = (clock::now(), REASSERT);
+        self.resolve(clock::now());
         self.sync_routes();
         self.set_filter();
     }
 
     fn connection(&mut self, config: &GatewayConnection, probe: &ProbeSettings, had: Option<Connection>) -> Connection {
-        let mut had = had.unwrap_or_else(|| Connection::new(config.clone()));
+        let mut had = had.unwrap_or_else(|| Connection::new(Arc::new(config.clone())));
         if had.config.inner_address != config.inner_address {
             had.socket = None;
         }
@@ -72,7 +84,9 @@ impl Heartbeat {
             had.links.extend(self.link(config, probe, peer, old));
         }
         had.active = had.links.iter().position(|link| Some(link.peer.gateway_id) == active).unwrap_or(0);
-        had.config = config.clone();
+        if *had.config != *config {
+            had.config = Arc::new(config.clone());
+        }
         if let Some(hold) = self.holds.get(&config.connection_id) {
             had.set_hold(*hold);
         }
@@ -98,15 +112,19 @@ impl Heartbeat {
         let settings = SessionSettings {
             connection: config.connection_id,
             interval: Duration::from_millis(u64::from(probe.interval_ms.max(1))),
+            pace: self.pace,
             dead_after: u32::from(probe.dead_after_intervals.max(1)),
             dead_ports: u32::from(probe.dead_ports.max(1)),
             private_ports: config.private_ready.then_some(probe.bundle_ports.clamp(1, 32)),
             tunnel: config.tunnel,
+            mtu_bytes: config.mtu_bytes.get(),
+            header_bytes: if peer.inner_address.is_ipv4() { 28 } else { 48 },
         };
         let hold_down = Duration::from_millis(u64::from(probe.hold_down_ms));
         let tunnel = config.tunnel.then(|| self.tunnel(peer));
+        let now = clock::now();
         if let Some(mut link) = had.filter(|link| link.key == key) {
-            link.session.configure(settings);
+            link.session.configure(settings, now);
             link.chooser.set_hold_down(hold_down);
             link.tunnel = tunnel;
             if link.peer != *peer {
@@ -115,20 +133,23 @@ impl Heartbeat {
             }
             return Some(link);
         }
-        let now = clock::now();
         let mut session = ProbeSession::new(settings, keys, self.options.session, self.epoch, now);
         let mut chooser = PathChooser::new(hold_down);
-        if let Some(path) = self.carried_by(config, peer.gateway_id) {
+        let before = self.carried_by(config, peer.gateway_id);
+        if let Some(Carried { path, mtu_bytes, .. }) = before {
             chooser.resume(path);
             session.set_carries(Some(path));
+            session.resume_mtu(mtu_bytes, now);
         }
-        Some(Link::new(peer.clone(), key, session, chooser, tunnel))
+        let mut link = Link::new(peer.clone(), key, session, chooser, tunnel, now);
+        link.mtu_bytes = before.map_or(link.mtu_bytes, |before| before.mtu_bytes);
+        Some(link)
     }
 
     /// What carried the connection to this peer before this process took over.
-    fn carried_by(&self, config: &GatewayConnection, peer: GatewayId) -> Option<PathKind> {
+    fn carried_by(&self, config: &GatewayConnection, peer: GatewayId) -> Option<Carried> {
         let carried = self.carried.iter().find(|carried| carried.connection == config.connection_id);
-        carried.filter(|carried| carried.peer == peer).map(|carried| carried.path)
+        carried.filter(|carried| carried.peer == peer).copied()
     }
 
     /// A lane to each lane of the peer for which we have one of the same number; what is unchanged goes on undisturbed.
@@ -153,6 +174,12 @@ impl Heartbeat {
             let keys = LaneKeys { private: own.own[n].private().clone(), peer: PublicKey::from(key), preshared: None };
             let lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
             lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));
+        }
+        let same = |had: &Arc<Peer>| {
+            had.lanes.len() == lanes.len() && had.lanes.iter().zip(&lanes).all(|(had, new)| Arc::ptr_eq(had, new))
+        };
+        if let Some(had) = self.peers.get(&peer.gateway_id).filter(|had| same(had)) {
+            return Arc::clone(had);
         }
         let new = Arc::new(Peer { lanes });
         self.peers.insert(peer.gateway_id, Arc::clone(&new));
@@ -191,47 +218,104 @@ impl Heartbeat {
         self.open_inner();
     }
 
+    /// Forwards IPv6 as soon as a connection carries it: it is switched on for all interfaces or for none.
+    fn forward_v6(&mut self, configuration: &GatewayConfiguration) {
+        let mut prefixes =
+            configuration.connections.iter().flat_map(|c| c.local_prefixes.iter().chain(&c.remote_prefixes));
+        if prefixes.any(|net| net.addr().is_ipv6())
+            && let Err(error) = self.ground.routes.forward_v6()
+        {
+            tracing::warn!(%error, "IPv6 is not forwarded");
+        }
+    }
+
     fn open_inner(&mut self) {
         if self.waits {
             return;
         }
-        for connection in self.connections.values_mut() {
+        let Self { connections, slots, next_slot, ground, .. } = self;
+        for connection in connections.values_mut() {
             if !connection.config.tunnel {
                 connection.socket = None;
             } else if connection.socket.is_none() {
                 let address = connection.config.inner_address;
-                connection.socket = sockets::reflector(address)
+                *next_slot += 1;
+                let listen = sockets::reflector(address).and_then(|socket| {
+                    ground.inner.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, *next_slot))?;
+                    Ok(socket)
+                });
+                connection.slot = *next_slot;
+                connection.socket = listen
                     .inspect_err(|error| tracing::warn!(%address, %error, "no probes through the tunnel yet"))
                     .ok();
             }
         }
+        // A closed socket leaves the poll by itself.
+        slots.clear();
+        slots.extend(connections.iter().map(|(id, connection)| (connection.slot, *id)));
     }
 
-    /// Finds the next hops that are not known yet.
-    pub(super) fn resolve(&mut self) {
+    /// Finds the next hops that are not known yet; more and more rarely while there are none.
+    pub(super) fn resolve(&mut self, now: Instant) {
         self.open_inner();
+        let links = || self.connections.values().flat_map(|connection| &connection.links);
+        let unknown =
+            |link: &Link| link.private_hop.is_none() || (link.wan_hop.is_none() && !link.peer.lanes.is_empty());
+        if now < self.next_resolve || !links().any(unknown) {
+            return;
+        }
+        self.next_resolve = now + self.resolve_in;
+        self.resolve_in = (self.resolve_in * 2).min(MAX_RESOLVE);
         let (private, wan) = (self.ground.private.index, self.ground.wan.as_ref().map(|wan| wan.index));
         let given = self.options.private_next_hop.map(|via| Target::Out { index: private, via: Some(via) });
-        let mut found = false;
+        let main = self.ground.routes.main_table().unwrap_or_default();
+        let (mut found, mut without) = (false, 0);
         for link in self.connections.values_mut().flat_map(|connection| &mut connection.links) {
             if link.private_hop.is_none() {
-                let hop = given.map_or_else(
-                    || self.ground.routes.next_hop(link.peer.private_address, Some(private)),
-                    |hop| Ok(Some(hop)),
-                );
-                link.private_hop = hop.unwrap_or_default();
+                link.private_hop = given.or_else(|| main.next_hop(link.peer.private_address, Some(private)));
                 found |= link.private_hop.is_some();
-                if link.private_hop.is_none() {
-                    tracing::warn!(peer = %link.peer.private_address, interface = %self.ground.private.name, "no next hop on the private side; add a route or give --private-next-hop");
-                }
+                without += u32::from(link.private_hop.is_none());
             }
             if let (None, Some(lane)) = (link.wan_hop, link.peer.lanes.first()) {
-                link.wan_hop = self.ground.routes.next_hop(lane.endpoint.ip(), wan).unwrap_or_default();
+                link.wan_hop = main.next_hop(lane.endpoint.ip(), wan);
                 found |= link.wan_hop.is_some();
             }
         }
+        if without > 0 {
+            tracing::warn!(peers = without, interface = %self.ground.private.name, "no next hop on the private side; add a route or give --private-next-hop");
+        }
         if found {
             self.sync_routes();
+        }
+    }
+
+    /// Where a connection's prefixes go now; `None`: no way is up.
+    fn route(&self, connection: &Connection) -> Option<Route> {
+        let (link, path) = connection.carries()?;
+        let mtu_bytes = connection.config.mtu_bytes.get();
+        // What is longer, the kernel answers itself: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443), at the
+        // rate that it limits them to; what may be cut, it cuts.
+        let (target, mtu_bytes) = match path {
+            PathKind::Tunnel => (self.tun(), mtu_bytes.min(link.mtu_bytes)),
+            PathKind::Private => (link.private_hop?, mtu_bytes),
+        };
+        Some(Route { target, mtu_bytes: Some(mtu_bytes) })
+    }
+
+    fn tun(&self) -> Target {
+        Target::Out { index: self.ground.tun.index, via: None }
+    }
+
+    /// Moves the prefixes of these connections to where they are carried now, and touches no other's.
+    pub(super) fn move_routes(&mut self, moved: &[ConnectionId]) {
+        if self.overlap && !moved.is_empty() {
+            return self.sync_routes();
+        }
+        for id in moved {
+            let Some(connection) = self.connections.get(id) else { continue };
+            let (config, route) = (Arc::clone(&connection.config), self.route(connection));
+            let changed = self.ground.routes.change(config.remote_prefixes.iter().map(IpNet::trunc), route);
+            told(changed);
         }
     }
 
@@ -239,21 +323,10 @@ impl Heartbeat {
     pub(super) fn sync_routes(&mut self) {
         let mut carry: BTreeMap<IpNet, Route> = BTreeMap::new();
         let mut guarded: BTreeSet<IpNet> = BTreeSet::new();
-        let tun = Target::Out { index: self.ground.tun.index, via: None };
         for connection in self.connections.values() {
-            let mtu_bytes = Some(connection.config.mtu_bytes.get());
             guarded.extend(connection.config.remote_prefixes.iter().map(IpNet::trunc));
-            if let Some((link, path)) = connection.carries() {
-                let target = match path {
-                    PathKind::Tunnel => Some(tun),
-                    PathKind::Private => link.private_hop,
-                };
-                let prefixes = connection.config.remote_prefixes.iter().map(IpNet::trunc);
-                carry.extend(
-                    target
-                        .into_iter()
-                        .flat_map(|target| prefixes.clone().map(move |net| (net, Route { target, mtu_bytes }))),
-                );
+            if let Some(route) = self.route(connection) {
+                carry.extend(connection.config.remote_prefixes.iter().map(|net| (net.trunc(), route)));
             }
         }
         // Pins come last: a remote prefix may be no longer than the address that is pinned, and the pin must hold.
@@ -261,65 +334,48 @@ impl Heartbeat {
             let endpoints = link.peer.lanes.iter().map(|lane| (lane.endpoint.ip(), link.wan_hop));
             let others = [
                 (link.peer.private_address, link.private_hop),
-                (link.peer.inner_address, link.tunnel.as_ref().map(|_| tun)),
+                (link.peer.inner_address, link.tunnel.as_ref().map(|_| self.tun())),
             ];
-            let pins = endpoints.chain(others);
-            for (address, target) in pins {
+            for (address, target) in endpoints.chain(others) {
                 if let Some(target) = target {
                     carry.insert(IpNet::from(address), Route { target, mtu_bytes: None });
                 }
             }
         }
-        if let Err(error) = self.ground.routes.sync(&carry, &guarded) {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, source, "a route is not as it should be");
-        }
+        told(self.ground.routes.sync(&carry, &guarded));
     }
 
-    /// The packet path's table.
+    /// Has the packet path's table made anew.
     pub(super) fn set_table(&self) {
-        let mut table = Table::default();
-        let mut allowed: BTreeMap<GatewayId, (Arc<Peer>, Allowed)> = BTreeMap::new();
-        for connection in self.connections.values() {
-            let config = &connection.config;
-            for (index, link) in connection.links.iter().enumerate() {
-                let Some(peer) = &link.tunnel else { continue };
-                let probes = Entry { flow: None, mss_bytes: config.mss_bytes };
-                let traffic = Entry { flow: Some(Arc::clone(&link.flow)), mss_bytes: config.mss_bytes };
-                let (_, allowed) =
-                    allowed.entry(link.peer.gateway_id).or_insert_with(|| (Arc::clone(peer), Allowed::default()));
-                for net in &config.remote_prefixes {
-                    allowed.sources.insert(*net, traffic.clone());
-                    if index == connection.active {
-                        table.out.insert(*net, (Arc::clone(peer), traffic.clone()));
-                    }
-                }
-                let inner = IpNet::from(link.peer.inner_address);
-                allowed.sources.insert(inner, probes.clone());
-                table.out.insert(inner, (Arc::clone(peer), probes));
-                for net in config.local_prefixes.iter().copied().chain([IpNet::from(config.inner_address)]) {
-                    allowed.destinations.insert(net, ());
-                }
-            }
+        let wanted = self.connections.values().map(|connection| {
+            connection.clamp();
+            let active = connection.active;
+            let ways = connection.links.iter().enumerate().filter_map(|(index, link)| {
+                Some(Way {
+                    gateway: link.peer.gateway_id,
+                    peer: Arc::clone(link.tunnel.as_ref()?),
+                    inner: link.peer.inner_address,
+                    active: index == active,
+                    flow: Arc::clone(&link.flow),
+                    probes: Arc::clone(&link.probes),
+                })
+            });
+            Wanted { config: Arc::clone(&connection.config), ways: ways.collect() }
+        });
+        if self.tables.send(wanted.collect()).is_err() {
+            tracing::warn!("the thread that makes tables has ended");
         }
-        for (peer, allowed) in allowed.into_values() {
-            let allowed = Arc::new(allowed);
-            for lane in &peer.lanes {
-                table.by_key.insert(lane.key, lane.index);
-                table.by_index.insert(lane.index, (Arc::clone(lane), Arc::clone(&allowed)));
-            }
-        }
-        self.ground.lanes.set_table(table);
     }
 
-    fn set_filter(&mut self) {
+    pub(super) fn set_filter(&mut self) {
         let guards: Vec<Guard> = self
             .connections
             .values()
             .map(|connection| Guard {
                 connection: connection.config.connection_id,
                 remote: connection.config.remote_prefixes.clone(),
-                mss_bytes: connection.config.mss_bytes,
+                mss_bytes: connection.mss_bytes(),
+                private: connection.config.private_ready,
             })
             .collect();
         if guards != self.guards {
@@ -329,6 +385,26 @@ impl Heartbeat {
             }
         }
     }
+}
+
+fn told(done: Result<(), RouteError>) {
+    if let Err(error) = done {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(%error, source, "a route is not as it should be");
+    }
+}
+
+/// Whether two connections have a prefix in common, or one has a prefix that is a peer's own address.
+fn overlap(configuration: &GatewayConfiguration) -> bool {
+    let mut seen = HashSet::new();
+    let connections = &configuration.connections;
+    let pins = connections.iter().flat_map(|connection| &connection.peers).flat_map(|peer| {
+        let endpoints = peer.lanes.iter().map(|lane| lane.endpoint.ip());
+        endpoints.chain([peer.private_address, peer.inner_address])
+    });
+    let pinned: HashSet<IpNet> = pins.map(IpNet::from).collect();
+    let mut prefixes = connections.iter().flat_map(|connection| &connection.remote_prefixes).map(IpNet::trunc);
+    prefixes.any(|net| pinned.contains(&net) || !seen.insert(net))
 }
 
 /// An X25519 public key as `wg` prints it.

@@ -8,7 +8,10 @@ use std::{
 
 use boringtun::noise::TunnResult;
 
-use super::{Allowed, Entry, Lanes, PeerLane, Table};
+use super::{
+    Flow, Lanes, PeerLane,
+    table::{Allowed, Table},
+};
 use crate::{
     proto::{
         offload::{MAX_SEGMENTS, coalesce::Coalescer, ecn},
@@ -36,7 +39,7 @@ struct Held<'t> {
     allowed: &'t Allowed,
     lane: MutexGuard<'t, Lane>,
     /// The addresses that were looked up last, and what they may: a run of packets is of few flows.
-    seen: Option<((IpAddr, IpAddr), Option<&'t Entry>)>,
+    seen: Option<((IpAddr, IpAddr), Option<&'t Flow>)>,
 }
 
 /// One lane's thread.
@@ -139,6 +142,14 @@ impl Inbound<'_> {
         }
     }
 
+    fn limited(&self) {
+        self.lanes.unclaimed.limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn bad_handshake(&self) {
+        self.lanes.unclaimed.bad_handshakes.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn not_ours(&self) {
         self.lanes.unclaimed.not_ours.fetch_add(1, Ordering::Relaxed);
     }
@@ -162,7 +173,7 @@ impl Inbound<'_> {
             // A keepalive.
             Output::Nothing | Output::Send(_) => {}
             Output::Packet(packet) => {
-                let Some(entry) = held.look_up(packet) else {
+                let Some(flow) = held.look_up(packet) else {
                     return held.lane.count_in(packet.len(), false);
                 };
                 if !ecn::decapsulate(received.class, packet) {
@@ -170,15 +181,17 @@ impl Inbound<'_> {
                     return;
                 }
                 held.lane.count_in(packet.len(), true);
-                entry.clamp(packet);
-                if let Some(flow) = &entry.flow {
-                    flow.bytes_in.fetch_add(packet.len() as u64, Ordering::Relaxed);
-                }
+                flow.clamp(packet);
+                flow.bytes_in.fetch_add(packet.len() as u64, Ordering::Relaxed);
                 let length = packet.len();
                 self.coalescer.push(&self.arena, at..at + length, self.lanes.offloads.joinable());
                 // The tag stood behind the packet, and the next begins on a line of the cache.
                 self.used = (at + length).next_multiple_of(64).min(self.arena.len());
             }
+        }
+        // The first packet of a session is what tells the responder that it may use it.
+        if held.lane.has_staged() {
+            self.staged(&mut held.lane, received.from);
         }
     }
 
@@ -193,16 +206,20 @@ impl Inbound<'_> {
         let own = &self.lanes.own[self.n];
         let mut out = [0; 2_048];
         match own.gate.verify_packet(Some(from.ip()), datagram, &mut out) {
-            Ok(_) => {}
+            Ok(_) if own.shares.lets_in(from.ip()) => {}
+            Ok(_) => return self.limited(),
             Err(TunnResult::WriteToNetwork(cookie)) => {
-                self.not_ours();
+                if !own.shares.takes(from.ip()) {
+                    return self.limited();
+                }
+                self.lanes.unclaimed.under_load.fetch_add(1, Ordering::Relaxed);
                 return self.lanes.send(self.n, cookie, from);
             }
-            Err(_) => return self.not_ours(),
+            Err(_) => return self.bad_handshake(),
         }
         let index = index.or_else(|| table.by_key.get(&initiator(&own.private, &own.public, datagram)?).copied());
         let found = index.and_then(|index| table.by_index.get(&index)).filter(|(peer, _)| peer.n == self.n);
-        let Some((peer, _)) = found else { return self.not_ours() };
+        let Some((peer, _)) = found else { return self.bad_handshake() };
         let mut lane = peer.lane();
         if let Output::Send(answer) = lane.decapsulate(from, datagram, &mut out) {
             self.lanes.send(self.n, answer, from);
@@ -263,15 +280,16 @@ impl Inbound<'_> {
 
 impl<'t> Held<'t> {
     /// What the packet's addresses may; `None`: it is not the peer's to send.
-    fn look_up(&mut self, packet: &[u8]) -> Option<&'t Entry> {
+    fn look_up(&mut self, packet: &[u8]) -> Option<&'t Flow> {
         let now = addresses(packet)?;
-        if let Some((seen, entry)) = self.seen
+        if let Some((seen, flow)) = self.seen
             && seen == now
         {
-            return entry;
+            return flow;
         }
         let (source, destination) = now;
-        let allowed = self.allowed.destinations.get(destination).and_then(|()| self.allowed.sources.get(source));
+        let allowed =
+            self.allowed.destinations.get(destination).and_then(|()| self.allowed.sources.get(source)).map(Arc::as_ref);
         self.seen = Some((now, allowed));
         allowed
     }

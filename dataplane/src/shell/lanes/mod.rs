@@ -4,13 +4,14 @@
 mod handover;
 mod inbound;
 mod outbound;
+mod shares;
+mod table;
 
 use std::{
-    collections::HashMap,
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,9 +32,11 @@ use super::{
 };
 use crate::proto::{
     clamp::clamp_mss,
-    table::PrefixTable,
     tunnel::{Lane, MAX_HANDSHAKE, Output, TICK},
 };
+
+pub(crate) use self::table::{Wanted, Way};
+use self::{shares::Shares, table::Table};
 
 /// How long a thread sleeps at most before it looks at the shutdown flag.
 pub(super) const NAP: Duration = Duration::from_millis(200);
@@ -41,30 +44,33 @@ pub(super) const NAP: Duration = Duration::from_millis(200);
 const HANDSHAKES_PER_SECOND: u64 = 100;
 /// Initiations that one tick makes at most: a restart with a thousand peers is spread over some seconds.
 const INITIATIONS_A_TICK: usize = 32;
+/// Sizes that were refused, kept until they are taken: they are hints, and one says it all.
+const MAX_REFUSED: usize = 64;
 /// How often long datagrams are tried in batches again.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Bytes of a connection's traffic that the tunnel carried to and from one peer; probes are not in it.
+/// A connection's traffic with one peer through the tunnel, or the probes beside it.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) bytes_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
-}
-
-/// What a prefix behind a peer means to the packet path.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    /// Counted here; `None`: the peer's inner address, probes only.
-    pub(crate) flow: Option<Arc<Flow>>,
     /// MSS over IPv4 in bytes.
-    pub(crate) mss_bytes: u16,
+    pub(crate) mss_bytes: AtomicU16,
+    /// Whether these are probes, of which the long ones must go in one piece.
+    pub(crate) probes: bool,
 }
 
-impl Entry {
+impl Flow {
+    /// Of probes.
+    pub(crate) fn probes() -> Self {
+        Self { probes: true, ..Self::default() }
+    }
+
     /// Lowers the MSS of a SYN. IPv6's header is 20 bytes longer than IPv4's.
     fn clamp(&self, packet: &mut [u8]) {
         let v6 = packet.first().is_some_and(|first| first >> 4 == 6);
-        clamp_mss(packet, if v6 { self.mss_bytes.saturating_sub(20) } else { self.mss_bytes });
+        let mss_bytes = self.mss_bytes.load(Ordering::Relaxed);
+        clamp_mss(packet, if v6 { mss_bytes.saturating_sub(20) } else { mss_bytes });
     }
 }
 
@@ -124,23 +130,6 @@ impl Peer {
     }
 }
 
-/// What a peer may send.
-#[derive(Debug, Default)]
-pub(crate) struct Allowed {
-    /// From where.
-    pub(crate) sources: PrefixTable<Entry>,
-    /// To where.
-    pub(crate) destinations: PrefixTable<()>,
-}
-
-/// All that the packet path knows; replaced as a whole.
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    pub(crate) by_index: HashMap<u32, (Arc<PeerLane>, Arc<Allowed>)>,
-    pub(crate) by_key: HashMap<[u8; 32], u32>,
-    pub(crate) out: PrefixTable<(Arc<Peer>, Entry)>,
-}
-
 /// What a gateway's lane stands on.
 pub(crate) struct OwnLane {
     socket: UdpSocket,
@@ -149,6 +138,8 @@ pub(crate) struct OwnLane {
     public: PublicKey,
     /// Counts handshakes, and asks for a cookie when there are too many.
     gate: RateLimiter,
+    /// Holds every sender to its share of what handshakes cost.
+    shares: Shares,
     /// For the state machines behind the gate: never under load, or every handshake would count twice.
     open: Arc<RateLimiter>,
 }
@@ -158,7 +149,7 @@ impl OwnLane {
         let public = PublicKey::from(&private);
         let gate = RateLimiter::new(&public, HANDSHAKES_PER_SECOND);
         let open = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { socket, tun, private, public, gate, open }
+        Self { socket, tun, private, public, gate, shares: Shares::new(), open }
     }
 
     pub(crate) fn limiter(&self) -> Arc<RateLimiter> {
@@ -180,8 +171,14 @@ impl OwnLane {
 pub(crate) struct Unclaimed {
     /// Inner packets for which the table knows no peer.
     pub(crate) no_peer: AtomicU64,
-    /// Datagrams for no lane, and handshakes that were not let in.
+    /// Datagrams for no lane, or not WireGuard at all.
     pub(crate) not_ours: AtomicU64,
+    /// Handshakes with a wrong MAC, or of a key that is no peer's.
+    pub(crate) bad_handshakes: AtomicU64,
+    /// Handshakes that were asked for a cookie.
+    pub(crate) under_load: AtomicU64,
+    /// Handshakes beyond their sender's share.
+    pub(crate) limited: AtomicU64,
     /// What the TUN device gave and nobody can read, and what it did not take.
     pub(crate) tun_refused: AtomicU64,
 }
@@ -192,6 +189,8 @@ pub(crate) struct Lanes {
     pub(crate) own: Vec<OwnLane>,
     pub(crate) offloads: Arc<Offloads>,
     pub(crate) unclaimed: Unclaimed,
+    /// Index of a lane, and bytes of a packet that could not be sent to its peer in one piece.
+    refused_sizes: Mutex<Vec<(u32, u16)>>,
     /// Of the TUN device, in bytes: packets are not padded above it.
     pub(crate) mtu: AtomicUsize,
     pub(crate) stop: AtomicBool,
@@ -206,6 +205,7 @@ impl Lanes {
             own,
             offloads,
             unclaimed: Unclaimed::default(),
+            refused_sizes: Mutex::default(),
             mtu: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             handover,
@@ -216,8 +216,16 @@ impl Lanes {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_table(&self, table: Table) {
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    fn refuse_size(&self, lane: u32, packet: usize) {
+        let mut refused = self.refused_sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() < MAX_REFUSED {
+            refused.push((lane, u16::try_from(packet).unwrap_or(u16::MAX)));
+        }
+    }
+
+    /// Packets that could not be sent in one piece since the last call: index of the lane, and bytes.
+    pub(crate) fn take_refused_sizes(&self) -> Vec<(u32, u16)> {
+        std::mem::take(&mut *self.refused_sizes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn status(&self) -> PacketPathStatus {
@@ -227,7 +235,11 @@ impl Lanes {
             offloads: self.offloads.status(),
             no_peer: number(&self.unclaimed.no_peer),
             not_ours: number(&self.unclaimed.not_ours),
+            bad_handshakes: number(&self.unclaimed.bad_handshakes),
+            under_load: number(&self.unclaimed.under_load),
+            limited: number(&self.unclaimed.limited),
             tun_refused: number(&self.unclaimed.tun_refused),
+            not_sent: self.offloads.lost(),
         }
     }
 
@@ -275,6 +287,7 @@ impl Lanes {
     fn tick(&self, now: Instant, from: u32) -> u32 {
         for lane in &self.own {
             lane.gate.reset_count();
+            lane.shares.renew();
         }
         let table = self.table();
         let mut order: Vec<u32> = table.by_index.keys().copied().collect();

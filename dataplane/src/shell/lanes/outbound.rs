@@ -9,19 +9,21 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Entry, Lanes, NAP, PeerLane, Table};
+use super::{Flow, Lanes, NAP, PeerLane, table::Table};
 use crate::{
     proto::{
         offload::{
             MAX_SEGMENTS, ecn,
+            headers::{Headers, Transport},
             split::{SLACK, Segment, Split},
             vnet::{self, Kind, VnetHeader},
         },
+        probe::{PROBE_LEN, PROBE_PORT},
         table::addresses,
         tunnel::{Lane, MAX_HANDSHAKE, OVERHEAD, Output, TICK, is_data},
     },
     shell::{
-        datagrams::{self, Batch},
+        datagrams::{self, Batch, Sent},
         offloads::Offload,
     },
 };
@@ -32,6 +34,8 @@ const MAX_READ: usize = vnet::LENGTH + 65_575 + SLACK;
 const GATHER: usize = 32 << 10;
 /// Packets gathered at most.
 const MAX_READS: usize = 64;
+/// The longest probe of the usual size, with its headers over IPv6; longer ones try a size.
+const LONGEST_PROBE: usize = PROBE_LEN + 48;
 /// Bytes that one UDP sending takes at most: 65,535 less the headers of IPv4 and UDP.
 const MAX_SEND: usize = 65_507;
 
@@ -50,6 +54,8 @@ struct Out {
     /// A shorter one is in: it is the last.
     closed: bool,
     class: u8,
+    /// It is a probe of a size, which must not be cut to pieces.
+    whole: bool,
     /// Index and number of the lane, and the peer's address.
     to: Option<(u32, usize, SocketAddr)>,
 }
@@ -141,13 +147,21 @@ impl Outbound<'_> {
         };
         let (packet, length) = (&mut read[vnet::LENGTH..], length - vnet::LENGTH);
         let found = addresses(&packet[..length]).and_then(|(_, to)| table.out.get(to));
-        let Some((lane, entry)) = found.and_then(|(peer, entry)| Some((peer.lane_for(self.queue)?, entry))) else {
+        let Some((lane, flow)) = found.and_then(|(peer, flow)| Some((peer.lane_for(self.queue)?, flow))) else {
             unclaimed.no_peer.fetch_add(1, Ordering::Relaxed);
             return;
         };
         self.hold(held, lane);
         let class = ecn::traffic_class(packet).map_or(0, ecn::outer);
-        self.segments(held, &header, (packet, length), class, entry);
+        if flow.probes && tries_size(&header, &packet[..length]) {
+            // What is before it goes out first, and it alone after that.
+            self.flush(held);
+            self.out.whole = true;
+            self.segments(held, &header, (packet, length), class, flow);
+            self.flush(held);
+        } else {
+            self.segments(held, &header, (packet, length), class, flow);
+        }
     }
 
     fn segments(
@@ -156,7 +170,7 @@ impl Outbound<'_> {
         header: &VnetHeader,
         (packet, length): (&mut [u8], usize),
         class: u8,
-        entry: &Entry,
+        flow: &Flow,
     ) {
         let mtu = self.lanes.mtu.load(Ordering::Relaxed);
         let Ok(mut split) = Split::new(header, packet, length, mtu) else {
@@ -166,15 +180,13 @@ impl Outbound<'_> {
         let (mut bytes, mut count) = (0, 0);
         while let Some(segment) = split.next() {
             if header.kind == Kind::Single {
-                entry.clamp(&mut segment.padded[..segment.length]);
+                flow.clamp(&mut segment.padded[..segment.length]);
             }
             bytes += segment.length as u64;
             count += 1;
             self.encrypt(held, &segment, class);
         }
-        if let Some(flow) = &entry.flow {
-            flow.bytes_out.fetch_add(bytes, Ordering::Relaxed);
-        }
+        flow.bytes_out.fetch_add(bytes, Ordering::Relaxed);
         match header.kind {
             Kind::Single => {}
             Kind::Tcp4 | Kind::Tcp6 => self.lanes.offloads.count(Offload::TunTso, count),
@@ -234,20 +246,36 @@ impl Outbound<'_> {
 
     /// Sends what is encrypted.
     fn send(&mut self) {
-        if let Some((_, n, to)) = self.out.to.filter(|_| self.out.used > 0) {
-            let batch =
-                Batch { bytes: &self.out.buffer[..self.out.used], each: self.out.each, class: self.out.class, to };
-            datagrams::send(&self.lanes.own[n].socket, &self.lanes.offloads, batch);
+        if let Some((index, n, to)) = self.out.to.filter(|_| self.out.used > 0) {
+            let bytes = &self.out.buffer[..self.out.used];
+            let batch = Batch { bytes, each: self.out.each, class: self.out.class, to };
+            let socket = &self.lanes.own[n].socket;
+            let sent = if self.out.whole {
+                datagrams::send_whole(socket, batch)
+            } else {
+                datagrams::send(socket, &self.lanes.offloads, batch)
+            };
+            if sent == Sent::TooLong {
+                self.lanes.refuse_size(index, self.out.each - OVERHEAD);
+            }
         }
         self.out.clear();
     }
+}
+
+/// Whether a packet between two inner addresses is a probe of a size.
+fn tries_size(header: &VnetHeader, packet: &[u8]) -> bool {
+    let to = |headers: &Headers| packet[headers.transport_at + 2..headers.transport_at + 4] == PROBE_PORT.to_be_bytes();
+    header.kind == Kind::Single
+        && packet.len() > LONGEST_PROBE
+        && Headers::read(packet).is_some_and(|headers| headers.transport == Transport::Udp && to(&headers))
 }
 
 impl Out {
     fn new() -> Self {
         // An initiation may stand where no datagram fits any more.
         let buffer = vec![0; MAX_SEND + MAX_READ].into_boxed_slice();
-        Self { buffer, used: 0, count: 0, each: 0, closed: false, class: 0, to: None }
+        Self { buffer, used: 0, count: 0, each: 0, closed: false, class: 0, whole: false, to: None }
     }
 
     fn has_room(&self, datagram: usize, class: u8) -> bool {
@@ -269,6 +297,7 @@ impl Out {
     }
 
     fn clear(&mut self) {
-        (self.used, self.count, self.each, self.closed, self.to) = (0, 0, 0, false, None);
+        (self.used, self.count, self.each) = (0, 0, 0);
+        (self.closed, self.whole, self.to) = (false, false, None);
     }
 }
