@@ -138,7 +138,15 @@ fn dry_run(criterion: &mut Criterion) {
     let url = format!("sqlite://{}", folder.path().join("tieline.db").display());
     let store = runtime.block_on(SqlStore::open(&url, OpenOptions::default())).unwrap();
     let vault = Vault::new(Arc::new(sealer), Arc::clone(&random));
-    let app = App { store: store.clone(), topology: Arc::new(topology()), vault, clock, random, hints: Hints::new() };
+    let app = App {
+        store: store.clone(),
+        topology: Arc::new(topology()),
+        vault,
+        clock,
+        random,
+        hints: Hints::new(),
+        choosing: Default::default(),
+    };
     let caller = Caller {
         principal: "token:t".to_owned(),
         project: "default".parse().unwrap(),

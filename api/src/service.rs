@@ -70,7 +70,8 @@ pub async fn serve(
     if let Some(engine) = &engine {
         metrics.register(|registry| register(registry, engine.progress()));
     }
-    let app = Arc::new(App { store, topology, vault, clock, random, hints: hints.clone() });
+    let app =
+        Arc::new(App { store, topology, vault, clock, random, hints: hints.clone(), choosing: Default::default() });
     let coordination = coordinator.as_ref().map(|(coordination, _)| Arc::clone(coordination));
     let router = http::router(Surface { app, coordination, metrics, streams, stop: shutdown.clone() })?;
     // The surface may fail by itself; the engine then stops too.

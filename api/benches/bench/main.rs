@@ -27,6 +27,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use report::Row;
 
+/// As in the finished binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How much is measured.
 pub(crate) struct Settings {
     /// Settled links.

@@ -166,7 +166,7 @@ impl World {
         let candidate = InstallationId(self.random.uuid_v7(self.clock.now()));
         let installation = store.installation(candidate).await?;
         Ok(Engine::new(EngineParts {
-            store,
+            store: store.in_the_background(),
             clouds: Arc::new(clouds),
             topology,
             clock: Arc::clone(&self.clock),

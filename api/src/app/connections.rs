@@ -119,6 +119,7 @@ impl App {
         }
         let id = ConnectionId(self.random.uuid_v7(self.now()));
         for _ in 0..TRIES {
+            let _turn = self.choosing.lock().await;
             let negotiated = self.negotiate_new(id, &intent).await?.map_err(unsatisfiable)?;
             match self.write_new(caller, id, &intent, negotiated, key.clone()).await {
                 Err(AppError::Store(StoreError::AllocationTaken { .. })) => {}

@@ -44,6 +44,9 @@ pub struct App {
     pub random: Arc<dyn Random>,
     /// Given by the store at each commit: streams and waiting answers look at the store again.
     pub hints: Hints,
+    /// Held from the choice of VLANs, subnets and channels to the commit that takes them: two choices at once would be the
+    /// same one, and the store would refuse the later. Between replicas, it does.
+    pub choosing: tokio::sync::Mutex<()>,
 }
 
 impl App {

@@ -199,7 +199,7 @@ fn learned(record: &ConnectionRecord, channel: &NegotiatedChannel, end: End) -> 
 fn attachment(instance: &Instance) -> Attachment {
     let (provider_state, observed_at) = match &instance.seen {
         Seen::Never => (String::new(), None),
-        Seen::Present { observed, at } => (observed.provider_state.clone(), Some(*at)),
+        Seen::Present { observed, at, .. } => (observed.provider_state.clone(), Some(*at)),
         Seen::Absent { at, .. } => ("absent".to_owned(), Some(*at)),
         Seen::Unknown { at, .. } => ("unknown".to_owned(), Some(*at)),
     };

@@ -229,7 +229,7 @@ fn differs(stored: &Instance, now: &Instance, lag_ms: u64) -> bool {
     }
     match (&stored.seen, &now.seen) {
         (Seen::Never, Seen::Never) => false,
-        (Seen::Present { observed: a, .. }, Seen::Present { observed: b, .. }) => a != b,
+        (Seen::Present { observed: a, since: x, .. }, Seen::Present { observed: b, since: y, .. }) => a != b || x != y,
         (Seen::Unknown { why: a, .. }, Seen::Unknown { why: b, .. }) => (&a.name, &a.code) != (&b.name, &b.code),
         (Seen::Absent { since: a, .. }, Seen::Absent { since: b, .. }) => {
             a != b || confirmed(&stored.seen, lag_ms) != confirmed(&now.seen, lag_ms)

@@ -243,8 +243,7 @@ impl Engine {
         if let Some(observed) = observed.filter(|o| o.presence != Presence::Gone) {
             let as_before = matches!(&instance.seen, Seen::Present { observed: before, .. } if **before == *observed);
             if !as_before {
-                let observed = Box::new(self.as_ours_or_not(observed.clone()));
-                instance.seen = Seen::Present { observed, at: asked_at };
+                instance.seen = instance.seen.and_found(self.as_ours_or_not(observed.clone()), asked_at);
             }
             found.expected = found.expected.saturating_add(1);
             if instance.foreign().is_some() {

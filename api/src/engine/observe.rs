@@ -147,14 +147,14 @@ impl Engine {
         let Some(instance) = draft.instance_mut(id) else { return };
         instance.seen = match look {
             Ok(Some(observed)) => {
-                let seen = Seen::Present { observed: Box::new(observed), at: now };
+                let seen = instance.seen.and_found(observed, now);
                 let found = Instance { seen: seen.clone(), ..instance.clone() };
                 if let (None, Some(observed)) = (&instance.cloud_id, found.present()) {
                     instance.cloud_id = Some(observed.cloud_id.clone());
                 }
                 seen
             }
-            Ok(None) => absent_again(&instance.seen, now),
+            Ok(None) => instance.seen.and_not_found(now),
             Err(blind) => Seen::Unknown { at: now, why: blind.detail() },
         };
     }
@@ -199,18 +199,6 @@ impl Engine {
             if page.is_none() {
                 return Ok(items);
             }
-        }
-    }
-}
-
-/// One more look in a row without finding it. A clock that was stepped back starts the row anew.
-fn absent_again(before: &Seen, now: Timestamp) -> Seen {
-    match before {
-        Seen::Absent { since, at, times } if now >= *at => {
-            Seen::Absent { since: *since, at: now, times: times.saturating_add(1) }
-        }
-        Seen::Absent { .. } | Seen::Never | Seen::Present { .. } | Seen::Unknown { .. } => {
-            Seen::Absent { since: now, at: now, times: 1 }
         }
     }
 }

@@ -75,6 +75,7 @@ async fn ask(path: &str) -> (Response, Arc<Metrics>) {
         clock: Arc::new(SystemClock::new()),
         random,
         hints: Hints::new(),
+        choosing: Default::default(),
     };
     let metrics = Arc::new(Metrics::new());
     let surface = Surface {

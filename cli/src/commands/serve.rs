@@ -48,7 +48,7 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("the first admin token is in {}", serve.first_token_file.display());
     }
     let engine = Engine::new(EngineParts {
-        store: store.clone(),
+        store: store.in_the_background(),
         clouds,
         topology: Arc::clone(&topology),
         clock: Arc::clone(&clock),

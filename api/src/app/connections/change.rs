@@ -79,6 +79,7 @@ impl App {
             if record.deletion_requested_at.is_some() {
                 return Err(AppError::Deleting);
             }
+            let _turn = self.choosing.lock().await;
             let change = match self.negotiate_patch(&record, patch).await? {
                 Patched::Same => return self.unchanged(&record),
                 Patched::Changed(change) => change,

@@ -210,8 +210,8 @@ impl<'a> Case<'a> {
         }
         // The row is from a clock that was stepped back since: it is waited out from the first look under this one.
         let since = match &self.instance.seen {
-            Seen::Absent { since, .. } => *since,
-            Seen::Never | Seen::Present { .. } | Seen::Unknown { .. } => self.situation.now,
+            Seen::Absent { since, .. } | Seen::Present { since, .. } => *since,
+            Seen::Never | Seen::Unknown { .. } => self.situation.now,
         };
         plus(since, after.saturating_add(self.config.call_timeout_ms))
     }

@@ -75,7 +75,10 @@ pub enum Seen {
     Present {
         /// As seen.
         observed: Box<Observed>,
-        /// When.
+        /// The first of the looks in a row that found this resource here.
+        #[serde(default)]
+        since: Timestamp,
+        /// The last of them.
         at: Timestamp,
     },
     /// It was not there, in a complete and successful look under the right account.
@@ -94,6 +97,33 @@ pub enum Seen {
         /// Why.
         why: ProviderDetail,
     },
+}
+
+impl Seen {
+    /// One more look, which found this. Another resource, or a clock that was stepped back, starts the row anew.
+    #[must_use]
+    pub fn and_found(&self, observed: Observed, now: Timestamp) -> Self {
+        let since = match self {
+            Self::Present { observed: before, since, at } if before.cloud_id == observed.cloud_id && *at <= now => {
+                *since
+            }
+            Self::Present { .. } | Self::Never | Self::Absent { .. } | Self::Unknown { .. } => now,
+        };
+        Self::Present { observed: Box::new(observed), since, at: now }
+    }
+
+    /// One more look in a row without finding it. A clock that was stepped back starts the row anew.
+    #[must_use]
+    pub fn and_not_found(&self, now: Timestamp) -> Self {
+        match self {
+            Self::Absent { since, at, times } if now >= *at => {
+                Self::Absent { since: *since, at: now, times: times.saturating_add(1) }
+            }
+            Self::Absent { .. } | Self::Never | Self::Present { .. } | Self::Unknown { .. } => {
+                Self::Absent { since: now, at: now, times: 1 }
+            }
+        }
+    }
 }
 
 /// What became of a provider call.

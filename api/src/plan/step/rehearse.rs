@@ -240,7 +240,7 @@ impl<'a> Stage<'a> {
                 let mut observed = instance.present().cloned().unwrap_or_else(|| self.made(&instance));
                 observed.presence = Presence::Usable;
                 instance.cloud_id = Some(observed.cloud_id.clone());
-                instance.seen = Seen::Present { observed: Box::new(observed), at: self.now };
+                instance.seen = instance.seen.and_found(observed, self.now);
             }
         }
         self.instances.push(instance);
@@ -418,7 +418,7 @@ impl<'a> Stage<'a> {
         let at = self.now;
         if let Some(found) = self.instances.iter_mut().find(|i| i.id == id) {
             found.cloud_id = Some(observed.cloud_id.clone());
-            found.seen = Seen::Present { observed: Box::new(observed), at };
+            found.seen = found.seen.and_found(observed, at);
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod picked;
 mod rehearsal;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -201,13 +202,8 @@ impl Model {
             None => t.instance == id && self.identity != IdentityKind::Blind,
         });
         let seen = match found {
-            Some(thing) => Seen::Present { observed: Box::new(self.observed(thing)), at: at(now) },
-            None => match instance.seen {
-                Seen::Absent { since, times, .. } => Seen::Absent { since, at: at(now), times: times + 1 },
-                Seen::Never | Seen::Present { .. } | Seen::Unknown { .. } => {
-                    Seen::Absent { since: at(now), at: at(now), times: 1 }
-                }
-            },
+            Some(thing) => instance.seen.and_found(self.observed(thing), at(now)),
+            None => instance.seen.and_not_found(at(now)),
         };
         let instance = self.instances.iter_mut().find(|i| i.id == id).unwrap();
         if let (None, Seen::Present { observed, .. }) = (&instance.cloud_id, &seen) {

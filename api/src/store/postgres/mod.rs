@@ -6,7 +6,8 @@ mod relay;
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
-    PgPool, Postgres, Transaction,
+    Connection as _, PgPool, Postgres, Transaction,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -20,8 +21,11 @@ pub(crate) use relay::Relay;
 /// The store's time in milliseconds: when the statement came in, which is not before its caller sent it.
 pub(crate) const NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS BIGINT)";
 
+/// A connection that was idle for so long is asked whether the server still knows it.
+const ASKED_AFTER: Duration = Duration::from_secs(1);
+
 /// Connections of one replica.
-const CONNECTIONS: u32 = 16;
+pub(crate) const CONNECTIONS: u32 = 16;
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/postgres/0001_foundation.sql")),
@@ -46,6 +50,11 @@ impl PostgresPool {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(Duration::from_secs(10))
+            // A connection that was in use a moment ago is there: asking each time would be a turn with the server more.
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move { Ok(about.idle_for < ASKED_AFTER || connection.ping().await.is_ok()) })
+            })
             .connect_with(options)
             .await
             .map_err(classify)?;
@@ -65,6 +74,11 @@ impl PostgresPool {
 
     pub(crate) async fn begin_read(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
         self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(classify)
+    }
+
+    /// A connection for one statement that reads.
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.pool.acquire().await.map_err(classify)
     }
 
     /// One statement that is a transaction of its own.

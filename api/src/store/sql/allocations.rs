@@ -25,10 +25,11 @@ pub(super) fn slots(subnet: Ipv4Net) -> Result<(i64, i64), StoreError> {
 
 /// A subnet as it stands in a row.
 pub(super) fn subnet(text: &str) -> Result<Ipv4Net, StoreError> {
-    text.parse().map_err(|e| StoreError::Unusable {
-        reason: "it holds a subnet that is none; restore a backup".to_owned(),
-        source: Some(Box::new(e)),
-    })
+    text.parse().map_err(|e| unusable("a subnet that is none", e))
+}
+
+fn unusable(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Unusable { reason: format!("it holds {what}; restore a backup"), source: Some(Box::new(source)) }
 }
 
 fn taken(what: String) -> StoreError {
@@ -316,17 +317,22 @@ impl SqlStore {
         let mut tx = self.read().await?;
         let mut all = Allocated::default();
         const HELD: &str = "(free_at IS NULL OR free_at > {now})";
+        // One text for each port and attach point: of thousands of rows, fetching costs more than finding.
+        let joined = tx.either("group_concat(vlan)", "string_agg(CAST(vlan AS TEXT), ',')");
+        let vlans = format!("SELECT {joined} FROM vlan_allocations WHERE port_id = $1 AND {HELD}");
         for port in &touched.ports {
-            let sql = format!("SELECT vlan FROM vlan_allocations WHERE port_id = $1 AND {HELD}");
-            for mut row in tx.rows(&sql, args![port.as_str()]).await? {
+            let text = tx.row(&vlans, args![port.as_str()]).await?.map_or(Ok(None), |mut row| row.opt_text())?;
+            for vlan in text.iter().flat_map(|text| text.split(',')) {
                 let held = all.vlans.entry(port.clone()).or_default();
-                held.insert(u16::try_from(row.int()?).unwrap_or_default());
+                held.insert(vlan.parse().map_err(|e| unusable("a VLAN that is none", e))?);
             }
         }
+        let joined = tx.either("group_concat(DISTINCT subnet)", "string_agg(DISTINCT subnet, ',')");
+        let subnets = format!("SELECT {joined} FROM subnet_slots WHERE attach_point_id = $1 AND {HELD}");
         for point in touched.attach_points() {
-            let sql = format!("SELECT DISTINCT subnet FROM subnet_slots WHERE attach_point_id = $1 AND {HELD}");
-            for mut row in tx.rows(&sql, args![point.as_str()]).await? {
-                all.subnets.entry(point.clone()).or_default().insert(subnet(&row.text()?)?);
+            let text = tx.row(&subnets, args![point.as_str()]).await?.map_or(Ok(None), |mut row| row.opt_text())?;
+            for text in text.iter().flat_map(|text| text.split(',')) {
+                all.subnets.entry(point.clone()).or_default().insert(subnet(text)?);
             }
         }
         for channel in &touched.channels {

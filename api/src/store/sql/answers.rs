@@ -46,7 +46,7 @@ pub(super) async fn save(tx: &mut Tx, key: &IdempotencyKey, saved: &SavedAnswer)
 
 impl SqlStore {
     pub(super) async fn find_answer(&self, key: &IdempotencyKey) -> Result<Option<SavedAnswer>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx
             .row(
                 &format!("SELECT digest, answer FROM answers WHERE {WHERE_KEY} AND created_at > {{now}} - $5"),

@@ -81,7 +81,7 @@ impl SqlStore {
     }
 
     pub(super) async fn wait_until_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         // Of each table whether a due time is too far ahead, and the next one.
         let of = |gone| {
             let table = table(gone);

@@ -96,11 +96,7 @@ impl SqlStore {
         since: u64,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
-        let mut tx = self.read().await?;
-        // 0 is nobody's last event: it asks for whatever is kept.
-        if since > 0 && since < counter(&mut tx, "event_floor").await? {
-            return Err(StoreError::CursorTooOld);
-        }
+        let mut tx = self.look().await?;
         let rows = tx
             .rows(
                 "SELECT cursor, time, kind, subject, generation, cause, data FROM events
@@ -108,19 +104,24 @@ impl SqlStore {
                 args![project.as_str(), since, limit],
             )
             .await?;
+        // 0 is nobody's last event: it asks for whatever is kept. Asked after the rows: none of them was gone by then.
+        let floor = if since > 0 { counter(&mut tx, "event_floor").await? } else { 0 };
         tx.done().await?;
+        if since < floor {
+            return Err(StoreError::CursorTooOld);
+        }
         rows.into_iter().map(|mut row| event(&mut row)).collect()
     }
 
     pub(super) async fn newest_cursor(&self) -> Result<u64, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let cursor = counter(&mut tx, "event_cursor").await?;
         tx.done().await?;
         Ok(cursor)
     }
 
     pub(super) async fn list_issues(&self, project: &ProjectId, page: Page) -> Result<Vec<Issue>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let before = page.after.map_or_else(|| "~".to_owned(), |id| id.to_string());
         let rows = tx
             .rows(
@@ -133,7 +134,7 @@ impl SqlStore {
     }
 
     pub(super) async fn find_issue(&self, project: &ProjectId, id: IssueId) -> Result<Issue, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx
             .row(
                 &format!("SELECT {ISSUE} FROM issues WHERE id = $1 AND project = $2"),

@@ -109,7 +109,7 @@ impl SqlStore {
     }
 
     pub(super) async fn list_gateways(&self, project: &ProjectId, page: Page) -> Result<Vec<Gateway>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let sql = format!("SELECT {COLUMNS} FROM gateways WHERE project = $1 AND id > $2 ORDER BY id LIMIT $3");
         let after = page.after.map(|id| id.to_string()).unwrap_or_default();
         let rows = tx.rows(&sql, args![project.as_str(), after, page.limit]).await?;
@@ -118,7 +118,7 @@ impl SqlStore {
     }
 
     pub(super) async fn find_gateway(&self, project: &ProjectId, id: GatewayId) -> Result<Gateway, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let sql = format!("SELECT {COLUMNS} FROM gateways WHERE id = $1 AND project = $2");
         let row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?;
         tx.done().await?;

@@ -30,6 +30,7 @@ mod writes;
 use std::sync::Arc;
 
 use tieline_openapi::v1::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::{
     row::args,
@@ -49,8 +50,10 @@ pub(crate) enum Backend {
 
 /// The store on a SQL database.
 pub struct SqlStore {
-    backend: Backend,
+    backend: Arc<Backend>,
     options: OpenOptions,
+    /// Turns with the database, where they are counted: a transaction holds one until its end.
+    turns: Option<Arc<Semaphore>>,
 }
 
 impl std::fmt::Debug for SqlStore {
@@ -75,7 +78,7 @@ impl SqlStore {
                 source: None,
             });
         };
-        let store = Self { backend, options };
+        let store = Self { backend: Arc::new(backend), options, turns: None };
         if store.options.time == StoreTime::Row {
             let mut write = store.write().await?;
             write
@@ -89,13 +92,33 @@ impl SqlStore {
         Ok(Arc::new(store))
     }
 
+    /// The same store for work that nobody waits for: only so many of its transactions are under way at a time, so that who
+    /// waits for an answer finds a free connection and a short queue before the one writer.
+    #[must_use]
+    pub fn in_the_background(&self) -> Arc<Self> {
+        let turns = match &*self.backend {
+            Backend::Sqlite(_) => super::sqlite::READERS / 2,
+            Backend::Postgres(_) => super::postgres::CONNECTIONS / 4,
+        };
+        let turns = Some(Arc::new(Semaphore::new(turns as usize)));
+        Arc::new(Self { backend: Arc::clone(&self.backend), options: self.options.clone(), turns })
+    }
+
+    /// A turn with the database. The semaphore is never closed.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        match &self.turns {
+            Some(turns) => Arc::clone(turns).acquire_owned().await.ok(),
+            None => None,
+        }
+    }
+
     /// Sets the time of a store that was opened with [`StoreTime::Row`].
     ///
     /// # Errors
     /// [`StoreError::Unusable`] when it was not.
     pub async fn set_time(&self, now: Timestamp) -> Result<(), StoreError> {
         let sql = "UPDATE store_time SET now_ms = $1 WHERE one = 1";
-        match &self.backend {
+        match &*self.backend {
             Backend::Sqlite(pools) => pools.execute(sql, now.as_millisecond()).await,
             Backend::Postgres(pool) => pool.execute(sql, now.as_millisecond()).await,
         }
@@ -103,7 +126,7 @@ impl SqlStore {
 
     /// Closes every connection to the database; later calls answer [`StoreError::Unavailable`].
     pub async fn close(&self) {
-        match &self.backend {
+        match &*self.backend {
             Backend::Sqlite(pools) => pools.close().await,
             Backend::Postgres(pool) => pool.close().await,
         }
@@ -111,24 +134,37 @@ impl SqlStore {
 
     /// Begins a writing transaction.
     async fn write(&self) -> Result<Write, StoreError> {
-        let (tx, relay) = match &self.backend {
+        let turn = self.turn().await;
+        let (tx, relay) = match &*self.backend {
             Backend::Sqlite(pools) => (Tx::sqlite(pools.begin_write().await?, self.now_sql()), None),
             Backend::Postgres(pool) => (Tx::postgres(pool.begin_write().await?, self.now_sql()), pool.relay()),
         };
-        Ok(Write::new(tx, self.options.hints.clone(), relay))
+        Ok(Write::new(tx.with(turn), self.options.hints.clone(), relay))
     }
 
     /// Begins a reading transaction: all its statements see the same moment.
     async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.backend {
+        let turn = self.turn().await;
+        let tx = match &*self.backend {
             Backend::Sqlite(pools) => Tx::sqlite(pools.begin_read().await?, self.now_sql()),
             Backend::Postgres(pool) => Tx::postgres(pool.begin_read().await?, self.now_sql()),
-        })
+        };
+        Ok(tx.with(turn))
+    }
+
+    /// For what one statement reads: it needs no transaction of its own, which costs two more turns with the database.
+    async fn look(&self) -> Result<Tx, StoreError> {
+        let turn = self.turn().await;
+        let tx = match &*self.backend {
+            Backend::Sqlite(pools) => Tx::sqlite_alone(pools.reader().await?, self.now_sql()),
+            Backend::Postgres(pool) => Tx::postgres_alone(pool.connection().await?, self.now_sql()),
+        };
+        Ok(tx.with(turn))
     }
 
     /// The one SQL expression for the store's time, in milliseconds.
-    const fn now_sql(&self) -> &'static str {
-        match (&self.options.time, &self.backend) {
+    fn now_sql(&self) -> &'static str {
+        match (&self.options.time, &*self.backend) {
             (StoreTime::Row, _) => "(SELECT now_ms FROM store_time)",
             (StoreTime::Database, Backend::Sqlite(_)) => super::sqlite::NOW,
             (StoreTime::Database, Backend::Postgres(_)) => super::postgres::NOW,

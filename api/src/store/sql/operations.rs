@@ -40,7 +40,7 @@ pub(super) async fn replace(tx: &mut Tx, operation: &Operation) -> Result<(), St
 
 impl SqlStore {
     pub(super) async fn find_operation(&self, project: &ProjectId, id: OperationId) -> Result<Operation, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx
             .row("SELECT doc FROM operations WHERE id = $1 AND project = $2", args![id.uuid(), project.as_str()])
             .await?;
@@ -54,7 +54,7 @@ impl SqlStore {
         connection: Option<ConnectionId>,
         page: Page,
     ) -> Result<Vec<Operation>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         // After every UUID comes this text.
         let before = page.after.map_or_else(|| "~".to_owned(), |id| id.to_string());
         let rows = match connection {

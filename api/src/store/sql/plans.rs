@@ -43,7 +43,7 @@ impl SqlStore {
         connection: Option<ConnectionId>,
         page: Page,
     ) -> Result<Vec<Plan>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         // After every UUID comes this text.
         let before = page.after.map_or_else(|| "~".to_owned(), |id| id.to_string());
         let rows = match connection {
@@ -66,7 +66,7 @@ impl SqlStore {
         project: &ProjectId,
         id: PlanId,
     ) -> Result<(Plan, serde_json::Value), StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx
             .row("SELECT doc, request FROM plans WHERE id = $1 AND project = $2", args![id.uuid(), project.as_str()])
             .await?;

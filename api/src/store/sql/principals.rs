@@ -54,7 +54,7 @@ impl SqlStore {
     }
 
     pub(super) async fn store_time(&self) -> Result<Timestamp, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx.row("SELECT {now}", args![]).await?;
         tx.done().await?;
         row.ok_or(StoreError::NotFound)?.time()
@@ -93,14 +93,14 @@ impl SqlStore {
     }
 
     pub(super) async fn token_count(&self) -> Result<u64, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx.row("SELECT COUNT(*) FROM tokens", args![]).await?;
         tx.done().await?;
         row.ok_or(StoreError::NotFound)?.count()
     }
 
     pub(super) async fn find_principal(&self, hash: [u8; 32]) -> Result<Option<StoredPrincipal>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let sql = format!("SELECT {TOKEN} FROM tokens WHERE hash = $1 AND deleted_at IS NULL");
         let found = if let Some(mut row) = tx.row(&sql, args![hash]).await? {
             Some(StoredPrincipal::Token(token(&mut row)?))
@@ -135,7 +135,7 @@ impl SqlStore {
         // Most uses fall into a minute that is noted already: these must not queue at the writer.
         const STALE: &str = "id = $1 AND (last_used_at IS NULL OR last_used_at <= $2 - $3)";
         let args = args![id.uuid(), at, TOUCH_MS];
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let stale = tx.row(&format!("SELECT 1 FROM tokens WHERE {STALE}"), args.clone()).await?;
         tx.done().await?;
         if stale.is_some() {
@@ -147,7 +147,7 @@ impl SqlStore {
     }
 
     pub(super) async fn tokens(&self, project: &ProjectId, page: Page) -> Result<Vec<Token>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let sql = format!(
             "SELECT {TOKEN} FROM tokens WHERE project = $1 AND deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3"
         );

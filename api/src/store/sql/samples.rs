@@ -124,7 +124,7 @@ impl SqlStore {
     }
 
     pub(super) async fn samples_of(&self, connection: ConnectionId) -> Result<Vec<PathSample>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let rows = tx
             .rows(
                 "SELECT doc FROM latest_samples WHERE connection_id = $1 ORDER BY gateway_id, peer_id, path",

@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction, pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     error::classify,
@@ -15,14 +17,18 @@ use crate::{
 
 enum Inner {
     Sqlite(Transaction<'static, Sqlite>),
+    SqliteAlone(PoolConnection<Sqlite>),
     Postgres(Transaction<'static, Postgres>),
+    PostgresAlone(PoolConnection<Postgres>),
 }
 
-/// One transaction. Dropped without a commit, it is rolled back.
+/// One transaction, or one statement that is alone in its own. Dropped without a commit, it is rolled back.
 pub(crate) struct Tx {
     inner: Inner,
     /// Stands for `{now}` in statements: the store's time in milliseconds.
     now: &'static str,
+    /// Given back with the connection.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 macro_rules! bound {
@@ -41,11 +47,24 @@ macro_rules! bound {
 
 impl Tx {
     pub(crate) const fn sqlite(tx: Transaction<'static, Sqlite>, now: &'static str) -> Self {
-        Self { inner: Inner::Sqlite(tx), now }
+        Self { inner: Inner::Sqlite(tx), now, _turn: None }
     }
 
     pub(crate) const fn postgres(tx: Transaction<'static, Postgres>, now: &'static str) -> Self {
-        Self { inner: Inner::Postgres(tx), now }
+        Self { inner: Inner::Postgres(tx), now, _turn: None }
+    }
+
+    pub(crate) const fn sqlite_alone(connection: PoolConnection<Sqlite>, now: &'static str) -> Self {
+        Self { inner: Inner::SqliteAlone(connection), now, _turn: None }
+    }
+
+    pub(crate) const fn postgres_alone(connection: PoolConnection<Postgres>, now: &'static str) -> Self {
+        Self { inner: Inner::PostgresAlone(connection), now, _turn: None }
+    }
+
+    /// Holds a turn with the database until its end.
+    pub(crate) fn with(self, turn: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _turn: turn, ..self }
     }
 
     fn text(&self, sql: &str) -> String {
@@ -59,7 +78,13 @@ impl Tx {
         let sql = self.text(sql);
         match &mut self.inner {
             Inner::Sqlite(tx) => bound!(Sqlite, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Inner::SqliteAlone(tx) => {
+                bound!(Sqlite, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
             Inner::Postgres(tx) => {
+                bound!(Postgres, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+            Inner::PostgresAlone(tx) => {
                 bound!(Postgres, sql, args).execute(&mut **tx).await.map(|done| done.rows_affected())
             }
         }
@@ -71,14 +96,10 @@ impl Tx {
         check(&args)?;
         let sql = self.text(sql);
         match &mut self.inner {
-            Inner::Sqlite(tx) => match bound!(Sqlite, sql, args).fetch_all(&mut **tx).await {
-                Ok(rows) => rows.iter().map(from_sqlite).collect(),
-                Err(e) => Err(e),
-            },
-            Inner::Postgres(tx) => match bound!(Postgres, sql, args).fetch_all(&mut **tx).await {
-                Ok(rows) => rows.iter().map(from_postgres).collect(),
-                Err(e) => Err(e),
-            },
+            Inner::Sqlite(tx) => from_all_sqlite(bound!(Sqlite, sql, args).fetch_all(&mut **tx).await),
+            Inner::SqliteAlone(tx) => from_all_sqlite(bound!(Sqlite, sql, args).fetch_all(&mut **tx).await),
+            Inner::Postgres(tx) => from_all_postgres(bound!(Postgres, sql, args).fetch_all(&mut **tx).await),
+            Inner::PostgresAlone(tx) => from_all_postgres(bound!(Postgres, sql, args).fetch_all(&mut **tx).await),
         }
         .map_err(classify)
     }
@@ -91,8 +112,8 @@ impl Tx {
     /// The text that this database needs.
     pub(crate) const fn either(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
         match &self.inner {
-            Inner::Sqlite(_) => sqlite,
-            Inner::Postgres(_) => postgres,
+            Inner::Sqlite(_) | Inner::SqliteAlone(_) => sqlite,
+            Inner::Postgres(_) | Inner::PostgresAlone(_) => postgres,
         }
     }
 
@@ -110,6 +131,7 @@ impl Tx {
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await,
             Inner::Postgres(tx) => tx.commit().await,
+            Inner::SqliteAlone(_) | Inner::PostgresAlone(_) => Ok(()),
         }
         .map_err(classify)
     }
@@ -119,9 +141,18 @@ impl Tx {
         match self.inner {
             Inner::Sqlite(tx) => tx.rollback().await,
             Inner::Postgres(tx) => tx.rollback().await,
+            Inner::SqliteAlone(_) | Inner::PostgresAlone(_) => Ok(()),
         }
         .map_err(classify)
     }
+}
+
+fn from_all_sqlite(rows: Result<Vec<SqliteRow>, sqlx::Error>) -> Result<Vec<Row>, sqlx::Error> {
+    rows?.iter().map(from_sqlite).collect()
+}
+
+fn from_all_postgres(rows: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<Row>, sqlx::Error> {
+    rows?.iter().map(from_postgres).collect()
 }
 
 /// One writing transaction, with what belongs to its end: the events, whose cursors are drawn last so that the lock on

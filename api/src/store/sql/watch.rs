@@ -45,7 +45,7 @@ pub(super) async fn held(tx: &mut Tx) -> Result<BTreeSet<AccountId>, StoreError>
 
 impl SqlStore {
     pub(super) async fn watch_of(&self, account: &AccountId) -> Result<AccountWatch, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let row = tx
             .row(
                 "SELECT {now} - tried_at, {now} - swept_at, observed_at, failures, expected, absent, accepted, held
@@ -75,7 +75,7 @@ impl SqlStore {
         after: Option<InstanceId>,
         limit: u32,
     ) -> Result<Vec<Expected>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.look().await?;
         let rows = tx
             .rows(
                 "SELECT i.connection_id, i.project, c.watch, i.doc

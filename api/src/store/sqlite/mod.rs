@@ -11,6 +11,7 @@ use std::{
 
 use sqlx::{
     Connection, Row as _, Sqlite, SqlitePool, Transaction,
+    pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -26,7 +27,7 @@ pub(crate) const NOW: &str = "CAST(ROUND(unixepoch('now', 'subsec') * 1000) AS I
 const APPLICATION_ID: i64 = 0x5449_454c;
 
 /// Readers beside the writer.
-const READERS: u32 = 4;
+pub(crate) const READERS: u32 = 4;
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../../../migrations/sqlite/0001_foundation.sql")),
@@ -86,6 +87,11 @@ impl SqlitePools {
 
     pub(crate) async fn begin_read(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.readers.begin().await.map_err(classify)
+    }
+
+    /// A connection for one statement that reads.
+    pub(crate) async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(classify)
     }
 
     /// One statement that is a transaction of its own.

@@ -153,6 +153,7 @@ impl Stage {
             clock: Arc::new(clock),
             random,
             hints: Hints::new(),
+            choosing: Default::default(),
         };
         let caller = Caller {
             principal: "token:t".to_owned(),

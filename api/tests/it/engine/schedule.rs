@@ -166,10 +166,15 @@ impl Schedule {
         }
     }
 
-    /// Whether no create is on its way or not visible yet: waits are counted by the store's clock, so a step of it would
-    /// cut them short.
+    /// Whether the store's clock may be stepped. Waits are counted by it, so a step would cut one short: no create is on its
+    /// way or not visible yet, and no pass is under way, which goes by the time at which it began.
     fn is_quiet(&self) -> bool {
-        self.sim.rows.quiet_for(self.sim.sched.now_ms()) > LAG_MS
+        self.sim.rows.quiet_for(self.sim.sched.now_ms()) > LAG_MS && self.is_between_passes()
+    }
+
+    fn is_between_passes(&self) -> bool {
+        let idle = ["sleep", "next_due", "claim", "account_watch", "housekeep"];
+        self.sim.sched.list().iter().all(|(_, _, what, _)| idle.contains(&what.as_str()))
     }
 
     /// One random disturbance, or none.
@@ -356,9 +361,11 @@ impl Schedule {
     async fn calm(&mut self) {
         self.sim.trace.push("        calm".to_owned());
         self.weather.on.store(false, Ordering::SeqCst);
+        self.sim.frozen.clear();
+        self.sim.held.clear();
         // Nothing is on its way for longer, whatever a row says of which nobody wrote the end.
         let end = self.sim.sched.now_ms() + LONGEST_WAY_MS + LAG_MS;
-        let is_over = |this: &Self| this.is_quiet() || this.sim.sched.now_ms() > end;
+        let is_over = |this: &Self| this.is_quiet() || this.sim.sched.now_ms() > end && this.is_between_passes();
         while self.sim.store_stepped_ms.load(Ordering::SeqCst) != 0 && !is_over(self) {
             // Who crashed comes back: without a replica, nobody ends what is on its way.
             self.end_due(false).await;
@@ -379,8 +386,6 @@ impl Schedule {
             self.sim.world.set_wrong_credential(account, false);
         }
         self.sim.store_stepped_ms.store(0, Ordering::SeqCst);
-        self.sim.frozen.clear();
-        self.sim.held.clear();
     }
 
     /// What was not deleted comes up.
@@ -397,7 +402,7 @@ impl Schedule {
                 true
             })
             .await;
-        assert!(settled, "seed {} does not settle: {:#?}", self.seed, self.sim.last_operation(ids[0]).await);
+        assert!(settled, "seed {} does not settle:\n{}", self.seed, self.sim.standstill().await);
         // A twin is gone within quarantine and one sweep; where none can be, two rounds of lists have to show what is there.
         let rest_ms = if self.weather.any_excess() { 9_000 } else { 2 * config().settled_poll_ms + LAG_MS };
         self.sim.run_until(rest_ms, async |_| false).await;
@@ -449,7 +454,7 @@ impl Schedule {
                 true
             })
             .await;
-        assert!(gone, "seed {} is not gone: {:#?}", self.seed, self.sim.last_operation(ids[0]).await);
+        assert!(gone, "seed {} is not gone:\n{}", self.seed, self.sim.standstill().await);
         let rest_ms = if self.weather.any_excess() { 9_000 } else { config().quarantine_ms + 1_000 };
         self.sim.run_until(rest_ms, async |_| false).await;
         self.sim.verify_clean_slate();

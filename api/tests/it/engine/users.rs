@@ -1,6 +1,6 @@
 //! What people do with a simulation: they create, change and delete connections, and answer what nothing else can tell.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::json;
 use tieline_api::{
@@ -19,7 +19,7 @@ use tieline_openapi::{
     v1::{ConnectionIntent, ConnectionKind, End, Operation, OperationKind, OperationState},
 };
 
-use super::sim::{Sim, project};
+use super::sim::{ACCOUNTS, Sim, parse, project};
 
 /// Nothing that others were seen to have is given out.
 fn assert_apart(negotiated: &Negotiated, allocated: &Allocated) {
@@ -225,6 +225,25 @@ impl Sim {
     pub(crate) async fn records(&self) -> Vec<ConnectionRecord> {
         let page = tieline_api::store::Page { limit: 100, after: None };
         self.store.connections(&project(), &Default::default(), page).await.unwrap()
+    }
+
+    /// What every connection waits for, as the store has it: for whoever reads why a schedule stands still.
+    pub(crate) async fn standstill(&self) -> String {
+        let mut text = String::new();
+        for record in self.records().await {
+            let _ = writeln!(text, "{} ({})", record.id, record.intent.name);
+            for instance in &record.instances {
+                let _ = writeln!(text, "  {instance:?}");
+                for row in self.rows.log().iter().filter(|row| row.instance == instance.id) {
+                    let _ = writeln!(text, "    {row:?}");
+                }
+            }
+        }
+        for account in ACCOUNTS {
+            let watch = self.store.account_watch(&parse(account)).await;
+            let _ = writeln!(text, "{account}: {watch:?}");
+        }
+        text
     }
 
     pub(crate) async fn last_operation(&self, id: ConnectionId) -> Operation {

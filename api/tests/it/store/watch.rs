@@ -240,7 +240,7 @@ async fn an_observation_is_as_old_as_the_last_list(db: Db) {
         fields: serde_json::Value::Null,
         created_at: None,
     };
-    let seen = Seen::Present { observed: Box::new(observed), at: ms(START - 5) };
+    let seen = Seen::Never.and_found(observed, ms(START - 5));
     db.store.write_sightings(&lease, vec![sighting(id, &instance, seen, false)]).await.unwrap();
     let at = async || {
         let seen = db.store.connection(&project(), id).await.unwrap().instances.remove(0).seen;
