@@ -3,6 +3,8 @@
 # make bench   what it costs, beside what it must be at most
 # make interop the gateway with other WireGuards
 # make build   target/release/tieline
+# make soak    the tunnel at full rate for SOAK_MINUTES (10), with rekeys, roaming and changes; needs root
+# make fuzz    whatever comes from outside, for FUZZ_SECONDS (60) a target
 # Each installs what it needs.
 
 SHELL := /bin/bash
@@ -18,7 +20,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 stage = @start=$$(date +%s); printf '\n== %s\n' '$(1)'; $(2); \
 	awk -v s=$$(( $$(date +%s) - start )) 'BEGIN { printf "== %s: %.1f min\n", "$(1)", s / 60 }'
 
-.PHONY: help build demo bench bench-dataplane test tools-build tools-test fmt clippy deny machete nextest openapi faults interop
+.PHONY: help build demo bench bench-dataplane soak fuzz test tools-build tools-test fmt clippy deny machete nextest openapi faults interop
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -94,3 +96,15 @@ interop: tools-test
 		printf '\n== %s %s\n' $$peer "$$(cat $(WIREGUARDS)/../$$peer.version)"; \
 		TIELINE_WIREGUARD_GO=$$program cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
 	done; exit $${failed:-0}
+
+soak: tools-test
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) cargo nextest run --profile soak --no-capture -p tieline-dataplane runs_for_as_long
+
+# Coverage without a sanitizer needs no nightly compiler; what is written anew to the corpus stays out of the repository.
+fuzz:
+	@scripts/install-tools.sh fuzz
+	cd dataplane/fuzz && for target in $(or $(FUZZ_TARGETS),network tun coalesce probe control); do \
+		mkdir -p $(abspath $(TARGET))/fuzz/$$target && \
+		CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz/build cargo fuzz run --sanitizer none $$target $(abspath $(TARGET))/fuzz/$$target \
+			corpus/$$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=5 -rss_limit_mb=1024 -max_len=70000 || exit 1; \
+	done

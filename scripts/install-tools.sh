@@ -25,6 +25,7 @@ if [ "${1:-}" = test ]; then
   want wireguard-go wireguard-go
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 fi
+if [ "${1:-}" = fuzz ]; then want g++ g++; fi
 if [ "${#packages[@]}" -gt 0 ]; then
   sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo -n)
@@ -40,7 +41,7 @@ fi
 
 command -v cargo >/dev/null 2>&1 || { say "missing: cargo; install Rust 1.95 or later (https://rustup.rs), and run this again"; exit 1; }
 
-if [ "${1:-}" = test ]; then
+if [ "${1:-}" = test ] || [ "${1:-}" = fuzz ]; then
   mkdir -p "$tools"
   # One build at a time, also when several checkouts start at once.
   exec 9>"$cache/tools.lock"
@@ -50,8 +51,12 @@ if [ "${1:-}" = test ]; then
     say "building $1 $2 (once)"
     CARGO_TARGET_DIR="$cache/tools-target" cargo install --quiet --locked --root "$tools" "$1@$2" >&2
   }
-  command -v cargo-nextest >/dev/null 2>&1 || tool cargo-nextest 0.9.151
-  tool cargo-deny 0.20.2
-  tool cargo-machete 0.9.2
+  if [ "$1" = fuzz ]; then
+    tool cargo-fuzz 0.13.2
+  else
+    command -v cargo-nextest >/dev/null 2>&1 || tool cargo-nextest 0.9.151
+    tool cargo-deny 0.20.2
+    tool cargo-machete 0.9.2
+  fi
   rm -rf "$cache/tools-target"
 fi

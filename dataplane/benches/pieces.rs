@@ -3,14 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a benchmark, on the real clock")]
 
-use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use boringtun::{
     noise::rate_limiter::RateLimiter,
     x25519::{PublicKey, StaticSecret},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tieline_dataplane::proto::{
     offload::{
         coalesce::{Coalescer, Joinable},
@@ -155,6 +160,29 @@ fn look_up(c: &mut Criterion) {
             });
         });
     }
+    const MANY: u32 = 100_000;
+    let v6 = |n: u32| Ipv6Addr::from((0xfd00_u128 << 112) + (u128::from(n) << 64));
+    let mut table = PrefixTable::default();
+    for n in 0..MANY {
+        table.insert(IpNet::V6(Ipv6Net::new(v6(n), 64).unwrap()), n);
+    }
+    let mut n = 0_u32;
+    group.bench_function("100000 prefixes of IPv6", |bencher| {
+        bencher.iter(|| {
+            n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            assert!(table.get(black_box(v6((n >> 8) % MANY).into())).is_some());
+        });
+    });
+    group.sample_size(10);
+    group.bench_function("a table of 100000 prefixes is made", |bencher| {
+        bencher.iter_with_large_drop(|| {
+            let mut table = PrefixTable::default();
+            for n in 0..MANY {
+                table.insert(IpNet::V4(Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24).unwrap()), n);
+            }
+            table
+        });
+    });
 }
 
 criterion_group!(benches, crypt, segments, look_up);

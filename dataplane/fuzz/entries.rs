@@ -28,16 +28,13 @@ use tieline_dataplane::{
     },
     shell::local::Request,
 };
-use tieline_openapi::{
-    ids::ConnectionId,
-    v1::{GatewayConfiguration, PathKind},
-};
+use tieline_openapi::v1::{GatewayConfiguration, PathKind};
 
 /// An entry.
-pub type Entry = fn(&[u8]);
+pub(crate) type Entry = fn(&[u8]);
 
 /// All, by the names of their corpora.
-pub const ENTRIES: [(&str, Entry); 5] =
+pub(crate) const ENTRIES: [(&str, Entry); 5] =
     [("network", network), ("tun", tun), ("coalesce", coalesce), ("probe", probe), ("control", control)];
 
 fn origin() -> Instant {
@@ -46,7 +43,7 @@ fn origin() -> Instant {
 }
 
 /// A datagram from the network.
-pub fn network(bytes: &[u8]) {
+pub(crate) fn network(bytes: &[u8]) {
     let (own, peer) = (StaticSecret::from([1; 32]), PublicKey::from(&StaticSecret::from([2; 32])));
     let public = PublicKey::from(&own);
     let from = SocketAddr::from(([192, 0, 2, 1], 51_820));
@@ -62,7 +59,7 @@ pub fn network(bytes: &[u8]) {
 }
 
 /// What a TUN device gives: a `virtio_net_hdr`, and a packet or super-packet.
-pub fn tun(bytes: &[u8]) {
+pub(crate) fn tun(bytes: &[u8]) {
     let Some(header) = VnetHeader::decode(bytes) else { return };
     let packet = &bytes[vnet::LENGTH..];
     let _ = addresses(packet);
@@ -79,7 +76,7 @@ pub fn tun(bytes: &[u8]) {
 }
 
 /// Packets that come out of the tunnel, one after the other, each after its length in two bytes.
-pub fn coalesce(mut bytes: &[u8]) {
+pub(crate) fn coalesce(mut bytes: &[u8]) {
     let (mut arena, mut ranges) = (Vec::new(), Vec::new());
     while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
         let (packet, rest) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
@@ -109,7 +106,7 @@ pub fn coalesce(mut bytes: &[u8]) {
 }
 
 /// A probe from either way, with a right MAC and without, and answers to the search for the path MTU.
-pub fn probe(bytes: &[u8]) {
+pub(crate) fn probe(bytes: &[u8]) {
     static KEYS: OnceLock<[ProbeKeys; 2]> = OnceLock::new();
     let [own, peer] = KEYS.get_or_init(|| {
         let secrets = [1, 2].map(|n| StaticSecret::from([n; 32]));
@@ -124,7 +121,7 @@ pub fn probe(bytes: &[u8]) {
         Some(probe.round).filter(|_| bytes.len() == signed.len())
     );
     let settings = SessionSettings {
-        connection: ConnectionId(probe.connection.0),
+        connection: probe.connection,
         interval: std::time::Duration::from_millis(20),
         pace: std::time::Duration::ZERO,
         dead_after: 3,
@@ -150,7 +147,7 @@ pub fn probe(bytes: &[u8]) {
 }
 
 /// A configuration from the control plane, or a request on the gateway's local socket.
-pub fn control(bytes: &[u8]) {
+pub(crate) fn control(bytes: &[u8]) {
     if let Ok(configuration) = serde_json::from_slice::<GatewayConfiguration>(bytes) {
         let again = serde_json::to_vec(&configuration).expect("what was read is written");
         assert_eq!(serde_json::from_slice::<GatewayConfiguration>(&again).expect("and read again"), configuration);

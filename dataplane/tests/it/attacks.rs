@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use boringtun::{noise::rate_limiter::RateLimiter, x25519::PublicKey};
+use boringtun::{
+    noise::rate_limiter::RateLimiter,
+    x25519::{PublicKey, StaticSecret},
+};
 use nix::sys::socket::{setsockopt, sockopt};
 use tieline_dataplane::{
     Dataplane,
@@ -31,7 +34,11 @@ fn bind(world: &World, address: SocketAddr) -> UdpSocket {
 }
 
 fn lane(private: u8, peer: u8, index: u32) -> Lane {
-    let keys = LaneKeys { private: [private; 32].into(), peer: PublicKey::from(&[peer; 32].into()), preshared: None };
+    let keys = LaneKeys {
+        private: [private; 32].into(),
+        peer: PublicKey::from(&StaticSecret::from([peer; 32])),
+        preshared: None,
+    };
     let limiter = Arc::new(RateLimiter::new(&PublicKey::from(&keys.private), 100));
     Lane::new(keys, index, endpoint(0), limiter, Instant::now())
 }

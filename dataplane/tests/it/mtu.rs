@@ -81,7 +81,8 @@ async fn a_way_that_narrows_is_followed_both_where_a_router_says_so_and_where_no
     let narrowed = Instant::now();
     let mut found = Vec::new();
     for gateway in &gateways {
-        found.push(until_mtu(gateway, "the narrow way is found", 1_336, 1_340).await);
+        // The link lets a VLAN tag more pass than its MTU says.
+        found.push(until_mtu(gateway, "the narrow way is found", 1_336, 1_344).await);
     }
     println!("both directions of a narrowed way found after {:?}", narrowed.elapsed());
     stream.goes_on().await;
@@ -139,12 +140,12 @@ async fn hosts_on_ipv6_are_carried_over_ipv6_and_told_what_is_too_big() {
     bulk(&world.host[0], &world.host[1], "10.1.1.2:9300".parse().unwrap(), 1 << 20);
 
     world.internet.sh("ip link set i1 mtu 1400");
-    let mut found = 0;
+    let mut found = Vec::new();
     for gateway in &gateways {
         // 40 of IPv6, 8 of UDP, 32 of WireGuard.
-        found = until_mtu(gateway, "the narrow way is found", 1_316, 1_320).await;
+        found.push(until_mtu(gateway, "the narrow way is found", 1_316, 1_324).await);
     }
-    assert_eq!(told_mtu(&world, at(0, 9_500), at(1, 9_500), 1_372), Some(i32::from(found)), "packet too big");
+    assert_eq!(told_mtu(&world, at(0, 9_500), at(1, 9_500), 1_372), Some(i32::from(found[0])), "packet too big");
     let got = datagrams(&world.host[0], &world.host[1], at(1, 9_501), 300, 1_372);
     assert!(got > 270, "{got} of 300 datagrams, in fragments of the host");
     bulk(&world.host[0], &world.host[1], at(1, 9_302), 1 << 20);

@@ -7,12 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use boringtun::{noise::rate_limiter::RateLimiter, x25519::PublicKey};
+use boringtun::{
+    noise::rate_limiter::RateLimiter,
+    x25519::{PublicKey, StaticSecret},
+};
 use proptest::prelude::*;
 use tieline_dataplane::proto::tunnel::{Lane, LaneKeys, MAX_HANDSHAKE, OVERHEAD, Output};
 
 fn end(own: u8, peer: u8) -> Lane {
-    let keys = LaneKeys { private: [own; 32].into(), peer: PublicKey::from(&[peer; 32].into()), preshared: None };
+    let keys =
+        LaneKeys { private: [own; 32].into(), peer: PublicKey::from(&StaticSecret::from([peer; 32])), preshared: None };
     let limiter = Arc::new(RateLimiter::new(&PublicKey::from(&keys.private), u64::MAX));
     Lane::new(keys, u32::from(own), at(peer), limiter, Instant::now())
 }
@@ -164,7 +168,7 @@ fn a_thousand_peers_do_not_rekey_at_once() {
     let keys = |n: u32| {
         let mut private = [7; 32];
         private[..4].copy_from_slice(&n.to_be_bytes());
-        PublicKey::from(&private.into())
+        PublicKey::from(&StaticSecret::from(private))
     };
     let spread: Vec<Duration> = (0..1_000).map(|n| Lane::rekey_age(&keys(n), n + 1)).collect();
     for second in 80..115 {

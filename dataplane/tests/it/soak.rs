@@ -116,8 +116,8 @@ async fn runs_for_as_long_as_it_is_told_to() {
             let mut configuration = configuration(n, version, false, &public(&key(1 - n)));
             let connection = &mut configuration.connections[0];
             // Prefixes come and go, thousands of them.
-            let more =
-                (0..version % 3 * 1_000).map(|n| format!("10.{}.{}.0/24", 64 + n / 256, n % 256).parse().unwrap());
+            let more = (0..version % 3 * 1_000)
+                .map(|n| format!("10.{}.{}.0/24", 64 + n / 256, n % 256).parse::<ipnet::IpNet>().unwrap());
             connection.remote_prefixes.extend(more);
             configuration
         })

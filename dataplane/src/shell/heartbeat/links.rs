@@ -158,8 +158,10 @@ impl Connection {
     pub(super) fn clamp(&self) {
         for link in &self.links {
             let mss_bytes = self.config.mss_bytes.min(link.mtu_bytes.saturating_sub(TCP_HEADERS));
-            link.flow.mss_bytes.store(mss_bytes, Ordering::Relaxed);
-            link.probes.mss_bytes.store(mss_bytes, Ordering::Relaxed);
+            for flow in [&link.flow, &link.probes] {
+                flow.mss_bytes.store(mss_bytes, Ordering::Relaxed);
+                flow.mtu_bytes.store(link.mtu_bytes, Ordering::Relaxed);
+            }
         }
     }
 

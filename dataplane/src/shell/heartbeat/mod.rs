@@ -305,8 +305,9 @@ impl Heartbeat {
 
     fn probe(&mut self) {
         let padded = &mut self.buffer;
+        let now = clock::now();
         for connection in self.connections.values_mut() {
-            for link in &mut connection.links {
+            for link in connection.links.iter_mut().filter(|link| link.session.next_round() <= now) {
                 while let Some(transmit) = link.session.poll_transmit(clock::now()) {
                     let socket = match transmit.path {
                         PathKind::Private => self.senders.get(usize::from(transmit.port)),

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -205,7 +205,6 @@ impl Heartbeat {
     fn set_device(&mut self, configuration: &GatewayConfiguration) {
         let connections = &configuration.connections;
         let mtu = connections.iter().map(|c| c.mtu_bytes.get()).max().unwrap_or(FIRST_MTU);
-        self.ground.lanes.mtu.store(usize::from(mtu), Ordering::Relaxed);
         let inner: BTreeSet<IpAddr> = connections.iter().filter(|c| c.tunnel).map(|c| c.inner_address).collect();
         let done = self
             .ground

@@ -11,7 +11,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -56,6 +56,8 @@ pub(crate) struct Flow {
     pub(crate) bytes_in: AtomicU64,
     /// MSS over IPv4 in bytes.
     pub(crate) mss_bytes: AtomicU16,
+    /// Bytes of the longest packet that goes in one piece: packets are not padded above it.
+    pub(crate) mtu_bytes: AtomicU16,
     /// Whether these are probes, of which the long ones must go in one piece.
     pub(crate) probes: bool,
 }
@@ -191,8 +193,6 @@ pub(crate) struct Lanes {
     pub(crate) unclaimed: Unclaimed,
     /// Index of a lane, and bytes of a packet that could not be sent to its peer in one piece.
     refused_sizes: Mutex<Vec<(u32, u16)>>,
-    /// Of the TUN device, in bytes: packets are not padded above it.
-    pub(crate) mtu: AtomicUsize,
     pub(crate) stop: AtomicBool,
     /// What another process is given, or has given.
     pub(crate) handover: Handover,
@@ -206,7 +206,6 @@ impl Lanes {
             offloads,
             unclaimed: Unclaimed::default(),
             refused_sizes: Mutex::default(),
-            mtu: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             handover,
         }

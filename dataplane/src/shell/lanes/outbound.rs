@@ -172,7 +172,7 @@ impl Outbound<'_> {
         class: u8,
         flow: &Flow,
     ) {
-        let mtu = self.lanes.mtu.load(Ordering::Relaxed);
+        let mtu = usize::from(flow.mtu_bytes.load(Ordering::Relaxed));
         let Ok(mut split) = Split::new(header, packet, length, mtu) else {
             self.lanes.unclaimed.tun_refused.fetch_add(1, Ordering::Relaxed);
             return;
