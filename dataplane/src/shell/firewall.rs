@@ -25,8 +25,6 @@ pub struct Guard {
     pub remote: Vec<IpNet>,
     /// The MSS of IPv4 in bytes; that of IPv6 is 20 less, by the size of its header.
     pub mss_bytes: u16,
-    /// Whether the private bundle may carry it, so that its bytes are worth counting.
-    pub private: bool,
 }
 
 /// Bytes that the kernel forwarded over the private bundle: out, in.
@@ -168,7 +166,6 @@ mod tests {
             connection: ConnectionId(uuid::Uuid::from_u128(1)),
             remote: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/48".parse().unwrap()],
             mss_bytes: 1_400,
-            private: true,
         };
         let script = script("eth0", &[guard]);
         assert_eq!(script.matches("counter name out_").count(), 2);

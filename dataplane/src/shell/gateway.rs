@@ -432,7 +432,7 @@ fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
-        let counts = works && guards.iter().any(|guard| guard.private);
+        let counts = works && !guards.is_empty();
         let now = counts.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
         *counted.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }

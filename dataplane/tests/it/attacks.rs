@@ -144,7 +144,7 @@ async fn every_drop_has_its_name() {
 
     counts(&gateway, "replayed", |drops, _| drops.replayed, || stranger.send(&good)).await;
     let elsewhere = bind(&world, "198.51.100.10:40000".parse().unwrap());
-    let replay = || drop(elsewhere.send_to(&good, endpoint(0)).unwrap());
+    let replay = || assert_eq!(elsewhere.send_to(&good, endpoint(0)).unwrap(), good.len());
     counts(&gateway, "replayed from elsewhere", |drops, _| drops.replayed, replay).await;
     let whole = stranger.seal(&inner(peers, own));
     let cut = || stranger.send(&whole[..whole.len() - 1]);

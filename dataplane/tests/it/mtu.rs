@@ -90,6 +90,8 @@ async fn a_way_that_narrows_is_followed_both_where_a_router_says_so_and_where_no
     let status = until(&gateways[0], "it answers", |_| true).await;
     assert_eq!(status.connections[0].peers[0].path_mtu.unwrap().black_holes, 1);
 
+    // While the search was at its base, that is what the host was told.
+    world.host[0].sh("ip route flush cache");
     let told = told_mtu(&world, from, to, 1_412);
     assert_eq!(told, Some(i32::from(found[0])), "the host is told by ICMP");
     let fresh = Stream::start(&world);

@@ -130,6 +130,10 @@ proptest! {
         let mut handshakes = 0;
         for step in steps {
             let begins = matches!(step, Step::Rekey(_) | Step::Fail(_));
+            // Five seconds are between two initiations: the one before has arrived, or is lost.
+            if begins && pair.wire.iter().flatten().any(|datagram| datagram[0] < 3) {
+                continue;
+            }
             if begins && handshakes == 5 {
                 // What is on its way arrives, as it does in the two minutes between two of them.
                 while pair.wire.iter().any(|wire| !wire.is_empty()) {

@@ -16,6 +16,9 @@ use crate::proto::pmtu::{PathMtu, Trial};
 
 /// How long loss is gathered before it is judged.
 const WINDOW: Duration = Duration::from_millis(500);
+/// While a new tunnel is not answered, so many rounds come so many times as often.
+const EAGER_ROUNDS: u64 = 10;
+const EAGER: u32 = 10;
 /// No peer may ask for rounds that are further apart.
 const MAX_PACE: Duration = Duration::from_secs(5);
 /// What a session is told.
@@ -292,12 +295,14 @@ impl ProbeSession {
     /// Between two rounds.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        let answered = self.tunnel.as_ref().is_some_and(|way| way.newest_answer().is_some());
-        // Until the tunnel is up, somebody waits for it.
-        if self.private.is_some() || !answered {
+        if self.private.is_some() {
             return self.settings.interval;
         }
-        self.settings.interval.max(self.settings.pace).max(self.peer_pace)
+        let pace = self.settings.pace.max(self.peer_pace);
+        let answered = self.tunnel.as_ref().is_some_and(|way| way.newest_answer().is_some());
+        // In the beginning somebody waits for the tunnel.
+        let eager = !answered && self.round < EAGER_ROUNDS;
+        self.settings.interval.max(if eager { pace / EAGER } else { pace })
     }
 
     fn probe(&self, now: Instant, kind: Kind, path: PathKind, port: u8) -> Probe {

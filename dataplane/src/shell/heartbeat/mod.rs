@@ -40,6 +40,9 @@ use crate::proto::{
 
 /// How often ways are looked at when nothing arrives.
 const TICK: Duration = Duration::from_millis(5);
+/// The same with more than so many links: each has its round at a tick, and none is waited for by itself.
+const CROWDED_TICK: Duration = Duration::from_millis(10);
+const CROWD: usize = 100;
 /// How often routes are put again.
 const REASSERT: Duration = Duration::from_secs(1);
 /// Sockets that are taken at once; more are taken next.
@@ -61,6 +64,8 @@ pub(super) struct Heartbeat {
     next_slot: u64,
     /// Whether two connections, or a connection and an underlay pin, want the same route.
     overlap: bool,
+    /// Whether there are more than [`CROWD`] links.
+    crowded: bool,
     /// Between two rounds of a tunnel that is the only way of its connection, at least.
     pace: Duration,
     next_resolve: Instant,
@@ -117,6 +122,7 @@ impl Heartbeat {
             slots: HashMap::new(),
             next_slot: 0,
             overlap: false,
+            crowded: false,
             pace: Duration::ZERO,
             next_resolve: now,
             resolve_in: REASSERT,
@@ -144,7 +150,8 @@ impl Heartbeat {
         let mut next_tick = clock::now();
         let mut next_assert = next_tick + REASSERT;
         loop {
-            let wake = self.next_round().map_or(next_tick, |round| round.min(next_tick));
+            let crowded = self.crowded;
+            let wake = if crowded { None } else { self.next_round() }.map_or(next_tick, |round| round.min(next_tick));
             self.wait(wake.saturating_duration_since(clock::now()));
             self.drain();
             self.probe();
@@ -153,7 +160,7 @@ impl Heartbeat {
             if now < next_tick {
                 continue;
             }
-            next_tick = now + TICK;
+            next_tick = now + if crowded { CROWDED_TICK } else { TICK };
             self.follow_mtu(now);
             if now >= next_assert {
                 next_assert = now + REASSERT;

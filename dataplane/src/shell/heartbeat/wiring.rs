@@ -16,7 +16,7 @@ use tieline_openapi::{
     v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings},
 };
 
-use super::{Connection, Heartbeat, REASSERT, links::Link};
+use super::{CROWD, Connection, Heartbeat, REASSERT, links::Link};
 use crate::{
     proto::{
         path::PathChooser,
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Probes that all tunnels together send, where they are the only way of their connection.
-const TUNNEL_PROBES_A_SECOND: f64 = 500.0;
+const TUNNEL_PROBES_A_SECOND: f64 = 200.0;
 /// How often next hops that are not there are looked for at last.
 const MAX_RESOLVE: Duration = Duration::from_secs(16);
 
@@ -48,6 +48,7 @@ impl Heartbeat {
         }
         tracing::info!(version = configuration.version, connections = configuration.connections.len(), "configuration");
         let links: usize = configuration.connections.iter().map(|connection| connection.peers.len()).sum();
+        self.crowded = links > CROWD;
         self.pace = Duration::from_secs_f64(links as f64 / TUNNEL_PROBES_A_SECOND);
         let mut old = std::mem::take(&mut self.connections);
         for config in &configuration.connections {
@@ -370,11 +371,12 @@ impl Heartbeat {
         let guards: Vec<Guard> = self
             .connections
             .values()
+            // The packet path clamps and counts what the tunnel carries by itself.
+            .filter(|connection| connection.config.private_ready)
             .map(|connection| Guard {
                 connection: connection.config.connection_id,
                 remote: connection.config.remote_prefixes.clone(),
                 mss_bytes: connection.mss_bytes(),
-                private: connection.config.private_ready,
             })
             .collect();
         if guards != self.guards {

@@ -142,10 +142,6 @@ impl Inbound<'_> {
         }
     }
 
-    fn limited(&self) {
-        self.lanes.unclaimed.limited.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn bad_handshake(&self) {
         self.lanes.unclaimed.bad_handshakes.fetch_add(1, Ordering::Relaxed);
     }
@@ -204,14 +200,14 @@ impl Inbound<'_> {
     /// its cookie, are checked before the costly part.
     fn handshake(&mut self, table: &Table, index: Option<u32>, from: SocketAddr, datagram: &[u8]) {
         let own = &self.lanes.own[self.n];
+        if !own.shares.lets_in(from.ip()) {
+            self.lanes.unclaimed.limited.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let mut out = [0; 2_048];
         match own.gate.verify_packet(Some(from.ip()), datagram, &mut out) {
-            Ok(_) if own.shares.lets_in(from.ip()) => {}
-            Ok(_) => return self.limited(),
+            Ok(_) => {}
             Err(TunnResult::WriteToNetwork(cookie)) => {
-                if !own.shares.takes(from.ip()) {
-                    return self.limited();
-                }
                 self.lanes.unclaimed.under_load.fetch_add(1, Ordering::Relaxed);
                 return self.lanes.send(self.n, cookie, from);
             }

@@ -1,6 +1,6 @@
-//! What one sender may cost while there are many handshakes. A cookie is a datagram sent, a handshake with a good cookie some
-//! hundred microseconds of cryptography; without a bound, one host with a fast line would have the whole thread that also
-//! carries the traffic.
+//! What one sender may cost while there are many handshakes. A MAC is some microseconds, a cookie a datagram sent, a handshake
+//! with a good cookie some hundred microseconds; without a bound, one host with a fast line would have the whole thread that
+//! also carries the traffic.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -11,10 +11,10 @@ use std::{
 /// Senders are told apart by this many shares. More senders share them: 1,000 an attacker may fill by forging addresses, at
 /// 40,000 cookies a second, which is a tenth of a core.
 const SHARES: usize = 1_024;
-/// Cookies and handshakes of one share in each tick of 100 ms.
+/// Handshakes of one share in each tick of 100 ms that are looked at.
 const A_TICK: u16 = 4;
-/// Handshakes in a tick that are let in before shares count: a gateway without attackers has no more.
-const FREE_A_TICK: u16 = 10;
+/// Handshakes in a tick that are looked at before shares count: a gateway that is left in peace has no more.
+const FREE_A_TICK: u16 = 32;
 
 pub(super) struct Shares {
     /// Nobody outside knows who shares with whom.
@@ -40,7 +40,7 @@ impl Shares {
     }
 
     /// Takes one of the sender's share; false: it has none left in this tick.
-    pub(super) fn takes(&self, sender: IpAddr) -> bool {
+    fn takes(&self, sender: IpAddr) -> bool {
         // A host has a whole /64 of IPv6 (RFC 7721, section 2).
         let network = match sender {
             IpAddr::V4(address) => u64::from(address.to_bits()),
@@ -53,7 +53,7 @@ impl Shares {
         used < A_TICK
     }
 
-    /// Whether a handshake that the gate has passed is let in: the first of a tick all are, then by shares.
+    /// Whether a handshake is looked at: the first of a tick all are, then by shares.
     pub(super) fn lets_in(&self, sender: IpAddr) -> bool {
         let before = self.let_in.load(Ordering::Relaxed);
         self.let_in.store(before.saturating_add(1), Ordering::Relaxed);
