@@ -12,7 +12,7 @@ use boringtun::x25519::PublicKey;
 use ipnet::IpNet;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use tieline_openapi::{
-    ids::ConnectionId,
+    ids::{ConnectionId, GatewayId},
     v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings},
 };
 
