@@ -145,6 +145,7 @@ fn dry_run(criterion: &mut Criterion) {
         clock,
         random,
         hints: Hints::new(),
+        coordination: None,
         choosing: Default::default(),
     };
     let caller = Caller {

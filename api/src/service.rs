@@ -70,10 +70,18 @@ pub async fn serve(
     if let Some(engine) = &engine {
         metrics.register(|registry| register(registry, engine.progress()));
     }
-    let app =
-        Arc::new(App { store, topology, vault, clock, random, hints: hints.clone(), choosing: Default::default() });
     let coordination = coordinator.as_ref().map(|(coordination, _)| Arc::clone(coordination));
-    let router = http::router(Surface { app, coordination, metrics, streams, stop: shutdown.clone() })?;
+    let app = Arc::new(App {
+        store,
+        topology,
+        vault,
+        clock,
+        random,
+        hints: hints.clone(),
+        coordination,
+        choosing: Default::default(),
+    });
+    let router = http::router(Surface { app, metrics, streams, stop: shutdown.clone() })?;
     // The surface may fail by itself; the engine then stops too.
     let stop = shutdown.child_token();
     let engine = engine.map(|engine| tokio::spawn(run(engine, hints, stop.clone())));

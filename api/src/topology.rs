@@ -1,14 +1,19 @@
 //! What exists before any connection, checked and indexed: `tieline.toml` plus the built-in catalogue, joined with the
 //! providers' rules. Read-only after start.
 
+mod pairings;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use tieline_openapi::{
     config::{Config, EngineConfig, RetentionConfig},
     ids::{AccountId, AttachPointId, EnvironmentId, InterconnectId, ProviderName},
-    v1::{Account, AttachPoint, Environment, Interconnect, ProbeSettings},
+    v1::{Account, AttachPoint, ConnectionEnd, Environment, Interconnect, ProbeSettings, ShownInterconnect},
 };
 use tieline_providers::{CloudApi, Rules};
+
+pub use self::pairings::Pairing;
+use self::pairings::Pairings;
 
 /// Everything that exists before any connection.
 pub struct Topology {
@@ -22,6 +27,10 @@ pub struct Topology {
     pub environments: BTreeMap<EnvironmentId, Environment>,
     /// Interconnects by id.
     pub interconnects: BTreeMap<InterconnectId, Interconnect>,
+    /// Environments that are shared with a peer, by id: [`Topology::environments`] has them too.
+    pub pairings: BTreeMap<EnvironmentId, Pairing>,
+    /// Every interconnect as it is shown: these, and those that are shared with a peer.
+    pub shown_interconnects: BTreeMap<InterconnectId, ShownInterconnect>,
     /// The pure half of each provider that this binary has.
     pub rules: BTreeMap<ProviderName, Arc<dyn Rules>>,
     /// The engine's clocks.
@@ -36,6 +45,12 @@ pub struct Topology {
 pub type Clouds = BTreeMap<AccountId, Arc<dyn CloudApi>>;
 
 impl Topology {
+    /// Where an end of an intent attaches, if it names a place that is known.
+    #[must_use]
+    pub fn attach_point(&self, end: &ConnectionEnd) -> Option<&AttachPoint> {
+        end.attach_point_id.as_ref().and_then(|id| self.attach_points.get(id))
+    }
+
     /// The topology of a checked configuration.
     #[must_use]
     pub fn new(config: &Config, rules: BTreeMap<ProviderName, Arc<dyn Rules>>) -> Self {
@@ -83,28 +98,30 @@ impl Topology {
                 (i.id.clone(), interconnect)
             })
             .collect();
-        let environments = config
-            .all_environments()
-            .into_iter()
-            .map(|e| {
-                let configured = interconnects.values().any(|i| i.environment_id == e.id);
-                let environment = Environment {
-                    id: e.id.clone(),
-                    kind: e.kind,
-                    sites: e.sites.to_vec(),
-                    bandwidths_mbps: e.bandwidths_mbps.iter().copied().collect(),
-                    middle: e.middle,
-                    configured,
-                };
-                (e.id, environment)
-            })
-            .collect();
+        let shared = config.coordinator.as_ref().map(Pairings::of).unwrap_or_default();
+        let own = config.all_environments().into_iter().map(|e| {
+            let configured = interconnects.values().any(|i| i.environment_id == e.id);
+            let environment = Environment {
+                id: e.id.clone(),
+                kind: e.kind,
+                sites: e.sites.to_vec(),
+                bandwidths_mbps: e.bandwidths_mbps.iter().copied().collect(),
+                middle: e.middle,
+                configured,
+            };
+            (e.id, environment)
+        });
+        let environments = own.chain(shared.environments.into_iter().map(|e| (e.id.clone(), e))).collect();
+        let shown_interconnects = interconnects.values().cloned().map(ShownInterconnect::from);
+        let shown_interconnects = shown_interconnects.chain(shared.interconnects).map(|i| (i.id.clone(), i)).collect();
         Self {
             accounts,
             regions,
             attach_points,
             environments,
             interconnects,
+            pairings: shared.pairings,
+            shown_interconnects,
             rules,
             engine: config.engine.clone(),
             retention: config.retention.clone(),

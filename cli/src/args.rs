@@ -1,14 +1,14 @@
 //! The command line. Every flag of a daemon has its environment variable.
 
 mod conformance;
-mod coordinated;
+mod coordinator;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use conformance::Conformance;
-pub(crate) use coordinated::{Coordinated, Coordinator};
+pub(crate) use coordinator::Coordinator;
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.
 #[derive(Debug, Parser)]
@@ -31,12 +31,9 @@ pub(crate) enum Command {
     /// A little internet on this machine, to rehearse in.
     #[command(subcommand)]
     Lab(Lab),
-    /// Private links: list, create, show, update, delete.
+    /// Private links: list, create, accept, show, update, migrate, delete.
     #[command(subcommand)]
     Connections(Connections),
-    /// Connections with providers that we are paired with, and their activation keys.
-    #[command(subcommand)]
-    Coordinated(Coordinated),
     /// The pairing with other providers over the open Interconnect specification.
     #[command(subcommand)]
     Coordinator(Coordinator),
@@ -319,7 +316,7 @@ pub(crate) enum Connections {
         #[arg(long)]
         watch: bool,
     },
-    /// Create one.
+    /// Create one. With another provider its activation key alone goes to standard output, this once: bring it there.
     Create {
         #[command(flatten)]
         api: Api,
@@ -328,6 +325,35 @@ pub(crate) enum Connections {
         /// Wait until it is up, at most this many seconds (600 if no number is given).
         #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
         wait: Option<u64>,
+    },
+    /// Make one from an activation key of another provider.
+    Accept {
+        #[command(flatten)]
+        api: Api,
+        /// The key; `-` reads standard input.
+        key: String,
+        /// The connection's name.
+        #[arg(long)]
+        name: String,
+        /// Our end: `[ATTACH_POINT]=PREFIX[,PREFIX...]`.
+        #[arg(long, value_name = "END")]
+        a: Option<String>,
+        /// What the other provider's end is expected to announce: `=PREFIX[,PREFIX...]`.
+        #[arg(long, value_name = "END")]
+        b: Option<String>,
+        /// Show what would be done, and do nothing. Exits with 2 if there is something to do.
+        #[arg(long)]
+        dry_run: bool,
+        /// Wait until it is up, at most this many seconds (600 if no number is given).
+        #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Tell what an activation key says, without doing anything.
+    Decode {
+        #[command(flatten)]
+        api: Api,
+        /// The key; `-` reads standard input.
+        key: String,
     },
     /// Show one, by id or name.
     Show {
@@ -351,6 +377,16 @@ pub(crate) enum Connections {
         #[arg(long)]
         dry_run: bool,
         /// Wait until the change is made, at most this many seconds (600 if no number is given).
+        #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Move one that is shared with another provider to another interconnect, by id or name.
+    Migrate {
+        #[command(flatten)]
+        api: Api,
+        /// The id or the name.
+        connection: String,
+        /// Wait until it has moved, at most this many seconds (600 if no number is given).
         #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
         wait: Option<u64>,
     },
@@ -469,7 +505,7 @@ pub(crate) enum ScopeArg {
 #[derive(Debug, Args)]
 pub(crate) struct Intent {
     /// JSON file with the whole intent; `-` reads standard input.
-    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["name", "environment", "bandwidth", "a", "b"])]
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["name", "environment", "bandwidth", "a", "b", "remote_account"])]
     pub file: Option<PathBuf>,
     /// Its name.
     #[arg(long, required_unless_present = "file")]
@@ -481,11 +517,14 @@ pub(crate) struct Intent {
     #[arg(long, required_unless_present = "file")]
     pub bandwidth: Option<String>,
     /// End a: an attach point and what it announces, as `ATTACH_POINT=PREFIX[,PREFIX...]`.
-    #[arg(long, required_unless_present = "file")]
+    #[arg(long, required_unless_present_any = ["file", "remote_account"])]
     pub a: Option<String>,
-    /// End b, in the same form.
-    #[arg(long, required_unless_present = "file")]
+    /// End b, in the same form; with `--remote-account` what the other provider is expected to announce, as `=PREFIX[,PREFIX...]`.
+    #[arg(long, required_unless_present_any = ["file", "remote_account"])]
     pub b: Option<String>,
+    /// Over an environment that is shared with another provider: your account there.
+    #[arg(long, value_name = "ACCOUNT")]
+    pub remote_account: Option<String>,
     /// How many channels.
     #[arg(long, value_enum, default_value = "dual")]
     pub redundancy: RedundancyArg,

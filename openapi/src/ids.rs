@@ -14,9 +14,15 @@ pub enum IdError {
     Uuid(String),
     /// Not a slug.
     #[error(
-        "`{0}` is not an identifier: 1 to 63 characters of a-z, 0-9, `-`, `.` and `_`, starting with a letter or digit"
+        "`{text}` is not an identifier: 1 to {longest} characters of a-z, 0-9, `-`, `.` and `_`, starting with a letter or \
+         digit"
     )]
-    Slug(String),
+    Slug {
+        /// Its beginning.
+        text: String,
+        /// How many characters it may have.
+        longest: usize,
+    },
 }
 
 macro_rules! uuid_id {
@@ -78,11 +84,11 @@ uuid_id! {
 }
 
 macro_rules! slug_id {
-    ($($(#[$doc:meta])* $name:ident)*) => {$(
+    ($longest:tt, $pattern:tt; $($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
+        #[schema(value_type = String, min_length = 1, max_length = $longest, pattern = $pattern)]
         pub struct $name(String);
 
         impl $name {
@@ -100,22 +106,22 @@ macro_rules! slug_id {
         impl TryFrom<String> for $name {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
-                if is_slug(&text) { Ok(Self(text)) } else { Err(IdError::Slug(text.chars().take(80).collect())) }
+                if is_slug(&text, $longest) {
+                    Ok(Self(text))
+                } else {
+                    Err(IdError::Slug { text: text.chars().take(80).collect(), longest: $longest })
+                }
             }
         }
         impl From<$name> for String { fn from(id: $name) -> String { id.0 } }
     )*};
 }
 
-slug_id! {
+slug_id! { 63, "^[a-z0-9][a-z0-9._-]{0,62}$";
     /// A cloud account in `tieline.toml`.
     AccountId
     /// A customer-side place to attach.
     AttachPointId
-    /// A pair of sites.
-    EnvironmentId
-    /// A redundancy group of channels.
-    InterconnectId
     /// One LAG of an interconnect.
     ChannelId
     /// A channel's end in one cloud.
@@ -130,11 +136,19 @@ slug_id! {
     ProviderName
 }
 
-fn is_slug(text: &str) -> bool {
+// Of what is shared with a peer the id names the peer too, so it is longer.
+slug_id! { 191, "^[a-z0-9][a-z0-9._-]{0,190}$";
+    /// A pair of sites.
+    EnvironmentId
+    /// A redundancy group of channels.
+    InterconnectId
+}
+
+fn is_slug(text: &str, longest: usize) -> bool {
     let mut bytes = text.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     first
-        && text.len() <= 63
+        && text.len() <= longest
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_'))
 }
 
@@ -166,12 +180,15 @@ mod tests {
     #[test]
     fn slugs_are_short_and_plain() {
         for good in ["a", "0", "aws-us-east-1.google-us-east4", "a_b", &"a".repeat(63)] {
-            assert_eq!(good.parse::<EnvironmentId>().unwrap().as_str(), good);
+            assert_eq!(good.parse::<ChannelId>().unwrap().as_str(), good);
         }
         for bad in ["", "-a", ".a", "A", "a b", "a/b", "ä", &"a".repeat(64)] {
-            let error = bad.parse::<EnvironmentId>().unwrap_err().to_string();
+            let error = bad.parse::<ChannelId>().unwrap_err().to_string();
             assert!(error.contains("1 to 63 characters"), "{error}");
         }
+        assert!("a".repeat(191).parse::<EnvironmentId>().is_ok());
+        let error = "a".repeat(192).parse::<InterconnectId>().unwrap_err().to_string();
+        assert!(error.contains("1 to 191 characters"), "{error}");
     }
 
     proptest! {

@@ -85,6 +85,7 @@ pub(crate) async fn accept(
                 event,
                 audit,
                 idempotency: None,
+                shared: None,
                 at: now,
             })
             .await?;

@@ -7,20 +7,23 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use tieline_openapi::{
+    coordinator::Sensitive,
     ids::{ChannelId, ConnectionId, OperationId, ProjectId},
     v1::{Connection, ConnectionIntent, ConnectionKind, Operation, OperationKind, OperationState, Timestamp},
 };
 
-use super::{App, AppError, Caller, intent, view};
+use super::{App, AppError, Caller, intent, shared::ordered, view};
 use crate::{
+    plan::coordinate::Room,
     plan::negotiate::{self, Negotiated, NegotiatedChannel, Request, Touched, Unsatisfiable},
     store::{
-        ConnectionRecord, EngineStatus, IdempotencyKey, NewConnection, NewEvent, SavedAnswer, SealedSecret, StoreError,
+        ConnectionRecord, EngineStatus, IdempotencyKey, NewConnection, NewEvent, SavedAnswer, SealedSecret, SharedLink,
+        StoreError,
     },
 };
 
-pub(crate) use change::Patched;
 pub use change::{Change, IfMatch};
+pub(crate) use change::{Patched, changed_fields};
 pub use list::Wanted;
 
 /// How often a create negotiates again because others took what it had chosen.
@@ -37,24 +40,38 @@ pub struct Accepted {
     pub operation: OperationId,
     /// Whether this answer was given before.
     pub replayed: bool,
+    /// An activation key that was made with it: told this once, and kept nowhere.
+    pub activation_key: Option<Sensitive>,
 }
 
 impl Accepted {
     /// The answer of a mutation: 202 with the Connection and where to follow it.
-    fn new(connection: &Connection, digest: [u8; 32]) -> Result<Self, AppError> {
+    pub(super) fn new(connection: &Connection, digest: [u8; 32]) -> Result<Self, serde_json::Error> {
         let headers = BTreeMap::from([
             ("location".to_owned(), format!("/v1/connections/{}", connection.id)),
             ("operation-location".to_owned(), format!("/v1/operations/{}", connection.last_operation_id)),
             ("etag".to_owned(), etag(connection.generation)),
         ]);
         let answer = SavedAnswer { digest, status: 202, headers, body: serde_json::to_value(connection)? };
-        Ok(Self { answer, connection: connection.id, operation: connection.last_operation_id, replayed: false })
+        Ok(Self {
+            answer,
+            connection: connection.id,
+            operation: connection.last_operation_id,
+            replayed: false,
+            activation_key: None,
+        })
     }
 
     /// An answer that was saved.
-    fn again(answer: SavedAnswer) -> Result<Self, AppError> {
+    pub(super) fn again(answer: SavedAnswer) -> Result<Self, AppError> {
         let connection: Connection = serde_json::from_value(answer.body.clone())?;
-        Ok(Self { answer, connection: connection.id, operation: connection.last_operation_id, replayed: true })
+        Ok(Self {
+            answer,
+            connection: connection.id,
+            operation: connection.last_operation_id,
+            replayed: true,
+            activation_key: None,
+        })
     }
 }
 
@@ -95,8 +112,16 @@ impl App {
     /// # Errors
     /// [`AppError::NotFound`], or the store's.
     pub async fn connection(&self, project: &ProjectId, id: ConnectionId) -> Result<Connection, AppError> {
-        let record = self.store.connection(project, id).await?;
+        let record = self.record(project, id).await?;
         Ok(view::connection(&record, &self.topology, self.now()))
+    }
+
+    /// One connection as it is stored, with how it stands with a peer.
+    pub(super) async fn record(&self, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
+        let mut records = [self.store.connection(project, id).await?];
+        self.stand(&mut records).await?;
+        let [record] = records;
+        Ok(record)
     }
 
     /// Creates a connection.
@@ -113,13 +138,15 @@ impl App {
         if let Some(done) = self.replay(key.as_ref()).await? {
             return Ok(done);
         }
-        let errors = intent::check(&intent, &self.topology);
+        let errors = intent::check_new(&intent, &self.topology);
         if !errors.is_empty() {
             return Err(AppError::Invalid(errors));
         }
         let id = ConnectionId(self.random.uuid_v7(self.now()));
         for _ in 0..TRIES {
-            let _turn = self.choosing.lock().await;
+            // What a peer chooses nobody else here would; and it is asked over the network.
+            let alone = !self.topology.pairings.contains_key(&intent.environment_id);
+            let _turn = if alone { Some(self.choosing.lock().await) } else { None };
             let negotiated = self.negotiate_new(id, &intent).await?.map_err(unsatisfiable)?;
             match self.write_new(caller, id, &intent, negotiated, key.clone()).await {
                 Err(AppError::Store(StoreError::AllocationTaken { .. })) => {}
@@ -136,6 +163,9 @@ impl App {
         intent: &ConnectionIntent,
     ) -> Result<Result<Negotiated, Unsatisfiable>, AppError> {
         let allocated = self.store.allocated(&Touched::of(&self.topology, intent)).await?;
+        if let Some(pairing) = self.topology.pairings.get(&intent.environment_id) {
+            return self.foresee(pairing, intent, &allocated, Room::New).await;
+        }
         let request = Request { connection_id: id, intent, keep: BTreeMap::new(), refused: BTreeMap::new() };
         Ok(negotiate::negotiate(&self.topology, &allocated, &request))
     }
@@ -149,10 +179,36 @@ impl App {
         negotiated: Negotiated,
         key: Option<IdempotencyKey>,
     ) -> Result<Accepted, AppError> {
+        if let Some(pairing) = self.topology.pairings.get(&intent.environment_id) {
+            return self.write_ordered(caller, id, intent, negotiated, pairing, key).await;
+        }
+        let secrets = self.seal_passwords(id, negotiated.channels.iter())?;
+        let (mut new, accepted) = self.created(caller, id, intent, negotiated, None, key)?;
+        new.secrets = secrets;
+        match self.store.create_connection(new).await {
+            Err(StoreError::IdempotencyReplay(answer)) => Accepted::again(*answer),
+            other => {
+                other?;
+                Ok(accepted)
+            }
+        }
+    }
+
+    /// What is written of a new connection, and what is answered.
+    pub(super) fn created(
+        &self,
+        caller: &Caller,
+        id: ConnectionId,
+        intent: &ConnectionIntent,
+        negotiated: Negotiated,
+        shared: Option<SharedLink>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<(NewConnection, Accepted), serde_json::Error> {
         let now = self.now();
         let operation = self.new_operation(OperationKind::Create, id, 1, now);
         let subject = format!("/v1/connections/{id}");
-        let record = self.new_record(&caller.project, id, intent, negotiated.clone(), operation.id, now);
+        let mut record = self.new_record(&caller.project, id, intent, negotiated.clone(), operation.id, now);
+        record.shared = shared;
         let accepted = Accepted::new(
             &view::connection(&record, &self.topology, now),
             key.as_ref().map_or([0; 32], |key| key.digest),
@@ -163,21 +219,16 @@ impl App {
             kind: record.kind,
             intent: intent.clone(),
             allocations: negotiate::allocations(&negotiated, &self.topology),
-            secrets: self.seal_passwords(id, negotiated.channels.iter())?,
+            secrets: Vec::new(),
             negotiated,
             event: self.event(caller, "connection.created", &subject, 1, json!({"name": intent.name}), now),
             audit: caller.audit(subject, now),
             operation,
             idempotency: key.map(|key| (key, accepted.answer.clone())),
+            shared: record.shared.map(|link| (link.peer, link.uuid)),
             at: now,
         };
-        match self.store.create_connection(new).await {
-            Err(StoreError::IdempotencyReplay(answer)) => Accepted::again(*answer),
-            other => {
-                other?;
-                Ok(accepted)
-            }
-        }
+        Ok((new, accepted))
     }
 
     pub(super) fn new_operation(
@@ -235,6 +286,7 @@ impl App {
             id,
             project: project.clone(),
             kind,
+            shared: self.topology.pairings.get(&intent.environment_id).map(|pairing| ordered(pairing, now)),
             intent: intent.clone(),
             generation: 1,
             observed_generation: 0,

@@ -3,6 +3,7 @@
 use tieline_openapi::{problem::FieldError, v1::Finding, v1::Timestamp};
 
 use crate::{
+    coordinator::CoordinationError,
     secrets::SecretError,
     store::{SavedAnswer, StoreError},
 };
@@ -25,6 +26,21 @@ pub enum AppError {
         /// What holds it.
         holder: Option<String>,
     },
+    /// An activation key has made a connection already.
+    #[error("the activation key has made a connection already")]
+    KeyBrought {
+        /// Which.
+        holder: String,
+    },
+    /// Nothing is shared with another provider.
+    #[error("this installation is not paired with any provider")]
+    NotPaired,
+    /// What is asked for is only for connections that are shared with a peer.
+    #[error("only a connection that is shared with another provider moves between interconnects")]
+    NotShared,
+    /// The other provider, or what is agreed with it, stands in the way.
+    #[error(transparent)]
+    Coordination(CoordinationError),
     /// The group's gateways stand elsewhere.
     #[error("the gateway group belongs to attach point {attach_point}")]
     GroupElsewhere {
@@ -103,6 +119,7 @@ impl From<StoreError> for AppError {
         match error {
             StoreError::NotFound => Self::NotFound,
             StoreError::NameTaken { holder } => Self::NameTaken { holder: Some(holder.to_string()) },
+            StoreError::KeyBrought { holder } => Self::KeyBrought { holder: holder.to_string() },
             StoreError::StaleGeneration { wanted, actual } => Self::Stale { wanted, actual },
             StoreError::IdempotencyKeyReused => Self::KeyReused,
             StoreError::IdempotencyReplay(answer) => Self::Replay(answer),
@@ -119,6 +136,12 @@ impl From<StoreError> for AppError {
             | StoreError::Full
             | StoreError::Unavailable(_)) => Self::Store(other),
         }
+    }
+}
+
+impl From<CoordinationError> for AppError {
+    fn from(error: CoordinationError) -> Self {
+        if let CoordinationError::Store(error) = error { error.into() } else { Self::Coordination(error) }
     }
 }
 

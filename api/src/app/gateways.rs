@@ -47,7 +47,7 @@ pub fn inner_address(number: u32) -> Option<IpAddr> {
 pub fn configuration(inputs: &GatewayInputs, topology: &Topology) -> GatewayConfiguration {
     let served = inputs.connections.iter().flat_map(|record| {
         End::BOTH.into_iter().filter_map(move |end| {
-            (record.intent.end(end).attach_point_id == inputs.gateway.attach_point_id)
+            (record.intent.end(end).attach_point_id.as_ref() == Some(&inputs.gateway.attach_point_id))
                 .then(|| served(inputs, record, end))
                 .flatten()
         })
@@ -62,8 +62,9 @@ pub fn configuration(inputs: &GatewayInputs, topology: &Topology) -> GatewayConf
 
 fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option<GatewayConnection> {
     let address_of = |id: GatewayId| inputs.numbers.get(&id).copied().and_then(inner_address);
-    let other = record.intent.end(end.other());
-    let peers = inputs.gateways.iter().filter(|gateway| gateway.attach_point_id == other.attach_point_id);
+    // Beyond a peer stands no gateway of ours.
+    let far = record.intent.end(end.other()).attach_point_id.as_ref()?;
+    let peers = inputs.gateways.iter().filter(|gateway| gateway.attach_point_id == *far);
     Some(GatewayConnection {
         connection_id: record.id,
         name: record.intent.name.clone(),
@@ -287,7 +288,8 @@ impl App {
         let (gateway, served) = self.store.reported_on(id, &about).await?;
         let end_of = |connection| {
             let record = served.iter().find(|record| record.id == connection)?;
-            End::BOTH.into_iter().find(|end| record.intent.end(*end).attach_point_id == gateway.attach_point_id)
+            let here = Some(&gateway.attach_point_id);
+            End::BOTH.into_iter().find(|end| record.intent.end(*end).attach_point_id.as_ref() == here)
         };
         report.samples.retain(|sample| end_of(sample.connection_id).is_some());
         report.changes.retain(|change| end_of(change.connection_id).is_some());

@@ -10,7 +10,7 @@ use tieline_openapi::{
 };
 
 use super::error::field;
-use crate::topology::Topology;
+use crate::topology::{Pairing, Topology};
 
 /// The most prefixes that one end may list.
 const MAX_PREFIXES: usize = 200;
@@ -34,22 +34,80 @@ pub fn check(intent: &ConnectionIntent, topology: &Topology) -> Vec<FieldError> 
     if !topology.environments.contains_key(&intent.environment_id) {
         errors.push(field("/environmentId", "there is no such environment; GET /v1/environments lists them"));
     }
+    match topology.pairings.get(&intent.environment_id) {
+        Some(pairing) => check_shared_ends(intent, pairing, topology, &mut errors),
+        None if topology.environments.contains_key(&intent.environment_id) => check_ends(intent, topology, &mut errors),
+        // Whose ends they are is not known.
+        None => {}
+    }
     for end in End::BOTH {
         let (at, of_end) = (end.as_str(), intent.end(end));
-        if !topology.attach_points.contains_key(&of_end.attach_point_id) {
-            let message = "there is no such attach point; GET /v1/attachPoints lists them";
-            errors.push(field(format!("/{at}/attachPointId"), message));
-        }
         check_prefixes(&format!("/{at}/advertisedPrefixes"), &of_end.advertised_prefixes, &mut errors);
         if let Some(accepted) = &of_end.accepted_prefixes {
             check_prefixes(&format!("/{at}/acceptedPrefixes"), accepted, &mut errors);
         }
     }
-    if intent.a.attach_point_id == intent.b.attach_point_id {
-        errors.push(field("/b/attachPointId", "both ends name the same attach point; a connection joins two"));
-    }
     check_rest(intent, &mut errors);
     errors
+}
+
+/// As [`check`], of an intent that is new: with another provider it names the customer's account there.
+#[must_use]
+pub fn check_new(intent: &ConnectionIntent, topology: &Topology) -> Vec<FieldError> {
+    let mut errors = check(intent, topology);
+    if topology.pairings.contains_key(&intent.environment_id) && intent.b.remote_account_id.is_none() {
+        let message = "name your account at the other provider: only its users may bring the activation key";
+        errors.push(field("/b/remoteAccountId", message));
+    }
+    errors
+}
+
+/// As [`check`], of an intent that an activation key from the other provider makes.
+#[must_use]
+pub fn check_brought(intent: &ConnectionIntent, topology: &Topology) -> Vec<FieldError> {
+    let mut errors = check(intent, topology);
+    if intent.b.remote_account_id.is_some() {
+        errors.push(field("/b/remoteAccountId", "the activation key comes from there; leave it out"));
+    }
+    errors
+}
+
+const NO_ATTACH_POINT: &str = "there is no such attach point; GET /v1/attachPoints lists them";
+
+/// Both ends are at attach points of ours.
+fn check_ends(intent: &ConnectionIntent, topology: &Topology, errors: &mut Vec<FieldError>) {
+    for end in End::BOTH {
+        let (at, of_end) = (end.as_str(), intent.end(end));
+        if topology.attach_point(of_end).is_none() {
+            errors.push(field(format!("/{at}/attachPointId"), NO_ATTACH_POINT));
+        }
+        if of_end.remote_account_id.is_some() {
+            let message = "only a coordinated environment has another provider's end; leave it out";
+            errors.push(field(format!("/{at}/remoteAccountId"), message));
+        }
+    }
+    if intent.a.attach_point_id.is_some() && intent.a.attach_point_id == intent.b.attach_point_id {
+        errors.push(field("/b/attachPointId", "both ends name the same attach point; a connection joins two"));
+    }
+}
+
+/// End a is ours, end b the other provider's.
+fn check_shared_ends(intent: &ConnectionIntent, pairing: &Pairing, topology: &Topology, errors: &mut Vec<FieldError>) {
+    if intent.a.attach_point_id.is_some() && topology.attach_point(&intent.a).is_none() {
+        errors.push(field("/a/attachPointId", NO_ATTACH_POINT));
+    }
+    if intent.a.remote_account_id.is_some() {
+        errors.push(field("/a/remoteAccountId", "end a is ours; the account at the other provider stands at end b"));
+    }
+    if intent.b.attach_point_id.is_some() {
+        let message = format!("end b is at `{}`, where no attach point of ours is; leave it out", pairing.peer);
+        errors.push(field("/b/attachPointId", message));
+    }
+    let account = intent.b.remote_account_id.as_deref();
+    let plain = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if account.is_some_and(|account| !plain(account)) {
+        errors.push(field("/b/remoteAccountId", "an account has 1 to 64 characters that can be seen, without spaces"));
+    }
 }
 
 fn check_rest(intent: &ConnectionIntent, errors: &mut Vec<FieldError>) {
@@ -139,8 +197,12 @@ pub fn patched(intent: &ConnectionIntent, patch: &Value) -> Result<ConnectionInt
         fixed.push(field("/environmentId", constant));
     }
     for end in End::BOTH {
-        if result.end(end).attach_point_id != intent.end(end).attach_point_id {
+        let (after, before) = (result.end(end), intent.end(end));
+        if after.attach_point_id != before.attach_point_id {
             fixed.push(field(format!("/{}/attachPointId", end.as_str()), constant));
+        }
+        if after.remote_account_id != before.remote_account_id {
+            fixed.push(field(format!("/{}/remoteAccountId", end.as_str()), constant));
         }
     }
     if fixed.is_empty() { Ok(result) } else { Err(fixed) }

@@ -8,6 +8,7 @@ pub mod gateways;
 pub mod intent;
 pub mod operations;
 pub mod plans;
+pub mod shared;
 pub mod tokens;
 pub mod vault;
 pub mod view;
@@ -21,6 +22,7 @@ use tieline_openapi::{
 };
 
 use crate::{
+    coordinator::Coordination,
     engine::clock::{Clock, Random},
     events::Hints,
     store::{Audit, Page, Store},
@@ -44,6 +46,8 @@ pub struct App {
     pub random: Arc<dyn Random>,
     /// Given by the store at each commit: streams and waiting answers look at the store again.
     pub hints: Hints,
+    /// Pairings of the open specification, if any.
+    pub coordination: Option<Arc<Coordination>>,
     /// Held from the choice of VLANs, subnets and channels to the commit that takes them: two choices at once would be the
     /// same one, and the store would refuse the later. Between replicas, it does.
     pub choosing: tokio::sync::Mutex<()>,

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tieline_openapi::{
     ids::{ConnectionId, OperationId, PlanId, ProjectId},
-    v1::{Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep, Severity, Timestamp},
+    v1::{
+        ActivationKeyAcceptance, Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep,
+        Severity, Timestamp,
+    },
 };
 
 use self::steps::Goal;
@@ -157,7 +160,10 @@ impl App {
 
     async fn drafted(&self, caller: &Caller, request: &PlanRequest) -> Result<(Plan, Saved), AppError> {
         let draft = match asked(request)? {
-            Asked::Create(intent) => self.draft_create(caller, intent).await.map_err(|e| below("/intent", e))?,
+            Asked::Create(intent) => {
+                self.checked_new(intent).map_err(|e| below("/intent", e))?;
+                self.draft_create(caller, intent).await.map_err(|e| below("/intent", e))?
+            }
             Asked::Patch(id, patch) => {
                 let standing = self.of_body(caller, id).await?;
                 self.draft_patch(caller, standing, patch).await.map_err(|e| below("/patch", e))?
@@ -169,11 +175,31 @@ impl App {
 
     /// A connection that a body names: not visible is a wrong field, not a wrong path.
     async fn of_body(&self, caller: &Caller, id: ConnectionId) -> Result<Standing, AppError> {
-        let found = self.store.standing(&caller.project, id).await;
-        if matches!(found, Err(StoreError::NotFound)) {
+        let found = self.standing(&caller.project, id).await;
+        if matches!(found, Err(AppError::NotFound)) {
             return Err(AppError::Invalid(vec![field("/connectionId", "there is no such connection")]));
         }
-        Ok(found?)
+        found
+    }
+
+    /// What a plan of a connection starts from, with how it stands with a peer.
+    async fn standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, AppError> {
+        let mut standing = self.store.standing(project, id).await?;
+        self.stand(std::slice::from_mut(&mut standing.record)).await?;
+        Ok(standing)
+    }
+
+    /// The unsaved plan of a connection that an activation key would make.
+    ///
+    /// # Errors
+    /// As [`App::accept`].
+    pub async fn dry_accept(&self, caller: &Caller, acceptance: &ActivationKeyAcceptance) -> Result<Plan, AppError> {
+        let (intent, link) = self.foreseen(caller, acceptance).await?;
+        let mut draft = self.draft_create(caller, &intent).await?;
+        if let Some(after) = &mut draft.after {
+            after.shared = Some(link);
+        }
+        Ok(self.finish(draft)?.0)
     }
 
     /// The unsaved plan of a create.
@@ -181,7 +207,13 @@ impl App {
     /// # Errors
     /// As [`App::save_plan`].
     pub async fn dry_create(&self, caller: &Caller, intent: &ConnectionIntent) -> Result<Plan, AppError> {
+        self.checked_new(intent)?;
         Ok(self.finish(self.draft_create(caller, intent).await?)?.0)
+    }
+
+    fn checked_new(&self, intent: &ConnectionIntent) -> Result<(), AppError> {
+        let errors = intent::check_new(intent, &self.topology);
+        if errors.is_empty() { Ok(()) } else { Err(AppError::Invalid(errors)) }
     }
 
     /// The unsaved plan of a patch.
@@ -195,7 +227,7 @@ impl App {
         if_match: &IfMatch,
         patch: &Value,
     ) -> Result<Plan, AppError> {
-        let standing = self.store.standing(&caller.project, id).await?;
+        let standing = self.standing(&caller.project, id).await?;
         if_match.check(standing.record.generation)?;
         Ok(self.finish(self.draft_patch(caller, standing, patch).await?)?.0)
     }
@@ -205,7 +237,7 @@ impl App {
     /// # Errors
     /// As [`App::save_plan`], [`AppError::Stale`] and [`AppError::Protected`].
     pub async fn dry_delete(&self, caller: &Caller, id: ConnectionId, if_match: &IfMatch) -> Result<Plan, AppError> {
-        let standing = self.store.standing(&caller.project, id).await?;
+        let standing = self.standing(&caller.project, id).await?;
         if_match.check(standing.record.generation)?;
         Ok(self.finish(self.draft_delete(standing)?)?.0)
     }
@@ -234,10 +266,6 @@ impl App {
     }
 
     async fn draft_create(&self, caller: &Caller, intent: &ConnectionIntent) -> Result<Draft, AppError> {
-        let errors = intent::check(intent, &self.topology);
-        if !errors.is_empty() {
-            return Err(AppError::Invalid(errors));
-        }
         let now = self.now();
         let id = ConnectionId(self.random.uuid_v7(now));
         let mut draft = Draft {

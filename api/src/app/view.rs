@@ -1,6 +1,7 @@
 //! From a stored connection to the Connection that users see: pure, and total over every record.
 
 mod paths;
+mod shared;
 
 use tieline_openapi::v1::{
     AdminState, Attachment, ChannelSide, ConditionStatus, ConditionType, Connection, ConnectionState, End, Origin,
@@ -35,18 +36,29 @@ pub fn connection(record: &ConnectionRecord, topology: &Topology, now: Timestamp
         observed_generation: record.observed_generation,
         kind: record.kind,
         state,
-        state_reason: state_reason(state, record, &facts),
+        state_reason: match &record.shared {
+            Some(shared) => shared::reason(state, record, shared, &facts, now),
+            None => state_reason(state, record, &facts),
+        },
         admin_state: AdminState::Enabled,
         verification_state: verification(&facts),
-        shared_connection_uuid: None,
+        shared_connection_uuid: record.shared.as_ref().map(|shared| shared.uuid),
         last_operation_id: record.last_operation,
         conditions: conditions(record, &facts),
-        effective: Some(record.negotiated.effective),
-        placements: vec![placement(record)],
-        paths: paths::all(record, report_ms, now),
+        effective: match &record.shared {
+            Some(shared) => shared::effective(shared),
+            None => Some(record.negotiated.effective),
+        },
+        placements: match &record.shared {
+            Some(shared) => shared::placements(record, shared, topology),
+            None => vec![placement(record)],
+        },
+        // Beyond a peer stands no gateway that would probe.
+        paths: if record.shared.is_some() { Vec::new() } else { paths::all(record, report_ms, now) },
         created_at: record.created_at,
         updated_at: record.updated_at,
         deletion_requested_at: record.deletion_requested_at,
+        activation_key: None,
     }
 }
 
@@ -139,6 +151,7 @@ fn state_reason(state: ConnectionState, record: &ConnectionRecord, facts: &Facts
 
 fn placement(record: &ConnectionRecord) -> Placement {
     Placement {
+        name: None,
         interconnect_id: record.negotiated.interconnect_id.clone(),
         role: PlacementRole::Current,
         middle: record.negotiated.middle,
@@ -150,10 +163,7 @@ fn placed_channel(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Pla
     let bgp = bgp_states(record, channel);
     let bfd = bfd_states(record, channel);
     let sides = channel.sides.map(|end, side| channel_side(record, channel, end, side));
-    let all_usable = End::BOTH.into_iter().all(|end| {
-        let mut of_end = instances(record, channel, end).peekable();
-        of_end.peek().is_some() && of_end.all(usable)
-    });
+    let all_usable = End::BOTH.into_iter().all(|end| side_state(record, channel, end) == ProvisioningState::Final);
     let addressed = End::BOTH.into_iter().all(|end| channel.sides.get(end).ipv4.fixed().is_some());
     PlacedChannel {
         channel_id: channel.channel_id.clone(),
@@ -165,6 +175,12 @@ fn placed_channel(record: &ConnectionRecord, channel: &NegotiatedChannel) -> Pla
         b: sides.b,
         why: channel.why.clone(),
     }
+}
+
+fn side_state(record: &ConnectionRecord, channel: &NegotiatedChannel, end: End) -> ProvisioningState {
+    let mut of_end = instances(record, channel, end).peekable();
+    let done = of_end.peek().is_some() && of_end.all(usable);
+    if done { ProvisioningState::Final } else { ProvisioningState::Pending }
 }
 
 fn channel_side(record: &ConnectionRecord, channel: &NegotiatedChannel, end: End, side: &FeatureSide) -> ChannelSide {
@@ -184,6 +200,7 @@ fn channel_side(record: &ConnectionRecord, channel: &NegotiatedChannel, end: End
         peer_ipv6: side.ipv6.map(|pair| pair.peer),
         asn: side.asn,
         mtu_bytes: side.mtu,
+        provisioning_state: side_state(record, channel, end),
         bfd: side.bfd,
         attachments: instances(record, channel, end).map(attachment).collect(),
     }

@@ -38,6 +38,7 @@ impl Coordination {
             let (this, peer, stop) = (Arc::clone(&self), Arc::clone(peer), stop.clone());
             peers.spawn(async move { this.drive(&peer, &stop).await });
         }
+        peers.spawn(Arc::clone(&self).reflect(stop));
         while peers.join_next().await.is_some() {}
     }
 

@@ -10,7 +10,7 @@ use super::{Coordination, CoordinationError, Peer};
 use crate::{
     plan::coordinate::{Book, Change, Place, Row},
     secrets,
-    store::{Audit, BookChange, BookWrite, StoreError, StoredRow},
+    store::{Audit, BookChange, BookWrite, IntentWrite, StoreError, StoredRow},
 };
 
 /// How often a change is made again because another replica was faster.
@@ -24,6 +24,8 @@ pub(super) struct Doing<T> {
     pub(super) changes: Vec<Change>,
     /// Beside the protocol.
     pub(super) more: Vec<BookChange>,
+    /// What becomes of the customer's intent.
+    pub(super) intent: Option<IntentWrite>,
     /// When connections are due, in milliseconds from now.
     pub(super) due: Vec<(Place, u64)>,
 }
@@ -31,7 +33,7 @@ pub(super) struct Doing<T> {
 impl<T> Doing<T> {
     /// Changes, and nothing else.
     pub(super) const fn new(outcome: T, changes: Vec<Change>) -> Self {
-        Self { outcome, changes, more: Vec::new(), due: Vec::new() }
+        Self { outcome, changes, more: Vec::new(), intent: None, due: Vec::new() }
     }
 }
 
@@ -117,15 +119,15 @@ impl Coordination {
         let _turn = peer.lock.lock().await;
         for _ in 0..TRIES {
             let (revision, book) = self.load(peer, request).await?;
-            let Doing { outcome, changes, more, due } = make(&book, self.parts.clock.now());
+            let Doing { outcome, changes, more, intent, due } = make(&book, self.parts.clock.now());
             drop(book);
             let mut all =
                 changes.into_iter().map(|change| self.written(peer, change)).collect::<Result<Vec<_>, _>>()?;
             all.extend(more);
-            if all.is_empty() && due.is_empty() && audit.is_none() {
+            if all.is_empty() && due.is_empty() && intent.is_none() && audit.is_none() {
                 return Ok(outcome);
             }
-            let write = BookWrite { peer: peer.id.clone(), revision, changes: all, due, audit: audit.cloned() };
+            let write = BookWrite { peer: peer.id.clone(), revision, changes: all, due, intent, audit: audit.cloned() };
             match self.parts.books.write_book(write).await {
                 Err(StoreError::Fenced | StoreError::AllocationTaken { .. }) => {}
                 written => return Ok(written.map(|()| outcome)?),

@@ -65,16 +65,15 @@ impl Coordination {
         Ok(self.pairs(peer, environment).await?.parameters()?)
     }
 
-    /// Whose a connection is, with the text of the key that was brought for it.
+    /// The key that was brought for a connection, sealed.
     pub(super) fn owner(
         &self,
         peer: &ResourceId,
         uuid: Uuid,
         project: &ProjectId,
-        text: Option<&Sensitive>,
+        text: &Sensitive,
     ) -> Result<Owner, CoordinationError> {
-        let seal = |text: &Sensitive| self.parts.vault.seal_at(&text_at(peer, uuid), &text.secret());
-        let sealed = text.map(seal).transpose()?.unwrap_or_default();
+        let sealed = self.parts.vault.seal_at(&text_at(peer, uuid), &text.secret())?;
         Ok(Owner { uuid, project: project.clone(), sealed, created_at: self.now() })
     }
 

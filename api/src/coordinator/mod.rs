@@ -2,7 +2,8 @@
 //! written in one transaction before anything is sent and before any answer is given.
 //!
 //! `keeper` reads and writes books, `answers` serves the peer, `drive` steps connections that are due and calls the peer
-//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for.
+//! through `call`, `keys` holds the key pairs that activation keys are encrypted to, `wishes` is what customers ask for,
+//! and `reflect` tells them what becomes of it.
 
 mod answers;
 mod call;
@@ -10,8 +11,10 @@ pub mod check;
 mod drive;
 mod keeper;
 mod keys;
+mod reflect;
 mod shown;
 mod terms;
+mod told;
 mod wishes;
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
@@ -34,7 +37,7 @@ use crate::{
 
 pub use answers::{Answered, Call, features_of};
 pub use shown::{Catalogue, cut};
-pub use wishes::{Accepted, Decoded, Issued, Owned};
+pub use wishes::{Asked, Decoded, Order, Writes};
 
 /// Why something about a peer could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,9 @@ pub enum CoordinationError {
     /// The key is for another account.
     #[error("the activation key was made for another account: ask for one for this project")]
     KeyOfAnother,
+    /// An answer could not be written as JSON.
+    #[error("an answer cannot be written as JSON")]
+    Answer(#[source] serde_json::Error),
     /// Nobody is paired under this id.
     #[error("there is no peer `{0}`: see [coordinator] of tieline.toml")]
     NoPeer(String),

@@ -5,29 +5,37 @@ use std::{collections::BTreeMap, sync::Arc};
 use tieline_openapi::{
     coordinator::{
         ActivationKey, EnvironmentPath, GetActivationKeyParameters, KeyContents, NoBody, Request, ResourceId,
-        Sensitive, Timestamp, decode_key,
+        Sensitive, decode_key,
     },
-    ids::ProjectId,
+    ids::{AttachPointId, ProjectId},
     units::BandwidthMbps,
+    v1::{AttachPoint, ConnectionIntent},
 };
 use uuid::Uuid;
 
 use super::{Coordination, CoordinationError, Peer, keeper::Doing};
 use crate::{
-    plan::coordinate::{Book, IssuedKey, Kind, Place, Row, wire},
+    plan::{
+        checks::Findings,
+        coordinate::{Book, Change, Kind, Place, Room, Standing, WishError, check_intent, wire},
+        negotiate::Allocated,
+    },
     secrets,
-    store::{Audit, BookChange, Owner, StoreError},
+    store::{BookChange, ConnectionRecord, IntentWrite, SharedLink},
+    topology::Pairing,
 };
 
-/// A key that was handed out.
-#[derive(Debug, Clone)]
-pub struct Issued {
-    /// The key's text, for the customer: it is shown this once.
-    pub text: Sensitive,
-    /// The UUID that both providers know the connection by.
+/// A key to hand out.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// For whom.
+    pub pairing: &'a Pairing,
+    /// The UUID that both providers will know the connection by.
     pub uuid: Uuid,
-    /// Since when: it lives for seven days.
-    pub issued_at: Timestamp,
+    /// Its bandwidth.
+    pub bandwidth: BandwidthMbps,
+    /// The customer's account at the peer.
+    pub remote_account: &'a str,
 }
 
 /// What a key says.
@@ -43,35 +51,21 @@ pub struct Decoded {
     pub contents: KeyContents,
 }
 
-/// A connection that was made from a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
-    /// With whom.
-    pub peer: ResourceId,
-    /// Where.
-    pub place: Place,
-    /// The UUID that both providers know it by.
-    pub uuid: Uuid,
-}
-
 impl Coordination {
-    /// Makes an activation key for a connection that the customer will ask a peer for. It is encrypted to the peer's
-    /// environment where that takes such keys.
+    /// Makes an activation key for a connection that the customer will ask a peer for, and writes the connection with it. The
+    /// key is encrypted to the peer's environment where that takes such keys; its text is told this once.
     ///
     /// # Errors
-    /// [`CoordinationError::NoPeer`], [`CoordinationError::Wish`], [`CoordinationError::Peer`] where the peer does not
-    /// answer which keys it takes, [`CoordinationError::Key`], the store's.
-    pub async fn issue_key(
+    /// [`CoordinationError::NoPeer`], [`CoordinationError::Wish`], [`CoordinationError::KeyContents`],
+    /// [`CoordinationError::Peer`] where the peer does not answer which keys it takes, [`CoordinationError::Key`], the
+    /// store's.
+    pub async fn issue_key<A: Send>(
         &self,
-        peer: &str,
-        environment: &ResourceId,
-        bandwidth: BandwidthMbps,
-        remote_account: &str,
-        project: &ProjectId,
-        audit: &Audit,
-    ) -> Result<Issued, CoordinationError> {
-        let peer = self.provider(peer)?;
-        let uuid = self.draw().ids[0];
+        order: Order<'_>,
+        write: impl Writes<A>,
+    ) -> Result<(Sensitive, A), CoordinationError> {
+        let Order { pairing: Pairing { peer, environment, .. }, uuid, bandwidth, remote_account } = order;
+        let peer = self.provider(peer.as_str())?;
         // Refused before anybody is asked.
         let now = self.now();
         self.load(peer, None).await?.1.issue_key(environment, bandwidth.get(), uuid, [0; 32], now)?;
@@ -82,19 +76,11 @@ impl Coordination {
         let contents = KeyContents::of_payload(&contents.to_payload())?;
         let key = self.make_key(peer, &path, &contents).await?;
         let digest = wire::key_digest(&key);
-        let owner = self.owner(&peer.id, uuid, project, None)?;
-        let issued = self.act(peer, None, Some(audit), |book, now| {
-            match book.issue_key(environment, bandwidth.get(), uuid, digest, now) {
-                Ok(changes) => {
-                    let mut doing = Doing::new(Ok(now), changes);
-                    doing.more.push(BookChange::Owner(owner.clone()));
-                    doing
-                }
-                Err(error) => Doing::new(Err(error), Vec::new()),
-            }
+        let issued = self.act(peer, None, None, |book, now| {
+            doing(book, uuid, book.issue_key(environment, bandwidth.get(), uuid, digest, now), &write)
         });
-        let issued_at = issued.await??;
-        Ok(Issued { text: key.encode(), uuid, issued_at })
+        let answer = issued.await??;
+        Ok((key.encode(), answer))
     }
 
     async fn make_key(
@@ -142,117 +128,150 @@ impl Coordination {
         Ok(Decoded { version, peer: peer.id.clone(), environment: path.environment, contents })
     }
 
-    /// Makes a connection from a key that a customer brings: ours first, then the peer is asked. The key is for the
-    /// project that brings it, or it is nobody's here.
+    /// Makes a connection from a key that a customer brings: ours first, then the peer is asked.
     ///
     /// # Errors
-    /// As [`Coordination::decode`]; [`CoordinationError::KeyOfAnother`], [`CoordinationError::Wish`], the store's.
-    pub async fn accept_key(
+    /// [`CoordinationError::Wish`], the store's.
+    pub async fn accept_key<A: Send>(
         &self,
         text: &Sensitive,
+        decoded: &Decoded,
         project: &ProjectId,
-        audit: &Audit,
-    ) -> Result<Accepted, CoordinationError> {
-        let Decoded { peer, environment, contents, .. } = self.decode(text).await?;
-        if contents.destination_account_id != project.as_str() {
-            return Err(CoordinationError::KeyOfAnother);
-        }
+        write: impl Writes<A>,
+    ) -> Result<A, CoordinationError> {
+        let Decoded { peer, environment, contents, .. } = decoded;
         let peer = self.provider(peer.as_str())?;
         let uuid = contents.shared_connection_uuid;
-        let owner = self.owner(&peer.id, uuid, project, Some(text))?;
+        let owner = self.owner(&peer.id, uuid, project, text)?;
         let (draw, mbps) = (self.draw(), contents.bandwidth.get());
-        let accepted = self.act(peer, None, Some(audit), |book, now| {
-            match book.accept_key(&environment, uuid, mbps, Kind::Standard, now, &draw) {
-                Ok((place, changes)) => {
-                    let mut doing = Doing::new(Ok(place), changes);
-                    doing.more.push(BookChange::Owner(owner.clone()));
-                    doing
-                }
-                Err(error) => Doing::new(Err(error), Vec::new()),
+        let accepted = self.act(peer, None, None, |book, now| {
+            let changes = book.accept_key(environment, uuid, mbps, Kind::Standard, now, &draw);
+            let mut doing = doing(book, uuid, changes.map(|(_, changes)| changes), &write);
+            if doing.outcome.is_ok() {
+                doing.more.push(BookChange::Owner(owner.clone()));
             }
+            doing
         });
-        Ok(Accepted { peer: peer.id.clone(), place: accepted.await??, uuid })
+        accepted.await?
     }
 
-    /// Takes a project's connection down at every place where it is, or takes its key back.
+    /// How the connection of a key would stand if it were brought now.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where the project has none of this UUID; the store's.
-    pub async fn leave(&self, project: &ProjectId, uuid: Uuid, audit: &Audit) -> Result<(), CoordinationError> {
-        let (peer, _) = self.find(project, uuid).await?;
-        let peer = Arc::clone(self.provider(peer.as_str())?);
-        self.act(&peer, None, Some(audit), |book, _| Doing::new((), book.leave(uuid))).await
+    /// As [`Coordination::accept_key`].
+    pub async fn foresee(&self, decoded: &Decoded) -> Result<Standing, CoordinationError> {
+        let Decoded { peer, environment, contents, .. } = decoded;
+        let (_, mut book) = self.load(self.provider(peer.as_str())?, None).await?;
+        let (uuid, mbps) = (contents.shared_connection_uuid, contents.bandwidth.get());
+        let (_, changes) = book.accept_key(environment, uuid, mbps, Kind::Standard, self.now(), &self.draw())?;
+        book.apply(&changes).map_err(|_| CoordinationError::Contended)?;
+        Ok(book.standing(uuid))
     }
 
-    async fn find(&self, project: &ProjectId, uuid: Uuid) -> Result<(ResourceId, Owner), CoordinationError> {
-        for peer in self.peers.keys() {
-            if let Some(owner) = self.parts.books.owner(peer, uuid).await?.filter(|owner| owner.project == *project) {
-                return Ok((peer.clone(), owner));
-            }
-        }
-        Err(StoreError::NotFound.into())
-    }
-
-    /// A project's connection.
+    /// Writes a change of a connection's intent, with what it asks of the peer.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is none of this UUID, or none any more; the store's.
-    pub async fn owned(&self, project: &ProjectId, uuid: Uuid) -> Result<Owned, CoordinationError> {
-        let (peer, owner) = self.find(project, uuid).await?;
-        let (_, book) = self.load(self.provider(peer.as_str())?, None).await?;
-        Ok(Owned::of(peer, &owner, &book).ok_or(StoreError::NotFound)?)
-    }
-
-    /// A page of a project's connections in order of UUID, after one, and the last UUID that was looked at where there may
-    /// be more. What is gone is not among them.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn all_owned(
+    /// [`CoordinationError::NoPeer`], [`CoordinationError::Wish`], the store's.
+    pub async fn change<A: Send>(
         &self,
-        project: &ProjectId,
-        after: Option<Uuid>,
-        size: u32,
-    ) -> Result<(Vec<Owned>, Option<Uuid>), CoordinationError> {
-        let mut owners = self.parts.books.owned(project, after, size.saturating_add(1)).await?;
-        let more = owners.len() > size as usize;
-        owners.truncate(size as usize);
-        let last = if more { owners.last().map(|(_, owner)| owner.uuid) } else { None };
-        let (mut books, mut all) = (BTreeMap::new(), Vec::new());
-        for (peer, owner) in owners {
-            // A peer that is not configured any more has no book here.
-            let Some(configured) = self.peers.get(&peer) else { continue };
-            if !books.contains_key(&peer) {
-                books.insert(peer.clone(), self.load(configured, None).await?.1);
+        link: &SharedLink,
+        asked: Asked,
+        write: impl Writes<A>,
+    ) -> Result<A, CoordinationError> {
+        let peer = self.provider(link.peer.as_str())?;
+        let draw = self.draw();
+        let changed = self.act(peer, None, None, |book, now| {
+            let changes = match asked {
+                Asked::Nothing => Ok(Vec::new()),
+                Asked::Bandwidth(to) => the_place(book, link.uuid).and_then(|place| book.resize(place, to, &draw)),
+                Asked::Move => {
+                    let moved = the_place(book, link.uuid).and_then(|place| book.migrate(place, now, &draw));
+                    moved.map(|(_, changes)| changes)
+                }
+                Asked::End => Ok(book.leave(link.uuid)),
+            };
+            doing(book, link.uuid, changes, &write)
+        });
+        changed.await?
+    }
+
+    /// Looks up how connections stand with their peers. Where a peer is not configured any more, nothing is known.
+    ///
+    /// # Errors
+    /// The store's; [`CoordinationError::Secret`].
+    pub async fn stand(&self, records: &mut [ConnectionRecord]) -> Result<(), CoordinationError> {
+        let mut books = BTreeMap::new();
+        for link in records.iter_mut().filter_map(|record| record.shared.as_mut()) {
+            let Some(peer) = self.peers.get(&link.peer) else { continue };
+            if !books.contains_key(&peer.id) {
+                books.insert(&peer.id, self.load(peer, None).await?.1);
             }
-            all.extend(books.get(&peer).and_then(|book| Owned::of(peer, &owner, book)));
+            link.standing = books.get(&peer.id).map(|book| book.standing(link.uuid));
         }
-        Ok((all, last))
+        Ok(())
+    }
+
+    /// What is known of an intent before the peer is asked.
+    ///
+    /// # Errors
+    /// [`CoordinationError::NoPeer`], the store's.
+    pub async fn check(
+        &self,
+        pairing: &Pairing,
+        intent: &ConnectionIntent,
+        points: &BTreeMap<AttachPointId, AttachPoint>,
+        allocated: &Allocated,
+        room: Room,
+    ) -> Result<Findings, CoordinationError> {
+        let (_, book) = self.load(self.provider(pairing.peer.as_str())?, None).await?;
+        Ok(check_intent(&book, &pairing.environment, intent, points, allocated, room))
     }
 }
 
-/// A project's connection, at every place where it is.
-#[derive(Debug, Clone)]
-pub struct Owned {
-    /// With whom.
-    pub peer: ResourceId,
-    /// The UUID that both providers know it by.
-    pub uuid: Uuid,
-    /// Since when.
-    pub created_at: Timestamp,
-    /// The key that we handed out for it.
-    pub key: Option<IssuedKey>,
-    /// Each place, and whether the connection counts as verified there.
-    pub rows: Vec<(Row, bool)>,
+/// Makes the intent that is written with a change of the book, and the caller's answer, from how the connection stands then.
+pub trait Writes<A>: Fn(Standing) -> Result<(IntentWrite, A), serde_json::Error> + Send + Sync {}
+
+impl<A, F: Fn(Standing) -> Result<(IntentWrite, A), serde_json::Error> + Send + Sync> Writes<A> for F {}
+
+/// A wish's changes, with the intent that is written in their transaction.
+fn doing<A>(
+    book: &Book,
+    uuid: Uuid,
+    changes: Result<Vec<Change>, WishError>,
+    write: &impl Writes<A>,
+) -> Doing<Result<A, CoordinationError>> {
+    let made = changes.map_err(CoordinationError::from).and_then(|changes| {
+        let mut after = book.clone();
+        after.apply(&changes).map_err(|_| CoordinationError::Contended)?;
+        let (intent, answer) = write(after.standing(uuid)).map_err(CoordinationError::Answer)?;
+        Ok((changes, intent, answer))
+    });
+    match made {
+        Ok((changes, intent, answer)) => Doing { intent: Some(intent), ..Doing::new(Ok(answer), changes) },
+        Err(error) => Doing::new(Err(error), Vec::new()),
+    }
 }
 
-impl Owned {
-    /// None where neither a connection nor a key that may still make one is there.
-    fn of(peer: ResourceId, owner: &Owner, book: &Book) -> Option<Self> {
-        let rows = book.rows.values().filter(|row| row.uuid == owner.uuid);
-        let rows: Vec<_> = rows.map(|row| (row.clone(), row.is_verified(&book.terms))).collect();
-        let key = book.keys.get(&owner.uuid).cloned();
-        let lives = !rows.is_empty() || key.as_ref().is_some_and(|key| !key.spent);
-        lives.then(|| Self { peer, uuid: owner.uuid, created_at: owner.created_at, key, rows })
+/// What a change of an intent asks of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    Nothing,
+    /// Another bandwidth, in Mbit/s.
+    Bandwidth(u32),
+    /// Another interconnect.
+    Move,
+    /// The end.
+    End,
+}
+
+/// The one place of a connection that does not move, and is not on its way out.
+fn the_place(book: &Book, uuid: Uuid) -> Result<&Place, WishError> {
+    let mut rows = book.rows.values().filter(|row| row.uuid == uuid);
+    match (rows.next(), rows.next()) {
+        (Some(row), None) => Ok(&row.place),
+        (Some(_), Some(_)) => Err(WishError::Busy),
+        (None, _) if book.keys.get(&uuid).is_some_and(|key| !key.spent) => Err(WishError::NotBrought),
+        (None, _) => Err(WishError::Gone),
     }
 }

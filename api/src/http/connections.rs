@@ -20,6 +20,7 @@ use super::{
     filter::{Filtered, ListQuery},
     pages::Cut,
     problem::Fault,
+    with_verb,
 };
 use crate::{
     app::{
@@ -33,7 +34,7 @@ use crate::{
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 pub(super) fn routes() -> OpenApiRouter<Http> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, patch, delete))
+    with_verb(OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, patch, delete)), routes!(migrate))
 }
 
 /// The query of a mutation.
@@ -48,6 +49,16 @@ pub(super) struct MutationQuery {
     #[serde(default)]
     #[param(required = false)]
     pub(super) dry_run: bool,
+}
+
+/// The query of a mutation that cannot be rehearsed.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WaitQuery {
+    /// Hold the answer until the operation is final, at most for so long: `60s`, up to `120s`.
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,2}|1[01][0-9]|120)s$")]
+    wait: Option<Wait>,
 }
 
 /// Lists connections in order of id.
@@ -65,7 +76,8 @@ async fn list(
     cut.answer(&http, &uri, page, |connections, next_page_token| ConnectionList { connections, next_page_token })
 }
 
-/// Creates a connection: both clouds are configured, and the tunnel carries traffic meanwhile.
+/// Creates a connection: both clouds are configured, and the tunnel carries traffic meanwhile. Over a coordinated environment an
+/// activation key is made, which this answer alone tells: the connection comes about when it is brought to the other provider.
 #[utoipa::path(post, path = "/v1/connections", operation_id = "createConnection", tag = "connections",
     params(MutationQuery,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
@@ -184,6 +196,39 @@ async fn delete(
     answer(&http, &caller.project, accepted, query.wait).await
 }
 
+/// Moves a coordinated connection to another interconnect of its environment: the new place comes up beside the old one, which
+/// is then drained and deleted.
+#[utoipa::path(post, path = "/v1/connections/{id}:migrate", operation_id = "migrateConnection", tag = "connections",
+    params(("id" = ConnectionId, Path, description = "The connection."), WaitQuery,
+        ("If-Match" = String, Header, description = "The ETag that was read, or `*`. Without it the answer is 428."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+            description = "The same key and request get the same answer for seven days; another request gets 422.")),
+    responses(
+        (status = 202, description = "Accepted. Follow the operation in `Operation-Location`.", body = Connection,
+            headers(
+                ("Location", description = "The connection."),
+                ("Operation-Location", description = "The operation."),
+                ("ETag", description = "The generation of the intent."),
+                ("Idempotent-Replayed", description = "`true` where this answer was given before."))),
+        (status = 409, description = "It is not shared with another provider, no other interconnect has room, or it is \
+                                      changing or being deleted."),
+        (status = 412, description = "The connection has another generation."),
+        (status = 422, description = "The idempotency key was used with another request."),
+        (status = 428, description = "If-Match is needed.")))]
+async fn migrate(
+    State(http): State<Http>,
+    caller: Caller,
+    Id(id): Id<ConnectionId>,
+    headers: Headers,
+    Query(query): Query<WaitQuery>,
+    NoBody: NoBody,
+) -> Result<Response, Fault> {
+    let if_match = headers.if_match()?;
+    let key = headers.key(&caller, &serde_json::Value::Null);
+    let accepted = http.app.migrate(&caller, id, if_match, key).await?;
+    answer(&http, &caller.project, accepted, query.wait).await
+}
+
 /// The answer of a dry run.
 pub(super) fn dry(plan: Plan) -> Response {
     let dry_run = (HeaderName::from_static("dry-run"), HeaderValue::from_static("true"));
@@ -198,6 +243,7 @@ pub(super) async fn answer(
     wait: Option<Wait>,
 ) -> Result<Response, Fault> {
     let mut body = accepted.answer.body.clone();
+    let activation_key = accepted.activation_key;
     if let Some(Wait(longest)) = wait {
         http.app.wait_for(project, accepted.operation, longest).await?;
         // A replayed answer stays what it was. A connection that is gone by now is shown as it last was.
@@ -206,6 +252,9 @@ pub(super) async fn answer(
         {
             body = serde_json::to_value(connection).map_err(crate::app::AppError::from)?;
         }
+    }
+    if let (Some(key), serde_json::Value::Object(members)) = (activation_key, &mut body) {
+        members.insert("activationKey".to_owned(), key.expose().into());
     }
     Ok(saved(SavedAnswer { body, ..accepted.answer }, accepted.replayed))
 }

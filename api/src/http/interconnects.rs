@@ -3,7 +3,7 @@
 use axum::{Json, extract::State, http::Uri, response::Response};
 use tieline_openapi::{
     ids::InterconnectId,
-    v1::{Interconnect, InterconnectList},
+    v1::{InterconnectList, ShownInterconnect},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -29,7 +29,7 @@ async fn list(
     uri: Uri,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Fault> {
-    let all = &http.app.topology.interconnects;
+    let all = &http.app.topology.shown_interconnects;
     of_topology(&http, &caller, &uri, &query, all, |interconnects, next_page_token| InterconnectList {
         interconnects,
         next_page_token,
@@ -39,11 +39,11 @@ async fn list(
 /// Shows an interconnect.
 #[utoipa::path(get, path = "/v1/interconnects/{id}", operation_id = "getInterconnect", tag = "interconnects",
     params(("id" = InterconnectId, Path, description = "The interconnect.")),
-    responses((status = 200, description = "The interconnect.", body = Interconnect)))]
+    responses((status = 200, description = "The interconnect.", body = ShownInterconnect)))]
 async fn show(
     State(http): State<Http>,
     Id(id): Id<InterconnectId>,
     Query(Nothing {}): Query<Nothing>,
-) -> Result<Json<Interconnect>, Fault> {
-    one_of_topology(&http.app.topology.interconnects, &id)
+) -> Result<Json<ShownInterconnect>, Fault> {
+    one_of_topology(&http.app.topology.shown_interconnects, &id)
 }

@@ -1,9 +1,9 @@
 //! The surface: routes, one file a noun. Handlers decode, call a use case and encode; every rule stands in `app`.
 
 mod accounts;
+mod activation_keys;
 mod attach_points;
 mod connections;
-mod coordinated;
 pub mod coordinator;
 mod docs;
 mod documents;
@@ -44,7 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use crate::{app::App, auth::FailureThrottle, coordinator::Coordination};
+use crate::{app::App, auth::FailureThrottle};
 
 pub use documents::{document, operations};
 pub use metrics::Metrics;
@@ -54,7 +54,6 @@ pub use streams::StreamLimits;
 #[derive(Clone)]
 pub struct Http {
     app: Arc<App>,
-    coordination: Option<Arc<Coordination>>,
     metrics: Arc<Metrics>,
     routes: Arc<gate::Routes>,
     failures: Arc<FailureThrottle>,
@@ -68,8 +67,6 @@ pub struct Http {
 pub struct Surface {
     /// The use cases.
     pub app: Arc<App>,
-    /// Pairings of the open specification, if any.
-    pub coordination: Option<Arc<Coordination>>,
     /// Counted into.
     pub metrics: Arc<Metrics>,
     /// How many streams may be open.
@@ -88,7 +85,7 @@ pub fn router(surface: Surface) -> Result<Router, serde_json::Error> {
 
 /// The router of these documented routes and of everything that stands around them. A handler may take `longest`.
 fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Result<Router, serde_json::Error> {
-    let Surface { app, coordination, metrics, streams, stop } = surface;
+    let Surface { app, metrics, streams, stop } = surface;
     let (api, raw) = api.split_for_parts();
     let document = documents::complete(raw);
     let failures = Arc::new(FailureThrottle::new(Arc::clone(&app.clock)));
@@ -97,7 +94,6 @@ fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Resu
         document: document.to_json()?.into(),
         streams: streams::Streams::new(streams, Arc::clone(&metrics)),
         app,
-        coordination,
         metrics,
         failures,
         longest,
@@ -118,7 +114,7 @@ fn routed(api: OpenApiRouter<Http>, surface: Surface, longest: Duration) -> Resu
 fn api() -> OpenApiRouter<Http> {
     OpenApiRouter::with_openapi(documents::frame())
         .merge(connections::routes())
-        .merge(coordinated::routes())
+        .merge(activation_keys::routes())
         .merge(plans::routes())
         .merge(operations::routes())
         .merge(accounts::routes())

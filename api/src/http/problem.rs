@@ -185,6 +185,13 @@ impl From<AppError> for Fault {
             AppError::NameTaken { holder } => Self::new(ProblemCode::Conflict, text)
                 .remedy("Choose another name, or change what has it.")
                 .holder(holder),
+            AppError::KeyBrought { holder } => Self::new(ProblemCode::Conflict, text)
+                .remedy("Look at the connection that it made; for another one, ask for a new key.")
+                .holder(Some(holder)),
+            AppError::NotPaired => Self::new(ProblemCode::Conflict, text).remedy("Add [coordinator] to tieline.toml."),
+            AppError::NotShared => Self::new(ProblemCode::Conflict, text)
+                .remedy("Create a connection over another interconnect, and delete this one."),
+            AppError::Coordination(error) => error.into(),
             AppError::GroupElsewhere { .. } => {
                 Self::new(ProblemCode::Conflict, text).remedy("Name another group, or that attach point.")
             }
@@ -234,6 +241,7 @@ fn stored(error: &StoreError) -> Fault {
                 .header(header::RETRY_AFTER, "5")
         }
         StoreError::NameTaken { .. }
+        | StoreError::KeyBrought { .. }
         | StoreError::AllocationTaken { .. }
         | StoreError::StaleGeneration { .. }
         | StoreError::IdempotencyKeyReused

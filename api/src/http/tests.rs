@@ -75,11 +75,11 @@ async fn ask(path: &str) -> (Response, Arc<Metrics>) {
         clock: Arc::new(SystemClock::new()),
         random,
         hints: Hints::new(),
+        coordination: None,
         choosing: Default::default(),
     };
     let metrics = Arc::new(Metrics::new());
     let surface = Surface {
-        coordination: None,
         app: Arc::new(app),
         metrics: Arc::clone(&metrics),
         streams: StreamLimits::default(),

@@ -24,8 +24,8 @@ pub struct Carried {
     pub prefix: IpNet,
     /// How it meets the attach point.
     pub way: Way,
-    /// The attach point at the link's other end.
-    pub far: AttachPointId,
+    /// Where the link's other end is: [`ConnectionIntent::place`].
+    pub far: String,
     /// The link.
     pub connection_id: ConnectionId,
     /// Its name.
@@ -64,12 +64,13 @@ pub fn meets(one: &IpNet, other: &IpNet) -> bool {
 
 /// Everything that a link carries, by the attach point at which it is met.
 pub fn by_attach_point(id: ConnectionId, intent: &ConnectionIntent) -> impl Iterator<Item = (&AttachPointId, Carried)> {
-    End::BOTH.into_iter().flat_map(move |end| {
-        let (here, far) = (&intent.end(end).attach_point_id, &intent.end(end.other()).attach_point_id);
+    let ours = End::BOTH.into_iter().filter_map(|end| Some((end, intent.end(end).attach_point_id.as_ref()?)));
+    ours.flat_map(move |(end, here)| {
+        let far = intent.place(end.other());
         let own = announced(intent, end).into_iter().map(|prefix| (prefix, Way::Announced));
         let theirs = announced(intent, end.other()).into_iter().map(|prefix| (prefix, Way::Learned));
         own.chain(theirs).map(move |(prefix, way)| {
-            let carried = Carried { prefix, way, far: far.clone(), connection_id: id, link: intent.name.clone() };
+            let carried = Carried { prefix, way, far: far.to_owned(), connection_id: id, link: intent.name.clone() };
             (here, carried)
         })
     })

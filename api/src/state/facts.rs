@@ -6,6 +6,7 @@ use tieline_providers::Presence;
 use super::{
     bgp_states,
     reports::{self, Reports},
+    shared,
 };
 use crate::{plan::step::Seen, store::ConnectionRecord};
 
@@ -26,6 +27,8 @@ pub struct Facts {
     pub verified_once: bool,
     /// Both ends have a gateway that has reported.
     pub gateways_at_both_ends: bool,
+    /// Both providers have told each other that it works; of what no specification asks it of, always.
+    pub handshaken: bool,
     /// Every channel's BGP is Established as both providers report it.
     pub bgp: ConditionStatus,
     /// Both clouds hold what was asked of them.
@@ -50,6 +53,9 @@ impl Facts {
     /// The facts of a record at a time; `report_ms` is how often gateways report.
     #[must_use]
     pub fn of(record: &ConnectionRecord, report_ms: u32, now: Timestamp) -> Self {
+        if let Some(shared) = &record.shared {
+            return shared::facts(record, shared, now);
+        }
         let reports = Reports::of(record, report_ms, now);
         let private = reports.heard(PathKind::Private);
         let tunnel =
@@ -65,6 +71,7 @@ impl Facts {
             gateways_at_both_ends: End::BOTH
                 .into_iter()
                 .all(|end| record.gateway_ends.values().any(|of_gateway| *of_gateway == end)),
+            handshaken: true,
             bgp: bgp(record),
             in_sync: in_sync(record, current),
             private,

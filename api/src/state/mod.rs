@@ -5,6 +5,7 @@ mod conditions;
 mod facts;
 mod reports;
 mod sessions;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ pub use facts::Facts;
 pub(crate) use reports::Reports;
 pub(crate) use sessions::{bfd_states, instances, usable, worse_bfd, worse_bgp};
 pub use sessions::{bgp_states, established};
+pub use shared::ending;
+pub(crate) use shared::goes_by_itself;
 
 /// The state.
 #[must_use]
@@ -44,11 +47,12 @@ pub fn state(facts: &Facts) -> ConnectionState {
 }
 
 /// Whether traffic is proven to cross: the private path carries probes from host to host in both directions where both ends
-/// have gateways; else BGP is Established as each provider itself reports it.
+/// have gateways; else BGP is Established as each provider itself reports it. What is shared with a peer also needs the
+/// specification's handshake.
 #[must_use]
 pub fn proven(facts: &Facts) -> bool {
     let proof = if facts.gateways_at_both_ends { facts.private } else { facts.bgp };
-    proof == ConditionStatus::True
+    proof == ConditionStatus::True && facts.handshaken
 }
 
 /// VERIFIED: proven, of what is provisioned and wanted.

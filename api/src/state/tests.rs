@@ -11,14 +11,15 @@ fn status() -> impl Strategy<Value = ConditionStatus> {
 
 prop_compose! {
     fn facts()(
-        flags in prop::array::uniform7(any::<bool>()),
+        flags in prop::array::uniform8(any::<bool>()),
         statuses in prop::array::uniform7(status()),
     ) -> Facts {
-        let [person_needed, deleting, current, touched, provisioned, verified_once, gateways_at_both_ends] = flags;
+        let [person_needed, deleting, current, touched, provisioned, verified_once, gateways_at_both_ends, handshaken] =
+            flags;
         let [bgp, in_sync, private, tunnel, forwarding, green, standby] = statuses;
         Facts {
             person_needed, deleting, current, touched, provisioned, verified_once, gateways_at_both_ends,
-            bgp, in_sync, private, tunnel, forwarding, green, standby, newest: None, reports_ran_out: None,
+            handshaken, bgp, in_sync, private, tunnel, forwarding, green, standby, newest: None, reports_ran_out: None,
         }
     }
 }
@@ -52,7 +53,7 @@ proptest! {
         if verification(&facts) == VerificationState::Verified {
             let proof = if facts.gateways_at_both_ends { facts.private } else { facts.bgp };
             prop_assert_eq!(proof, ConditionStatus::True);
-            prop_assert!(facts.provisioned && !facts.deleting);
+            prop_assert!(facts.provisioned && !facts.deleting && facts.handshaken);
         }
     }
 

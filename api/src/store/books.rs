@@ -9,7 +9,7 @@ use tieline_openapi::{
 };
 use uuid::Uuid;
 
-use super::{Audit, StoreError};
+use super::{Audit, Claim, ConnectionChange, NewConnection, StoreError};
 use crate::plan::coordinate::{IssuedKey, Place, Replay, Row};
 
 /// A connection as it is stored.
@@ -62,24 +62,33 @@ pub enum BookChange {
     Key(IssuedKey),
     /// An answer to remember.
     Replay(Uuid, Replay),
-    /// Whose a connection is.
+    /// An activation key that was brought.
     Owner(Owner),
 }
 
-/// Whose a connection is.
+/// What was brought for a connection that is shared with a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The UUID that both providers know it by.
     pub uuid: Uuid,
     /// The project.
     pub project: ProjectId,
-    /// The text of the activation key that was brought for it, sealed; empty where we handed the key out.
+    /// The text of the activation key that was brought for it, sealed.
     pub sealed: Vec<u8>,
     /// Since when.
     pub created_at: Timestamp,
 }
 
-/// One transaction on a book.
+/// What becomes of the customer's intent with a change of the book.
+#[derive(Debug, Clone)]
+pub enum IntentWrite {
+    /// A new connection.
+    New(Box<NewConnection>),
+    /// Another intent, or the end of one.
+    Change(Box<ConnectionChange>),
+}
+
+/// One transaction on a book. Connections whose book changes are due.
 #[derive(Debug, Clone)]
 pub struct BookWrite {
     /// Whose book.
@@ -90,6 +99,8 @@ pub struct BookWrite {
     pub changes: Vec<BookChange>,
     /// When connections are due again, in milliseconds from now.
     pub due: Vec<(Place, u64)>,
+    /// The customer's intent: all that [`super::Store::create_connection`] or [`super::Store::change_connection`] writes.
+    pub intent: Option<IntentWrite>,
     /// What stands of it in the audit log.
     pub audit: Option<Audit>,
 }
@@ -100,8 +111,8 @@ pub trait Books: Send + Sync {
     /// A peer's book, with the answer that was given to one request.
     async fn book(&self, peer: &ResourceId, request: Option<Uuid>) -> Result<StoredBook, StoreError>;
 
-    /// Writes changes of a book: all, or `Fenced` where it has moved on since it was read, or `AllocationTaken` where
-    /// something would be sold twice.
+    /// Writes changes of a book, and of the intent that they come from: all, or `Fenced` where the book has moved on since
+    /// it was read, or `AllocationTaken` where something would be sold twice; and whatever refuses the intent.
     async fn write_book(&self, write: BookWrite) -> Result<(), StoreError>;
 
     /// Connections of a peer that are due, the longest due first.
@@ -110,16 +121,14 @@ pub trait Books: Send + Sync {
     /// Milliseconds until the next connection of a peer is due; `None` without any. Never more than `longest_ms`.
     async fn next_place_due(&self, peer: &ResourceId, longest_ms: u64) -> Result<Option<u64>, StoreError>;
 
-    /// Whose a connection is.
-    async fn owner(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<Owner>, StoreError>;
+    /// Claims connections with peers that are due, as [`super::Store::claim`] does others.
+    async fn claim_shared(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError>;
 
-    /// What a project owns, with whom, in order of UUID, after one.
-    async fn owned(
-        &self,
-        project: &ProjectId,
-        after: Option<Uuid>,
-        limit: u32,
-    ) -> Result<Vec<(ResourceId, Owner)>, StoreError>;
+    /// Milliseconds until the next connection with a peer is due; `None` without any. Never more than `longest_ms`.
+    async fn next_shared_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError>;
+
+    /// What was brought for a connection.
+    async fn owner(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<Owner>, StoreError>;
 
     /// An environment's key pairs, sealed, the newest first; at most four.
     async fn key_pairs(

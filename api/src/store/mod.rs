@@ -74,6 +74,12 @@ pub enum StoreError {
         /// Which.
         what: String,
     },
+    /// The activation key has made a connection already.
+    #[error("the activation key has made connection {holder} already")]
+    KeyBrought {
+        /// Which.
+        holder: ConnectionId,
+    },
     /// The row moved since it was read.
     #[error("generation {wanted} was expected, generation {actual} is there")]
     StaleGeneration {

@@ -1,4 +1,4 @@
-//! `tieline connections`: list, create, show, update, delete.
+//! `tieline connections`: list, create, accept, show, update, migrate, delete.
 
 mod list;
 
@@ -10,12 +10,13 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use tieline_openapi::{
     client::{Client, ClientError, Write},
+    coordinator::Sensitive,
     ids::OperationId,
     problem::ProblemCode,
     units::BandwidthMbps,
     v1::{
-        AddressFamily, Connection, ConnectionEnd, ConnectionIntent, Fallback, Operation, OperationState, Redundancy,
-        Routing, StageState, Wanted,
+        ActivationKeyAcceptance, ActivationKeyText, AddressFamily, Connection, ConnectionEnd, ConnectionIntent,
+        Fallback, Operation, OperationState, Redundancy, Routing, StageState, Wanted,
     },
 };
 
@@ -38,6 +39,27 @@ pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
             let changed = client.create_connection(&intent, &Write::default()).await?;
             finish(&client, changed.connection, changed.operation, wait, api.json).await?;
         }
+        Connections::Accept { api, key, name, a, b, dry_run, wait } => {
+            let client = client(&api)?;
+            let acceptance = ActivationKeyAcceptance {
+                activation_key: key_text(key)?,
+                name,
+                a: a.as_deref().map_or(Ok(ConnectionEnd::default()), |text| end(text, "--a"))?,
+                b: b.as_deref().map_or(Ok(ConnectionEnd::default()), |text| end(text, "--b"))?,
+                labels: std::collections::BTreeMap::new(),
+                description: String::new(),
+                deletion_protection: false,
+            };
+            if dry_run {
+                return super::plan::show(&client.plan_acceptance(&acceptance).await?, api.json);
+            }
+            let changed = client.accept_activation_key(&acceptance, &Write::default()).await?;
+            finish(&client, changed.connection, changed.operation, wait, api.json).await?;
+        }
+        Connections::Decode { api, key } => {
+            let text = ActivationKeyText { activation_key: key_text(key)? };
+            output::json(&client(&api)?.decode_activation_key(&text).await?)?;
+        }
         Connections::Show { api, connection, watch } => {
             let client = client(&api)?;
             let connection = find(&client, &connection).await?;
@@ -56,6 +78,12 @@ pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
             let changed = client.update_connection(id, generation, &patch, &Write::default()).await?;
             finish(&client, changed.connection, changed.operation, wait, api.json).await?;
         }
+        Connections::Migrate { api, connection, wait } => {
+            let client = client(&api)?;
+            let connection = find(&client, &connection).await?;
+            let changed = client.migrate_connection(connection.id, connection.generation, &Write::default()).await?;
+            finish(&client, changed.connection, changed.operation, wait, api.json).await?;
+        }
         Connections::Delete { api, connection, wait } => {
             let client = client(&api)?;
             let connection = find(&client, &connection).await?;
@@ -64,6 +92,16 @@ pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(Exit::Ok.into())
+}
+
+/// A key as it is given, or from standard input for `-`.
+fn key_text(key: String) -> anyhow::Result<Sensitive> {
+    if key != "-" {
+        return Ok(Sensitive::new(key));
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    Ok(Sensitive::new(text.trim()))
 }
 
 fn show(connection: &Connection, json: bool) -> anyhow::Result<()> {
@@ -152,6 +190,12 @@ fn print(c: &Connection) {
     if let Some(e) = &c.effective {
         anstream::println!("  MTU, MSS      {} and {} bytes", e.mtu_bytes, e.mss_bytes);
     }
+    if let Some(uuid) = c.shared_connection_uuid {
+        anstream::println!("  shared UUID   {uuid}");
+    }
+    for placement in c.placements.iter().filter(|placement| placement.name.is_some()) {
+        anstream::println!("  {:<13} {}", output::word(&placement.role).to_lowercase(), placement.interconnect_id);
+    }
     for channel in c.placements.iter().flat_map(|p| &p.channels) {
         let subnet = channel.a.ipv4_subnet.map_or_else(|| "subnet not known yet".to_owned(), |s| s.to_string());
         anstream::println!(
@@ -171,6 +215,21 @@ async fn finish(
     wait: Option<u64>,
     json: bool,
 ) -> anyhow::Result<()> {
+    if let Some(key) = connection.activation_key.as_ref().filter(|_| !json || wait.is_some()) {
+        // Alone on standard output, so that it can be piped to where it is meant for; and at once, since it is told this once.
+        anstream::eprintln!(
+            "{} accepted; operation {operation}. Bring this key to the other provider within seven days:",
+            connection.intent.name
+        );
+        if json {
+            output::json(&connection)?;
+        } else {
+            anstream::println!("{}", key.expose());
+        }
+        if wait.is_none() {
+            return Ok(());
+        }
+    }
     let Some(seconds) = wait else {
         if json {
             return output::json(&connection);
@@ -238,6 +297,12 @@ pub(crate) fn read(flags: &Intent) -> anyhow::Result<ConnectionIntent> {
     }
     let missing = |flag: &str| Failure::new(Exit::Usage, format!("--{flag} is needed, or --file"));
     let text = |value: &Option<String>, flag| value.clone().ok_or_else(|| missing(flag));
+    // The other end of a connection that is shared with a provider is an account there.
+    let shared = flags.remote_account.is_some();
+    let of_end = |value: &Option<String>, name: &'static str| match value {
+        None if shared => Ok(ConnectionEnd::default()),
+        value => end(&text(value, name)?, &format!("--{name}")),
+    };
     Ok(ConnectionIntent {
         name: text(&flags.name, "name")?,
         environment_id: text(&flags.environment, "environment")?.parse().map_err(|e| usage("--environment", &e))?,
@@ -247,12 +312,12 @@ pub(crate) fn read(flags: &Intent) -> anyhow::Result<ConnectionIntent> {
             RedundancyArg::Dual => Redundancy::Dual,
             RedundancyArg::Quad => Redundancy::Quad,
         },
-        a: end(&text(&flags.a, "a")?, "--a")?,
-        b: end(&text(&flags.b, "b")?, "--b")?,
+        a: of_end(&flags.a, "a")?,
+        b: ConnectionEnd { remote_account_id: flags.remote_account.clone(), ..of_end(&flags.b, "b")? },
         routing: Routing::default(),
         families: vec![AddressFamily::Ipv4],
         wanted: Wanted::default(),
-        fallback: Fallback { tunnel: !flags.no_tunnel, capacity_mbps: None },
+        fallback: Fallback { tunnel: !flags.no_tunnel && !shared, capacity_mbps: None },
         labels: std::collections::BTreeMap::new(),
         description: String::new(),
         deletion_protection: false,
@@ -277,8 +342,12 @@ fn end(text: &str, flag: &str) -> anyhow::Result<ConnectionEnd> {
         p.trim().parse::<IpNet>().map_err(|_| usage(flag, &format!("`{p}` is no prefix such as 10.0.0.0/16")))
     };
     Ok(ConnectionEnd {
-        attach_point_id: attach_point.parse().map_err(|error| usage(flag, &error))?,
-        advertised_prefixes: prefixes.split(',').map(prefix).collect::<Result<_, _>>()?,
+        attach_point_id: match attach_point {
+            "" => None,
+            named => Some(named.parse().map_err(|error| usage(flag, &error))?),
+        },
+        remote_account_id: None,
+        advertised_prefixes: prefixes.split(',').filter(|p| !p.is_empty()).map(prefix).collect::<Result<_, _>>()?,
         accepted_prefixes: None,
     })
 }

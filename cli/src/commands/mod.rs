@@ -2,7 +2,7 @@
 
 pub(crate) mod conformance;
 pub(crate) mod connections;
-pub(crate) mod coordinated;
+pub(crate) mod coordinator;
 pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod gateway;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use tieline_openapi::v1::{self, Disruption, Severity, Verb};
+use tieline_openapi::v1::{self, ConnectionKind, Disruption, PlanAction, Severity, Verb};
 
 use super::{client, connections};
 use crate::{args, exit::Exit, output};
@@ -25,7 +25,10 @@ pub(crate) fn show(plan: &v1::Plan, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         print(plan);
     }
-    let exit = match (plan.applicable, plan.steps.is_empty()) {
+    // What two providers agree on is no step of a plan.
+    let shared = plan.after.as_ref().is_some_and(|after| after.kind == ConnectionKind::Coordinated);
+    let nothing = plan.steps.is_empty() && !(shared && plan.action == PlanAction::Create);
+    let exit = match (plan.applicable, nothing) {
         (false, _) => Exit::Failure,
         (true, true) => Exit::Ok,
         (true, false) => Exit::Changes,

@@ -195,7 +195,8 @@ async fn carried_by(world: &World, connection: &Connection, kind: PathKind) -> a
 fn intent(environment: &str, attach_points: &[String; 2], channels: u8) -> anyhow::Result<ConnectionIntent> {
     let end = |attach_point: &str, prefix: &str| {
         Ok::<_, anyhow::Error>(ConnectionEnd {
-            attach_point_id: attach_point.parse()?,
+            attach_point_id: Some(attach_point.parse()?),
+            remote_account_id: None,
             advertised_prefixes: vec![prefix.parse()?],
             accepted_prefixes: None,
         })

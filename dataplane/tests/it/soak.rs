@@ -83,7 +83,7 @@ impl<'a> Nat<'a> {
             ns.sh(&format!("nft add rule ip nat in ip daddr 198.51.100.10 udp dport {port} udp dport set 51820"));
         }
         let said = ns.sh("nft -a -e add rule ip nat in ip saddr 198.51.100.10 udp sport 51820 udp sport set 52000");
-        let handle = said.rsplit("handle ").next().unwrap().trim().to_owned();
+        let handle = said.split("handle ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned();
         Self(ns, handle)
     }
 

@@ -174,6 +174,21 @@ impl Client {
         self.mutate(Self::deletion(id, generation, true), &Write::default()).await?.json()
     }
 
+    /// Moves a coordinated connection to another interconnect of its environment, make before break.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `precondition-failed` if it has moved on, `conflict` while it changes or without room.
+    pub async fn migrate_connection(
+        &self,
+        id: ConnectionId,
+        generation: u64,
+        write: &Write,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("{}:migrate", connection_path(id));
+        let generation = Some(generation);
+        self.change(Mutation { method: Method::POST, path, generation, body: None, dry_run: false }, write).await
+    }
+
     fn creation<'a>(&self, body: &'a Value, dry_run: bool) -> Mutation<'a> {
         let path = "/v1/connections".to_owned();
         Mutation { method: Method::POST, path, generation: None, body: Some(("application/json", body)), dry_run }

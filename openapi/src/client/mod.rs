@@ -4,8 +4,8 @@
 //! caller knows whether a second one is the same: give [`Write::idempotency_key`] and call again. Answers are bounded,
 //! redirects are not followed (the token goes to no other host), and a proxy is never used for a loopback address.
 
+mod activation_keys;
 mod connections;
-mod coordinated;
 pub mod coordinator;
 mod error;
 mod gateways;

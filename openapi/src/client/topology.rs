@@ -7,7 +7,7 @@ use crate::{
     ids::{AccountId, AttachPointId, EnvironmentId, InterconnectId, IssueId, TokenId},
     v1::{
         Account, AccountList, AttachPoint, AttachPointList, Environment, EnvironmentList, Event, EventList,
-        Interconnect, InterconnectList, Issue, IssueAnswer, IssueList, IssuedToken, TokenList, TokenRequest,
+        InterconnectList, Issue, IssueAnswer, IssueList, IssuedToken, ShownInterconnect, TokenList, TokenRequest,
     },
 };
 
@@ -36,7 +36,7 @@ macro_rules! nouns {
 nouns! {
     "/v1/accounts": accounts -> AccountList, account(AccountId) -> Account;
     "/v1/environments": environments -> EnvironmentList, environment(EnvironmentId) -> Environment;
-    "/v1/interconnects": interconnects -> InterconnectList, interconnect(InterconnectId) -> Interconnect;
+    "/v1/interconnects": interconnects -> InterconnectList, interconnect(InterconnectId) -> ShownInterconnect;
     "/v1/attachPoints": attach_points -> AttachPointList, attach_point(AttachPointId) -> AttachPoint;
     "/v1/issues": issues -> IssueList, issue(IssueId) -> Issue;
 }

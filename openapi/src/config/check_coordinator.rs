@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use super::{
     CoordinatorConfig, PeerConfig, PeerIdentity, SharedChannelConfig, SharedEnvironmentConfig,
     check::{Checker, endpoint_rule},
+    coordinator::plain_id,
     document::Way,
 };
-use crate::coordinator::LOWEST_VLAN;
+use crate::{
+    coordinator::{LOWEST_VLAN, ResourceId},
+    ids::{ChannelId, IdError, ProviderName},
+};
 
 /// Checks the section.
 pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>) {
@@ -25,10 +29,12 @@ pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>
             checker.say(&way.to(key), "must be from 1 to 900000");
         }
     }
-    let (mut peers, mut identities) = (BTreeMap::new(), BTreeMap::new());
+    plain::<ProviderName>(&coordinator.provider, &way.to("provider"), checker);
+    let (mut peers, mut identities, mut shown) = (BTreeMap::new(), BTreeMap::new(), Shown::default());
     for (index, peer) in coordinator.peers.iter().enumerate() {
         let way = way.to("peers").to(index);
         checker.once(&mut peers, &peer.provider, way.to("provider"), "peer");
+        plain::<ProviderName>(&peer.provider, &way.to("provider"), checker);
         if peer.provider == coordinator.provider {
             checker.say(&way.to("provider"), "a peer has another provider id than ours");
         }
@@ -47,7 +53,49 @@ pub(super) fn all(coordinator: &CoordinatorConfig, checker: &mut Checker<'_, '_>
             let way = way.to("environments").to(index);
             checker.once(&mut ids, &environment.id, way.to("id"), "environment");
             self::environment(coordinator, peer, environment, &way, checker);
+            shown.environment(peer, environment, &way, checker);
         }
+    }
+}
+
+/// Ids as `/v1` shows them, which knows small letters only and all peers' at once.
+#[derive(Default)]
+struct Shown {
+    environments: BTreeMap<String, Way>,
+    interconnects: BTreeMap<String, Way>,
+}
+
+impl Shown {
+    fn environment(
+        &mut self,
+        peer: &PeerConfig,
+        environment: &SharedEnvironmentConfig,
+        way: &Way,
+        checker: &mut Checker<'_, '_>,
+    ) {
+        match peer.environment_id(&environment.id) {
+            Ok(id) => checker.once(&mut self.environments, &id.to_string(), way.to("id"), "/v1's id of an environment"),
+            Err(error) => checker.say(&way.to("id"), format!("/v1 cannot show it: {error}")),
+        }
+        for (index, interconnect) in environment.interconnects.iter().enumerate() {
+            let way = way.to("interconnects").to(index);
+            match peer.interconnect_id(&environment.id, &interconnect.id) {
+                Ok(id) => {
+                    let id = id.to_string();
+                    checker.once(&mut self.interconnects, &id, way.to("id"), "/v1's id of an interconnect");
+                }
+                Err(error) => checker.say(&way.to("id"), format!("/v1 cannot show it: {error}")),
+            }
+            for (index, channel) in interconnect.channels.iter().enumerate() {
+                plain::<ChannelId>(&channel.id, &way.to("channels").to(index).to("id"), checker);
+            }
+        }
+    }
+}
+
+fn plain<T: std::str::FromStr<Err = IdError>>(id: &ResourceId, way: &Way, checker: &mut Checker<'_, '_>) {
+    if let Err(error) = plain_id::<T>(id) {
+        checker.say(way, format!("/v1 cannot show it: {error}"));
     }
 }
 

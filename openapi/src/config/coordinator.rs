@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::ChannelRouterConfig;
 use crate::{
     coordinator::ResourceId,
+    ids::{EnvironmentId, IdError, InterconnectId},
     units::{Asn, BandwidthMbps},
 };
 
@@ -84,6 +85,43 @@ pub enum PeerIdentity {
     /// SHA-256 of the certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4), in hexadecimal digits: one, or two while
     /// the peer changes its key.
     SpkiSha256(Vec<String>),
+}
+
+impl PeerConfig {
+    /// The id that `/v1` knows an environment by. Ids of the open specification are unique within a pairing only, so the
+    /// peer's goes in front; they are written as `/v1` writes ids, in small letters.
+    ///
+    /// # Errors
+    /// [`IdError`] where that is no id of `/v1`.
+    pub fn environment_id(&self, environment: &ResourceId) -> Result<EnvironmentId, IdError> {
+        plain(&[&self.provider, environment]).parse()
+    }
+
+    /// The id that `/v1` knows an interconnect by.
+    ///
+    /// # Errors
+    /// [`IdError`] where that is no id of `/v1`.
+    pub fn interconnect_id(
+        &self,
+        environment: &ResourceId,
+        interconnect: &ResourceId,
+    ) -> Result<InterconnectId, IdError> {
+        plain(&[&self.provider, environment, interconnect]).parse()
+    }
+}
+
+/// Ids as `/v1` writes them, one after the other.
+fn plain(ids: &[&ResourceId]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| id.as_str().to_ascii_lowercase().replace('~', "-")).collect();
+    ids.join(".")
+}
+
+/// A channel's id, or a provider's, as `/v1` writes it.
+///
+/// # Errors
+/// [`IdError`] where that is no id of `/v1`.
+pub fn plain_id<T: std::str::FromStr<Err = IdError>>(id: &ResourceId) -> Result<T, IdError> {
+    plain(&[id]).parse()
 }
 
 /// A pair of sites where we meet. Ids are agreed: both sides write the same.

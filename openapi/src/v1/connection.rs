@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::{ConnectionIntent, Path, Placement, Timestamp};
 use crate::{
+    coordinator::Sensitive,
     ids::{ConnectionId, OperationId, ProjectId},
     units::Mtu,
 };
@@ -78,7 +79,8 @@ pub enum VerificationState {
     #[default]
     Unverified,
     /// Host-to-host forwarding in both directions where both ends have gateways, else BGP Established as each provider
-    /// itself reports it.
+    /// itself reports it. A coordinated connection also needs the specification's handshake: both providers have told each
+    /// other that every channel works.
     Verified,
 }
 
@@ -195,6 +197,11 @@ pub struct Connection {
     pub updated_at: Timestamp,
     /// When its deletion was asked for.
     pub deletion_requested_at: Option<Timestamp>,
+    /// Only in the answer of the request that made a coordinated connection here, this once: bring it to the other provider
+    /// within seven days. It is good once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub activation_key: Option<Sensitive>,
 }
 
 /// A page of connections.

@@ -57,13 +57,21 @@ pub enum RoutingMode {
     ActiveStandby,
 }
 
-/// One end of the intent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// One end of the intent: at an attach point of ours, or at the other provider of a coordinated connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectionEnd {
-    /// Where this end attaches.
-    pub attach_point_id: AttachPointId,
-    /// What this end announces to the other. Host bits must be zero.
+    /// Where this end attaches. Null at the other provider's end of a coordinated connection; at our end of one it is the
+    /// network of ours that prefixes are compared in, and may be null too.
+    #[serde(default)]
+    pub attach_point_id: Option<AttachPointId>,
+    /// The customer's account at the other provider: only its users may bring the activation key. Needed at that provider's
+    /// end of a coordinated connection that is created here, and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]+$")]
+    pub remote_account_id: Option<String>,
+    /// What this end announces to the other. Host bits must be zero. At the other provider's end it is what is expected.
+    #[serde(default)]
     #[schema(value_type = Vec<String>, max_items = 200)]
     pub advertised_prefixes: Vec<IpNet>,
     /// What this end accepts; null: what the other side advertises.
@@ -138,7 +146,7 @@ pub struct ConnectionIntent {
     pub environment_id: EnvironmentId,
     /// What the customer gets, in Mbit/s; channels are ordered so that the redundancy class holds.
     pub bandwidth_mbps: BandwidthMbps,
-    /// How many channels.
+    /// How many channels. A coordinated connection runs over every channel of its interconnect, and has at least these.
     #[serde(default)]
     pub redundancy: Redundancy,
     /// End a.
@@ -175,6 +183,13 @@ fn ipv4_only() -> Vec<AddressFamily> {
 }
 
 impl ConnectionIntent {
+    /// Where one end is, in a word: its attach point, or beyond a peer the environment.
+    #[must_use]
+    pub fn place(&self, end: super::End) -> &str {
+        let point = self.end(end).attach_point_id.as_ref();
+        point.map_or(self.environment_id.as_str(), AttachPointId::as_str)
+    }
+
     /// The intent of one end.
     #[must_use]
     pub const fn end(&self, end: super::End) -> &ConnectionEnd {

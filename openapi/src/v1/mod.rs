@@ -1,7 +1,7 @@
 //! The shapes of `/v1`. Enums are bare; unknown fields in a body are an error; times are RFC 3339 in UTC.
 
+pub mod activation_key;
 pub mod connection;
-pub mod coordinated;
 pub mod event;
 pub mod gateway;
 pub mod intent;
@@ -14,8 +14,8 @@ mod tests;
 pub mod token;
 pub mod topology;
 
+pub use activation_key::*;
 pub use connection::*;
-pub use coordinated::*;
 pub use event::*;
 pub use gateway::*;
 pub use intent::*;

@@ -17,6 +17,8 @@ pub enum OperationKind {
     Create,
     /// Changes it.
     Update,
+    /// Moves it to another interconnect.
+    Migrate,
     /// Takes it down.
     Delete,
 }

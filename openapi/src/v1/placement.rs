@@ -147,6 +147,8 @@ pub struct ChannelSide {
     pub asn: Asn,
     /// MTU on this side.
     pub mtu_bytes: Mtu,
+    /// How far this side is. Of a coordinated connection each provider says it of its own side.
+    pub provisioning_state: ProvisioningState,
     /// BFD as this side runs it.
     pub bfd: Option<BfdSettings>,
     /// What exists in this side's cloud.
@@ -187,10 +189,13 @@ pub struct PlacedChannel {
     pub why: Vec<Why>,
 }
 
-/// Where the connection runs.
+/// Where the connection runs: on one interconnect, or on two while it moves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
+    /// The name that both providers know it by there, under the other one's id. Rows are told apart by it: while a
+    /// connection moves both have the same `sharedConnectionUuid`. Null where no specification gives it a name.
+    pub name: Option<String>,
     /// The redundancy group.
     pub interconnect_id: InterconnectId,
     /// The only one, or one of two during a migration.

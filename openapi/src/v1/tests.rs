@@ -38,7 +38,7 @@ fn intent() -> Value {
 fn side(host: &str, peer: &str) -> Value {
     json!({
         "vlanId": 1025, "ipv4Subnet": "169.254.61.88/29", "hostIpv4": host, "peerIpv4": peer, "ipv6Subnet": null,
-        "hostIpv6": null, "peerIpv6": null, "asn": 64512, "mtuBytes": 1500,
+        "hostIpv6": null, "peerIpv6": null, "asn": 64512, "mtuBytes": 1500, "provisioningState": "FINAL",
         "bfd": { "enabled": true, "minTransmitMs": 1000, "minReceiveMs": 1000, "multiplier": 5 },
         "attachments": [{ "id": OTHER, "type": "google.interconnectAttachment", "cloudId": null,
                           "providerState": "UNPROVISIONED", "origin": "CREATED", "observedAt": AT }]
@@ -55,7 +55,7 @@ fn connection() -> Value {
         "conditions": [{ "type": "BgpEstablished", "status": "TRUE", "reason": "r", "since": AT }],
         "effective": { "mtuBytes": 1440, "privateMtuBytes": 1500, "tunnelMtuBytes": 1440, "mssBytes": 1400,
                        "detectMs": { "aToB": 5000, "bToA": 3000 } },
-        "placements": [{ "interconnectId": "ic1", "role": "CURRENT", "middle": "NONE", "channels": [{
+        "placements": [{ "name": null, "interconnectId": "ic1", "role": "CURRENT", "middle": "NONE", "channels": [{
             "channelId": "ch1", "provisioningState": "FINAL", "bgpState": "OPEN_CONFIRM", "bfdState": "ADMIN_DOWN",
             "bandwidthMbps": 10000, "a": side("169.254.61.89", "169.254.61.90"),
             "b": side("169.254.61.90", "169.254.61.89"),

@@ -134,6 +134,75 @@ pub struct Channel {
     pub b: ChannelPort,
 }
 
+/// A channel's end, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ChannelPort)]
+pub struct ShownPort {
+    /// In which account; null where the operator's own router carries the channel.
+    pub account_id: Option<AccountId>,
+    /// The cloud's own id; null where the operator's own router carries the channel.
+    pub port_id: Option<PortId>,
+    /// The device, for diversity.
+    pub device: String,
+}
+
+impl From<ChannelPort> for ShownPort {
+    fn from(port: ChannelPort) -> Self {
+        Self { account_id: Some(port.account_id), port_id: Some(port.port_id), device: port.device }
+    }
+}
+
+/// A channel, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Channel)]
+pub struct ShownChannel {
+    /// Unique within its interconnect.
+    pub id: ChannelId,
+    /// On or off, as far as we say.
+    pub admin_state: AdminState,
+    /// Its end at the environment's first site.
+    pub a: ShownPort,
+    /// Its end at the environment's second site; null where that is a peer's, which does not tell.
+    pub b: Option<ShownPort>,
+}
+
+/// An interconnect, as it is shown: a redundancy group of channels between the two sites of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Interconnect)]
+pub struct ShownInterconnect {
+    /// The id in `tieline.toml`; of what is shared with a peer, after the environment's.
+    pub id: InterconnectId,
+    /// Which pair of sites.
+    pub environment_id: EnvironmentId,
+    /// Whether it takes connections.
+    pub state: InterconnectState,
+    /// What each channel may carry in total, in Mbit/s; of what is shared with a peer, what all connections together may have.
+    pub max_bandwidth_mbps: BandwidthMbps,
+    /// Its channels.
+    pub channels: Vec<ShownChannel>,
+}
+
+impl From<Interconnect> for ShownInterconnect {
+    fn from(interconnect: Interconnect) -> Self {
+        let channels = interconnect.channels.into_iter().map(|channel| ShownChannel {
+            id: channel.id,
+            admin_state: channel.admin_state,
+            a: channel.a.into(),
+            b: Some(channel.b.into()),
+        });
+        Self {
+            id: interconnect.id,
+            environment_id: interconnect.environment_id,
+            state: interconnect.state,
+            max_bandwidth_mbps: interconnect.max_bandwidth_mbps,
+            channels: channels.collect(),
+        }
+    }
+}
+
 /// A redundancy group of channels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -173,5 +242,5 @@ list! {
     /// A page of environments.
     EnvironmentList { environments: Environment }
     /// A page of interconnects.
-    InterconnectList { interconnects: Interconnect }
+    InterconnectList { interconnects: ShownInterconnect }
 }

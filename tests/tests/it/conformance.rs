@@ -4,7 +4,10 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -129,11 +132,17 @@ pub(crate) struct Customer {
     http: reqwest::Client,
     url: String,
     token: String,
+    issued: AtomicU32,
 }
 
 impl Customer {
     pub(crate) fn of(north: &North) -> Arc<Self> {
-        Arc::new(Self { http: north.http.clone(), url: north.url.clone(), token: north.token.clone() })
+        Arc::new(Self {
+            http: north.http.clone(),
+            url: north.url.clone(),
+            token: north.token.clone(),
+            issued: AtomicU32::new(0),
+        })
     }
 }
 
@@ -141,11 +150,12 @@ impl KeySource for Customer {
     fn issue(&self, wanted: Wanted) -> BoxFuture<'_, Result<Sensitive, KeyError>> {
         Box::pin(async move {
             let environment = wanted.environment.rsplit('/').next().unwrap_or_default();
+            let number = self.issued.fetch_add(1, Ordering::Relaxed);
             let order = json!({
-                "provider": "south", "environmentId": environment, "bandwidthMbps": wanted.bandwidth_mbps,
-                "remoteAccountId": "customer-1",
+                "name": format!("order-{number}"), "environmentId": format!("south.{environment}"),
+                "bandwidthMbps": wanted.bandwidth_mbps, "a": {}, "b": {"remoteAccountId": "customer-1"},
             });
-            let request = self.http.post(format!("{}/v1/coordinatedConnections", self.url)).bearer_auth(&self.token);
+            let request = self.http.post(format!("{}/v1/connections", self.url)).bearer_auth(&self.token);
             let request = request.json(&order);
             let failed = |error: reqwest::Error| KeyError(error.to_string());
             let answer: Value = request.send().await.map_err(failed)?.json().await.map_err(failed)?;

@@ -167,7 +167,8 @@ impl Rig {
     pub(crate) fn intent(&self, name: &str, redundancy: Redundancy) -> anyhow::Result<ConnectionIntent> {
         let end = |attach_point: &str, prefix: &str| {
             Ok::<_, anyhow::Error>(ConnectionEnd {
-                attach_point_id: attach_point.parse()?,
+                attach_point_id: Some(attach_point.parse()?),
+                remote_account_id: None,
                 advertised_prefixes: vec![prefix.parse()?],
                 accepted_prefixes: None,
             })

@@ -8,6 +8,9 @@ use tieline_openapi::{
 
 use super::{Accepted, App, AppError, Caller, by_id, intent, view};
 use crate::{
+    app::shared::bandwidth_asked,
+    coordinator::Asked,
+    plan::coordinate::Room,
     plan::negotiate::{self, Allocated, Negotiated, NegotiatedChannel, Request, Touched, Unsatisfiable},
     store::{Allocation, ChangeTo, ConnectionChange, ConnectionRecord, IdempotencyKey, StoreError},
 };
@@ -74,7 +77,7 @@ impl App {
             return Ok(done);
         }
         for _ in 0..super::TRIES {
-            let record = self.store.connection(&caller.project, id).await?;
+            let record = self.record(&caller.project, id).await?;
             if_match.check(record.generation)?;
             if record.deletion_requested_at.is_some() {
                 return Err(AppError::Deleting);
@@ -107,6 +110,15 @@ impl App {
             let negotiated = record.negotiated.clone();
             return Ok(Patched::Changed(Box::new(Change { intent, negotiated })));
         }
+        if let Some(pairing) = self.topology.pairings.get(&intent.environment_id).filter(|_| record.shared.is_some()) {
+            let mut allocated = self.store.allocated(&Touched::of(&self.topology, &intent)).await?;
+            allocated.release(record.id, &[]);
+            let room = Room::Has(record.intent.bandwidth_mbps.get());
+            return Ok(match self.foresee(pairing, &intent, &allocated, room).await? {
+                Ok(negotiated) => Patched::Changed(Box::new(Change { intent, negotiated })),
+                Err(refusal) => Patched::Refused(refusal),
+            });
+        }
         let redo = must_redo(&record.intent, &intent);
         let mut allocated = self.store.allocated(&Touched::of(&self.topology, &intent)).await?;
         release(&mut allocated, record, redo);
@@ -129,6 +141,10 @@ impl App {
         change: Change,
         key: Option<IdempotencyKey>,
     ) -> Result<Accepted, AppError> {
+        if record.shared.is_some() {
+            let asked = bandwidth_asked(record, &change.intent);
+            return self.write_patched(caller, record, asked, change, key).await;
+        }
         let before = negotiate::allocations(&record.negotiated, &self.topology);
         let allocations = beyond(&before, negotiate::allocations(&change.negotiated, &self.topology));
         let fresh = change.negotiated.channels.iter().filter(|channel| !has(record, channel));
@@ -161,7 +177,7 @@ impl App {
         if let Some(done) = self.replay(key.as_ref()).await? {
             return Ok(done);
         }
-        let record = self.store.connection(&caller.project, id).await?;
+        let record = self.record(&caller.project, id).await?;
         if_match.check(record.generation)?;
         if record.deletion_requested_at.is_some() {
             return self.unchanged(&record);
@@ -182,11 +198,15 @@ impl App {
         let mut after = record.clone();
         after.deletion_requested_at = Some(self.now());
         let as_event = ("connection.deletionRequested", json!({"name": record.intent.name}));
+        if record.shared.is_some() {
+            let to = (after, OperationKind::Delete, ChangeTo::Deletion);
+            return self.write_shared(caller, record, Asked::End, to, as_event, key).await;
+        }
         self.write(caller, record, after, OperationKind::Delete, ChangeTo::Deletion, as_event, key).await
     }
 
     fn unchanged(&self, record: &ConnectionRecord) -> Result<Accepted, AppError> {
-        Accepted::new(&view::connection(record, &self.topology, self.now()), [0; 32])
+        Ok(Accepted::new(&view::connection(record, &self.topology, self.now()), [0; 32])?)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one transaction, in one place")]
@@ -194,12 +214,31 @@ impl App {
         &self,
         caller: &Caller,
         record: &ConnectionRecord,
-        mut after: ConnectionRecord,
+        after: ConnectionRecord,
         kind: OperationKind,
         to: ChangeTo,
-        (event, data): (&str, Value),
+        as_event: (&str, Value),
         key: Option<IdempotencyKey>,
     ) -> Result<Accepted, AppError> {
+        let (change, accepted) = self.changed(caller, record, (after, kind, to), as_event, key)?;
+        match self.store.change_connection(change).await {
+            Err(StoreError::IdempotencyReplay(answer)) => Accepted::again(*answer),
+            other => {
+                other?;
+                Ok(accepted)
+            }
+        }
+    }
+
+    /// What is written of a change, and what is answered.
+    pub(crate) fn changed(
+        &self,
+        caller: &Caller,
+        record: &ConnectionRecord,
+        (mut after, kind, to): (ConnectionRecord, OperationKind, ChangeTo),
+        (event, data): (&str, Value),
+        key: Option<IdempotencyKey>,
+    ) -> Result<(ConnectionChange, Accepted), serde_json::Error> {
         let now: Timestamp = self.now();
         let generation = record.generation + 1;
         let operation = self.new_operation(kind, record.id, generation, now);
@@ -220,13 +259,7 @@ impl App {
             idempotency: key.map(|key| (key, accepted.answer.clone())),
             at: now,
         };
-        match self.store.change_connection(change).await {
-            Err(StoreError::IdempotencyReplay(answer)) => Accepted::again(*answer),
-            other => {
-                other?;
-                Ok(accepted)
-            }
-        }
+        Ok((change, accepted))
     }
 }
 
@@ -287,7 +320,7 @@ fn beyond(before: &[Allocation], after: Vec<Allocation>) -> Vec<Allocation> {
 }
 
 /// The top-level fields that differ, for the event.
-fn changed_fields(before: &ConnectionIntent, after: &ConnectionIntent) -> Result<Vec<String>, AppError> {
+pub(crate) fn changed_fields(before: &ConnectionIntent, after: &ConnectionIntent) -> Result<Vec<String>, AppError> {
     let (before, after) = (serde_json::to_value(before)?, serde_json::to_value(after)?);
     let Value::Object(after) = after else { return Ok(Vec::new()) };
     Ok(after.into_iter().filter(|(key, value)| before.get(key) != Some(value)).map(|(key, _)| key).collect())

@@ -40,12 +40,14 @@ impl App {
         let now = self.now();
         let view = |record: &_| view::connection(record, &self.topology, now);
         if wanted.states.is_empty() {
-            let rows = self.store.connections(project, &wanted.stored, one_more(size, after)).await?;
+            let mut rows = self.store.connections(project, &wanted.stored, one_more(size, after)).await?;
+            self.stand(&mut rows).await?;
             return Ok(Paged::of(rows.iter().map(view).collect(), size, |connection| connection.id.to_string()));
         }
         let (mut items, mut after, mut scanned) = (Vec::new(), after, 0);
         loop {
-            let rows = self.store.connections(project, &wanted.stored, one_more(CHUNK, after)).await?;
+            let mut rows = self.store.connections(project, &wanted.stored, one_more(CHUNK, after)).await?;
+            self.stand(&mut rows).await?;
             let more = rows.len() > CHUNK as usize;
             for row in rows.iter().take(CHUNK as usize) {
                 scanned += 1;

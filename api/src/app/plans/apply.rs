@@ -62,7 +62,7 @@ impl App {
     /// The connection of a plan, still in the generation that the plan was computed from.
     async fn unmoved(&self, caller: &Caller, plan: &Plan, id: ConnectionId) -> Result<ConnectionRecord, AppError> {
         let moved = |message: String| AppError::PlanMoved(vec![field("/baseGeneration", message)]);
-        let record = match self.store.connection(&caller.project, id).await.map_err(AppError::from) {
+        let record = match self.record(&caller.project, id).await {
             Err(AppError::NotFound) => return Err(moved("the connection is gone".to_owned())),
             other => other?,
         };

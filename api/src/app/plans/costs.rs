@@ -11,7 +11,7 @@ pub(super) fn of(topology: &Topology, record: &ConnectionRecord) -> Vec<Cost> {
 }
 
 fn of_end(topology: &Topology, record: &ConnectionRecord, end: End) -> Vec<Cost> {
-    let point = topology.attach_points.get(&record.intent.end(end).attach_point_id);
+    let point = record.intent.end(end).attach_point_id.as_ref().and_then(|id| topology.attach_points.get(id));
     let account = point.and_then(|point| topology.accounts.get(&point.account_id));
     let Some((account, rules)) = account.and_then(|account| Some((account, topology.rules.get(&account.provider)?)))
     else {

@@ -205,7 +205,8 @@ impl From<CoordinationError> for Fault {
             | CoordinationError::KeyContents(_)
             | CoordinationError::KeyElsewhere
             | CoordinationError::KeyOfAnother => field("/encodedKey", text),
-            CoordinationError::NoPeer(_) => field("/provider", text),
+            CoordinationError::NoPeer(_) => Self::new(ProblemCode::Conflict, text)
+                .remedy("Write the pairing into [coordinator] of tieline.toml, and start the service again."),
             CoordinationError::Key(error) => match error {
                 crate::secrets::ActivationKeyError::Unopened => field("/encodedKey", text),
                 crate::secrets::ActivationKeyError::PublicKey | crate::secrets::ActivationKeyError::TooLong => {
@@ -226,6 +227,7 @@ impl From<CoordinationError> for Fault {
             | CoordinationError::Tls(_)
             | CoordinationError::Secret(_)
             | CoordinationError::Passwords(_)
+            | CoordinationError::Answer(_)
             | CoordinationError::Lost(_) => problem::defect(&error),
         }
     }

@@ -37,9 +37,9 @@ pub type AttachPoints = BTreeMap<AttachPointId, AttachPoint>;
 pub fn other_links(intent: &ConnectionIntent, points: &AttachPoints, allocated: &Allocated, findings: &mut Findings) {
     let mut parallel = BTreeSet::new();
     for end in End::BOTH {
-        let here = &intent.end(end).attach_point_id;
+        let Some(here) = &intent.end(end).attach_point_id else { continue };
         let Some(others) = allocated.prefixes.get(here) else { continue };
-        let view = View { end, here, far: &intent.end(end.other()).attach_point_id, others, points };
+        let view = View { end, here, far: intent.place(end.other()), others, points };
         for (index, net) in listed(intent, end.other()) {
             view.learned(
                 &format!("/{}/advertisedPrefixes/{index}", end.other().as_str()),
@@ -68,7 +68,7 @@ fn listed(intent: &ConnectionIntent, end: End) -> Vec<(usize, IpNet)> {
 struct View<'a> {
     end: End,
     here: &'a AttachPointId,
-    far: &'a AttachPointId,
+    far: &'a str,
     others: &'a [Carried],
     points: &'a AttachPoints,
 }
@@ -85,7 +85,7 @@ impl<'a> View<'a> {
         for other in self.overlapping(net) {
             match other.way {
                 Way::Announced => clash = clash.or(Some(other)),
-                Way::Learned if other.far == *self.far => {
+                Way::Learned if other.far == self.far => {
                     parallel.insert(other.link.as_str());
                 }
                 Way::Learned if self.behind_both(other, net) => second_way = second_way.or(Some(other)),
@@ -123,8 +123,9 @@ impl<'a> View<'a> {
     /// Whether `tieline.toml` says of both far attach points that the network is behind them.
     fn behind_both(&self, other: &Carried, net: &IpNet) -> bool {
         let longer = if net.prefix_len() >= other.prefix.prefix_len() { net } else { &other.prefix };
-        let behind = |id: &AttachPointId| {
-            self.points.get(id).is_some_and(|point| point.prefixes.iter().any(|listed| listed.contains(longer)))
+        let behind = |id: &str| {
+            let point = id.parse::<AttachPointId>().ok().and_then(|id| self.points.get(&id));
+            point.is_some_and(|point| point.prefixes.iter().any(|listed| listed.contains(longer)))
         };
         behind(self.far) && behind(&other.far)
     }

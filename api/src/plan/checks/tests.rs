@@ -20,7 +20,8 @@ fn nets(list: &[&str]) -> Vec<IpNet> {
 
 fn intent(a: &[&str], b: &[&str]) -> ConnectionIntent {
     let end = |point: &str, list: &[&str]| ConnectionEnd {
-        attach_point_id: id(point),
+        attach_point_id: Some(id(point)),
+        remote_account_id: None,
         advertised_prefixes: nets(list),
         accepted_prefixes: None,
     };

@@ -21,7 +21,9 @@
 mod absorb;
 mod choose;
 mod holds;
+mod intent;
 mod serve;
+mod standing;
 mod state;
 mod step;
 #[cfg(test)]
@@ -31,7 +33,9 @@ mod wishes;
 
 pub use choose::{ChannelGuidance, SubnetChoice};
 pub use holds::Hold;
+pub use intent::{Room, check as check_intent};
 pub use serve::{Refusal, Reply, Request, SeenFeature, Served};
+pub use standing::{Placed, Standing};
 pub use state::*;
 pub use step::{Ask, Step, Wanted};
 pub use wishes::WishError;

@@ -27,6 +27,9 @@ pub enum WishError {
     /// Not there, or on its way out.
     #[error("there is no such connection, or it is being deleted")]
     Gone,
+    /// The peer has not asked for it yet.
+    #[error("the activation key says the bandwidth, and was not brought yet: delete the connection and create it anew")]
+    NotBrought,
     /// One at a time.
     #[error("the connection is changing already: wait until it has ended")]
     Busy,

@@ -68,6 +68,22 @@ pub(super) fn effective(frame: &Frame<'_>, drafts: &[Draft<'_>], findings: &mut 
     }
 }
 
+/// BGP's hold time in milliseconds where routers agree on nothing else (RFC 4271 section 10): without BFD a silent failure is
+/// noticed no sooner.
+const HOLD_MS: u32 = 90_000;
+
+/// What holds where there is no tunnel, and BFD is not agreed on.
+#[must_use]
+pub const fn private_only(mtu: Mtu) -> Effective {
+    Effective {
+        mtu_bytes: mtu,
+        private_mtu_bytes: mtu,
+        tunnel_mtu_bytes: None,
+        mss_bytes: mtu.get().saturating_sub(MSS_OVERHEAD_IPV4),
+        detect_ms: DetectMs { a_to_b: HOLD_MS, b_to_a: HOLD_MS },
+    }
+}
+
 /// The same with other MTUs of the channels: clouds may give another than was asked for.
 pub(super) fn refitted(before: Effective, mtus: impl Iterator<Item = Mtu>) -> Effective {
     let private = mtus.min().unwrap_or(before.private_mtu_bytes);

@@ -62,7 +62,7 @@ pub(super) fn resolve<'a>(
         findings.error(Note {
             code: "attach-points-equal",
             pointer: "/b/attachPointId",
-            message: format!("both ends name attach point {}", intent.a.attach_point_id),
+            message: format!("both ends name attach point {}", intent.place(End::A)),
             rule: "a connection has two ends".to_owned(),
             source: "the contract of /v1".to_owned(),
             resolve: "name the attach point of the other site".to_owned(),
@@ -92,11 +92,14 @@ fn end_view<'a>(
     findings: &mut Findings,
 ) -> Option<EndView<'a>> {
     let pointer = format!("/{}/attachPointId", end.as_str());
-    let Some(point) = topology.attach_points.get(&intent.attach_point_id) else {
+    let Some(point) = topology.attach_point(intent) else {
         findings.error(Note {
             code: "unknown-attach-point",
             pointer: &pointer,
-            message: format!("there is no attach point {}", intent.attach_point_id),
+            message: match &intent.attach_point_id {
+                Some(id) => format!("there is no attach point {id}"),
+                None => "no attach point is named".to_owned(),
+            },
             rule: "a connection ends at known attach points".to_owned(),
             source: TOPOLOGY.to_owned(),
             resolve: "choose one of GET /v1/attachPoints, or add it to tieline.toml".to_owned(),
@@ -208,7 +211,7 @@ fn orientation(
         return None;
     };
     let at = |end: End| {
-        let point = topology.attach_points.get(&intent.end(end).attach_point_id)?;
+        let point = topology.attach_point(intent.end(end))?;
         let account = topology.accounts.get(&point.account_id)?;
         Some((&account.provider, &point.site))
     };
@@ -223,7 +226,7 @@ fn orientation(
     // The end that fits neither site is the one to name; if both fit the same site, b is.
     let end = if a == first || a == second { End::B } else { End::A };
     let (provider, site) = if end == End::A { a } else { b };
-    let point = &intent.end(end).attach_point_id;
+    let point = intent.place(end);
     findings.error(Note {
         code: "attach-point-not-in-environment",
         pointer: &format!("/{}/attachPointId", end.as_str()),

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tieline_openapi::{
     ids::{AttachPointId, ChannelId, ConnectionId, EnvironmentId, InterconnectId, PortId},
     problem::{FieldError, Problem, ProblemCode},
-    units::{BandwidthMbps, Vlan},
+    units::{BandwidthMbps, Mtu, Vlan},
     v1::{ConnectionIntent, Effective, End, Ends, Finding, Middle, Severity, Why},
 };
 use tieline_providers::{Addressing, FeatureSide, Ipv4Pair, constraints::AddressChoice};
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{store::Allocation, topology::Topology};
 
-pub use effective::{TUNNEL_OVERHEAD_IPV4, TUNNEL_OVERHEAD_IPV6, tunnel_mtu};
+pub use effective::{TUNNEL_OVERHEAD_IPV4, TUNNEL_OVERHEAD_IPV6, private_only, tunnel_mtu};
 pub use touched::Touched;
 
 /// What other connections hold. For a change of a connection, [`Allocated::release`] takes out what it holds itself.
@@ -114,6 +114,21 @@ pub struct Negotiated {
     pub effective: Effective,
     /// Warnings and notes.
     pub findings: Vec<Finding>,
+}
+
+impl Negotiated {
+    /// Nothing is negotiated here: what is agreed with a peer stands in its book.
+    #[must_use]
+    pub fn elsewhere(environment: &EnvironmentId, interconnect: InterconnectId) -> Self {
+        Self {
+            environment_id: environment.clone(),
+            interconnect_id: interconnect,
+            middle: Middle::None,
+            channels: Vec::new(),
+            effective: effective::private_only(Mtu::ETHERNET),
+            findings: Vec::new(),
+        }
+    }
 }
 
 /// Why there is no configuration: at least one finding is an error.
@@ -241,10 +256,7 @@ pub fn negotiate(
 ) -> Result<Negotiated, Unsatisfiable> {
     let mut findings = Findings::default();
     let intent = request.intent;
-    let points = Ends {
-        a: topology.attach_points.get(&intent.a.attach_point_id),
-        b: topology.attach_points.get(&intent.b.attach_point_id),
-    };
+    let points = Ends { a: topology.attach_point(&intent.a), b: topology.attach_point(&intent.b) };
     checks::prefixes(intent, &points, &mut findings);
     checks::other_links(intent, &topology.attach_points, allocated, &mut findings);
     let frame = frame::resolve(topology, intent, &mut findings);

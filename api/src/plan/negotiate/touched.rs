@@ -33,7 +33,9 @@ impl Touched {
             touched.ports.extend([channel.a.port_id.clone(), channel.b.port_id.clone()]);
         }
         for end in End::BOTH {
-            touched.prefixes.entry(intent.end(end).attach_point_id.clone()).or_default();
+            if let Some(point) = &intent.end(end).attach_point_id {
+                touched.prefixes.entry(point.clone()).or_default();
+            }
         }
         for (point, carried) in carried::by_attach_point(ConnectionId(uuid::Uuid::nil()), intent) {
             touched.prefixes.entry(point.clone()).or_default().insert(carried.prefix.trunc());

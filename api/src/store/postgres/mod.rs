@@ -36,6 +36,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "plans of a connection", include_str!("../../../migrations/postgres/0006_plans_of_a_connection.sql")),
     (7, "foreign and carried", include_str!("../../../migrations/postgres/0007_foreign_and_carried.sql")),
     (8, "coordinator", include_str!("../../../migrations/postgres/0008_coordinator.sql")),
+    (9, "shared connections", include_str!("../../../migrations/postgres/0009_shared_connections.sql")),
 ];
 
 /// The connections to one database.

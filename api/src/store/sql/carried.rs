@@ -85,7 +85,7 @@ pub(super) async fn read(tx: &mut Tx, touched: &Touched, all: &mut Allocated) ->
                 if !prefixes.iter().any(|net| meets(net, &prefix)) {
                     continue;
                 }
-                let (link, far) = (row.text()?, row.id()?);
+                let (link, far) = (row.text()?, row.text()?);
                 let named = if way == 0 { Way::Announced } else { Way::Learned };
                 let carried = Carried { prefix, way: named, far, connection_id, link };
                 found.insert((connection_id, way, prefix), carried);

@@ -12,14 +12,14 @@ use crate::store::{Claim, EngineWrite, SealedSecret, StoreError, Workpiece};
 /// `$2` is the length of the new lease: a row is due again when that runs out, whatever becomes of its holder.
 const CLAIM_SQLITE: &str = "UPDATE {table}
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
-    WHERE id IN (SELECT id FROM {table} WHERE ready_at <= {now} OR ready_at > {now} + $4
+    WHERE id IN (SELECT id FROM {table} WHERE {whose} (ready_at <= {now} OR ready_at > {now} + $4)
                  ORDER BY ready_at, id LIMIT $3)
     RETURNING id, lease_epoch";
 
 /// The same, past the rows that another replica is claiming right now. The common table expression is materialized: a
 /// plan that ran it again would claim more than was picked.
 const CLAIM_POSTGRES: &str = "WITH picked AS MATERIALIZED (
-        SELECT id FROM {table} WHERE ready_at <= {now} OR ready_at > {now} + $4
+        SELECT id FROM {table} WHERE {whose} (ready_at <= {now} OR ready_at > {now} + $4)
         ORDER BY ready_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
     UPDATE {table}
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
@@ -63,17 +63,54 @@ pub(super) async fn release(
     Ok(())
 }
 
+/// Who works on a connection that is due.
+#[derive(Clone, Copy)]
+pub(super) enum Whose {
+    /// The engine: both ends are in accounts of ours. It also looks after what is gone.
+    Engine,
+    /// The coordinator: the other end is a peer's.
+    Peers,
+}
+
+impl Whose {
+    /// Whether of those that are gone, each.
+    const fn tables(self) -> &'static [bool] {
+        match self {
+            Self::Engine => &[false, true],
+            Self::Peers => &[false],
+        }
+    }
+
+    const fn condition(self, gone: bool) -> &'static str {
+        match (self, gone) {
+            (_, true) => "",
+            (Self::Engine, false) => "peer IS NULL AND",
+            (Self::Peers, false) => "peer IS NOT NULL AND",
+        }
+    }
+}
+
 impl SqlStore {
     pub(super) async fn claim_due(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        self.claim_whose(Whose::Engine, owner, lease_ms, limit).await
+    }
+
+    pub(super) async fn claim_whose(
+        &self,
+        whose: Whose,
+        owner: &str,
+        lease_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
         let mut write = self.write().await?;
         let sql = write.either(CLAIM_SQLITE, CLAIM_POSTGRES);
         let mut claims = Vec::new();
-        for gone in [false, true] {
+        for gone in whose.tables() {
             let left = limit.saturating_sub(u32::try_from(claims.len()).unwrap_or(limit));
-            let sql = sql.replace("{table}", table(gone));
+            let sql = sql.replace("{table}", table(*gone)).replace("{whose}", whose.condition(*gone));
             for mut row in write.rows(&sql, args![owner, lease_ms, left, LONGEST_WAIT_MS]).await? {
                 let (id, epoch) = (row.id()?, row.count()?);
-                claims.push(Claim { id, epoch, owner: owner.to_owned(), lease_ms, gone });
+                claims.push(Claim { id, epoch, owner: owner.to_owned(), lease_ms, gone: *gone });
             }
         }
         write.commit().await?;
@@ -81,20 +118,29 @@ impl SqlStore {
     }
 
     pub(super) async fn wait_until_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
+        self.wait_until_whose_due(Whose::Engine, longest_ms).await
+    }
+
+    pub(super) async fn wait_until_shared_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
+        self.wait_until_whose_due(Whose::Peers, longest_ms).await
+    }
+
+    async fn wait_until_whose_due(&self, whose: Whose, longest_ms: u64) -> Result<Option<u64>, StoreError> {
         let mut tx = self.look().await?;
         // Of each table whether a due time is too far ahead, and the next one.
         let of = |gone| {
-            let table = table(gone);
+            let (table, whose) = (table(gone), whose.condition(gone));
             format!(
-                "(SELECT 1 FROM {table} WHERE ready_at > {{now}} + $1 LIMIT 1),
-                 (SELECT ready_at - {{now}} FROM {table} WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1)"
+                "(SELECT 1 FROM {table} WHERE {whose} ready_at > {{now}} + $1 LIMIT 1),
+                 (SELECT ready_at - {{now}} FROM {table} WHERE {whose} ready_at IS NOT NULL ORDER BY ready_at LIMIT 1)"
             )
         };
-        let row = tx.row(&format!("SELECT {}, {}", of(false), of(true)), args![LONGEST_WAIT_MS]).await?;
+        let of_each: Vec<String> = whose.tables().iter().map(|gone| of(*gone)).collect();
+        let row = tx.row(&format!("SELECT {}", of_each.join(", ")), args![LONGEST_WAIT_MS]).await?;
         tx.done().await?;
         let Some(mut row) = row else { return Ok(None) };
         let mut nearest = None;
-        for _ in 0..2 {
+        for _ in whose.tables() {
             let (far, next) = (row.opt_int()?, row.opt_int()?);
             let wait = next.map(|next| if far.is_some() { 0 } else { u64::try_from(next).unwrap_or(0) });
             nearest = nearest.into_iter().chain(wait).min();

@@ -179,7 +179,7 @@ impl SqlStore {
         let mut points: BTreeSet<String> = connections
             .iter()
             .flat_map(|c| [&c.intent.a, &c.intent.b])
-            .map(|end| end.attach_point_id.to_string())
+            .filter_map(|end| end.attach_point_id.as_ref().map(ToString::to_string))
             .collect();
         points.insert(attach_point);
         let mut arguments: Vec<Value> = points.into_iter().map(Value::from).collect();

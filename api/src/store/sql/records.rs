@@ -9,8 +9,8 @@ use tieline_openapi::{
 use uuid::Uuid;
 
 use super::{
-    SqlStore, ledger,
-    row::{Row, Value, args},
+    SqlStore, books, ledger,
+    row::{Row, Value, args, from_word},
     tx::Tx,
 };
 use crate::{
@@ -18,22 +18,31 @@ use crate::{
         negotiate::NegotiatedChannel,
         step::{Instance, Seen},
     },
-    store::{ConnectionFilter, ConnectionRecord, KeptCondition, Page, Reported, Standing, StoreError},
+    store::{ConnectionFilter, ConnectionRecord, KeptCondition, Page, Reported, SharedLink, Standing, StoreError},
 };
 
 /// The columns of a record.
 pub(super) const COLUMNS: &str = "id, project, kind, intent, generation, observed_generation, negotiated, status,
-    last_operation_id, created_at, updated_at, deletion_requested_at";
+    last_operation_id, created_at, updated_at, deletion_requested_at, peer, shared_uuid, ended";
 
 /// Records that are completed with one statement each for instances and samples.
 const CHUNK: usize = 200;
 
+/// With whom a connection is shared; how it stands there is not read here.
+fn shared(row: &mut Row) -> Result<Option<SharedLink>, StoreError> {
+    let (peer, uuid, ended) = (row.opt_text()?, row.opt_text()?, row.opt_text()?);
+    let (Some(peer), Some(uuid)) = (peer, uuid) else { return Ok(None) };
+    let ended = ended.map(|word| from_word("reason", word)).transpose()?;
+    Ok(Some(SharedLink { peer: books::id_of(peer)?, uuid: books::number(&uuid)?, ended, standing: None }))
+}
+
 /// A record without instances and samples.
 pub(super) fn record(row: &mut Row) -> Result<ConnectionRecord, StoreError> {
-    Ok(ConnectionRecord {
+    let mut record = ConnectionRecord {
         id: row.id()?,
         project: row.id()?,
         kind: row.word("connection kind")?,
+        shared: None,
         intent: row.doc("intent")?,
         generation: row.count()?,
         observed_generation: row.count()?,
@@ -48,7 +57,9 @@ pub(super) fn record(row: &mut Row) -> Result<ConnectionRecord, StoreError> {
         updated_at: row.time()?,
         deletion_requested_at: row.opt_time()?,
         given_up: BTreeMap::new(),
-    })
+    };
+    record.shared = shared(row)?;
+    Ok(record)
 }
 
 /// `($1, $2, ...)`.
@@ -102,7 +113,7 @@ pub(super) async fn complete(
             let (id, gateway, attach_point): (ConnectionId, GatewayId, String) = (row.id()?, row.id()?, row.text()?);
             let sample: PathSample = row.doc("sample")?;
             if let Some(&i) = at.get(&id) {
-                let end = if chunk[i].intent.a.attach_point_id.as_str() == attach_point { End::A } else { End::B };
+                let end = if chunk[i].intent.place(End::A) == attach_point { End::A } else { End::B };
                 chunk[i].gateway_ends.insert(gateway, end);
                 chunk[i].samples.push(Reported { by: gateway, sample });
             }

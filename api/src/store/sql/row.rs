@@ -202,6 +202,11 @@ pub(crate) fn from_doc<T: DeserializeOwned>(what: &'static str, text: &str) -> R
 }
 
 /// An enum's bare word, as it stands in JSON.
+/// A word of an enum, as it is stored.
+pub(crate) fn from_word<T: DeserializeOwned>(what: &'static str, word: String) -> Result<T, StoreError> {
+    serde_json::from_value(serde_json::Value::String(word)).map_err(|source| StoreError::Decode { what, source })
+}
+
 pub(crate) fn to_word<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
     let word = serde_json::to_value(value).map_err(|source| StoreError::Decode { what, source })?;
     Ok(word.as_str().map_or_else(|| word.to_string(), str::to_owned))

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tieline_openapi::{
+    coordinator::ResourceId,
     ids::{ChannelId, ConnectionId, GatewayId, IssueId, OperationId, ProjectId},
     v1::{AddressFamily, ConnectionIntent, ConnectionKind, ConnectionState, Operation, Timestamp},
 };
+use uuid::Uuid;
 
 use super::{Allocation, Audit, IdempotencyKey, KeptCondition, NewEvent, Reported, SavedAnswer, SealedSecret};
 use crate::plan::{
+    coordinate::{self, Reason},
     negotiate::{Negotiated, NegotiatedChannel},
     step::{Instance, ProviderCall},
 };
@@ -39,8 +42,23 @@ pub struct NewConnection {
     pub audit: Audit,
     /// The key and the answer to save under it.
     pub idempotency: Option<(IdempotencyKey, SavedAnswer)>,
+    /// With whom it is shared, and the UUID that both know it by.
+    pub shared: Option<(ResourceId, Uuid)>,
     /// When.
     pub at: Timestamp,
+}
+
+/// With whom a connection is shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedLink {
+    /// The peer.
+    pub peer: ResourceId,
+    /// The UUID that both know it by.
+    pub uuid: Uuid,
+    /// Why the protocol last ended one of its places, where that was not on the way to another one.
+    pub ended: Option<Reason>,
+    /// How it stands with the peer: whoever read the record looks that up, where the peer is configured.
+    pub standing: Option<coordinate::Standing>,
 }
 
 /// A change of a connection.
@@ -80,6 +98,8 @@ pub enum ChangeTo {
         /// Secrets of new channels or generations.
         secrets: Vec<SealedSecret>,
     },
+    /// Another place of what is shared with a peer is wanted, and the intent stays.
+    Place,
     /// Its deletion is wanted.
     Deletion,
 }
@@ -93,6 +113,8 @@ pub struct ConnectionRecord {
     pub project: ProjectId,
     /// Which kind.
     pub kind: ConnectionKind,
+    /// With whom it is shared; none between accounts of ours.
+    pub shared: Option<SharedLink>,
     /// The intent.
     pub intent: ConnectionIntent,
     /// Counts changes of the intent.

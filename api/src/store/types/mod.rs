@@ -18,7 +18,8 @@ pub use accounts::{Acceptance, AccountRound, AccountWatch, Expected, Sighting, W
 pub use allocations::{Allocation, Holding, SealedSecret};
 pub use claims::{Claim, EngineWrite, SharedLease, Workpiece};
 pub use connections::{
-    ChangeTo, ConnectionChange, ConnectionFilter, ConnectionRecord, EngineStatus, NewConnection, Standing, StatusReason,
+    ChangeTo, ConnectionChange, ConnectionFilter, ConnectionRecord, EngineStatus, NewConnection, SharedLink, Standing,
+    StatusReason,
 };
 pub use events::NewEvent;
 pub use gateways::{GatewayInputs, NewGateway, NewJoinToken};

@@ -18,6 +18,7 @@ use tieline_api::{
     secrets::Sealer,
     service::{ServeOptions, serve},
     store::{Books, OpenOptions, SqlStore},
+    topology::Topology,
 };
 use tieline_openapi::{
     client::coordinator::Coordinator,
@@ -27,7 +28,7 @@ use tieline_openapi::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::fixture::{Backing, Go, topology};
+use crate::http::fixture::{Backing, CONFIG as CLOUDS, Go, rules};
 
 /// An authority, and whom it has certified: `NAME.pem`, `NAME.key`, and its own `ca.pem`.
 pub(crate) struct Authority {
@@ -109,7 +110,7 @@ pub(crate) struct Side {
     pub(crate) admin: String,
     pub(crate) store: Arc<SqlStore>,
     pub(crate) config: CoordinatorConfig,
-    client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
     pub(crate) backing: Backing,
@@ -148,7 +149,7 @@ impl Side {
         let stop = CancellationToken::new();
         let options = ServeOptions {
             store: store.clone(),
-            topology: topology(),
+            topology: shared_topology(&config),
             vault,
             clock,
             random,
@@ -193,7 +194,7 @@ impl Side {
             }
         };
         let Ok(body) = tokio::time::timeout(Duration::from_secs(60), asking).await else {
-            panic!("{} does not get there: {}", self.id, self.get("/v1/coordinatedConnections").await);
+            panic!("{} does not get there: {}", self.id, self.get("/v1/connections").await);
         };
         body
     }
@@ -213,6 +214,13 @@ impl Side {
     pub(crate) fn peer_client(&self) -> Coordinator {
         tieline_api::coordinator::client(&self.config, &self.config.peers[0]).unwrap()
     }
+}
+
+/// Two clouds that have nothing to do with it, and the pairing.
+fn shared_topology(coordinator: &CoordinatorConfig) -> Arc<Topology> {
+    let mut config = Config::parse(CLOUDS, "test.toml").unwrap();
+    config.coordinator = Some(coordinator.clone());
+    Arc::new(Topology::new(&config, rules()))
 }
 
 pub(crate) fn parse(text: &str) -> CoordinatorConfig {

@@ -153,6 +153,7 @@ impl Stage {
             clock: Arc::new(clock),
             random,
             hints: Hints::new(),
+            coordination: None,
             choosing: Default::default(),
         };
         let caller = Caller {

@@ -105,6 +105,7 @@ impl Sim {
             event: self.event(id, "connection.created"),
             audit: self.audit(),
             idempotency: None,
+            shared: None,
             at: self.sched.now(),
         };
         self.store.create_connection(new).await.unwrap();

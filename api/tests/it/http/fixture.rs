@@ -38,7 +38,7 @@ use tieline_providers::{
 use tokio_util::sync::CancellationToken;
 
 /// Two clouds, two diverse channels, and one environment without an interconnect.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 [engine]
 leaseMs = 5000
 callTimeoutMs = 2000
@@ -168,12 +168,16 @@ pub(crate) struct Service {
 
 /// The topology of the test, over the fake providers' rules.
 pub(crate) fn topology() -> Arc<Topology> {
+    Arc::new(Topology::new(&Config::parse(CONFIG, "test.toml").unwrap(), rules()))
+}
+
+/// The fake providers' rules.
+pub(crate) fn rules() -> BTreeMap<ProviderName, Arc<dyn Rules>> {
     let side = |side| Arc::new(FakeRules { side, identity: IdentityKind::Named }) as Arc<dyn Rules>;
-    let rules: BTreeMap<ProviderName, Arc<dyn Rules>> = BTreeMap::from([
+    BTreeMap::from([
         ("left".parse().unwrap(), side(FakeSide::Picking)),
         ("right".parse().unwrap(), side(FakeSide::Taking)),
-    ]);
-    Arc::new(Topology::new(&Config::parse(CONFIG, "test.toml").unwrap(), rules))
+    ])
 }
 
 impl Service {

@@ -160,6 +160,7 @@ impl Db {
             event: event("connection.created", id),
             audit: audit("createConnection"),
             idempotency: None,
+            shared: None,
             at: ms(START),
         }
     }

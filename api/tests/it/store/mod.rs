@@ -12,6 +12,7 @@ mod intent;
 mod ledger;
 mod principals;
 mod races;
+mod shared;
 mod sqlite_file;
 mod watch;
 

@@ -9,7 +9,7 @@ use super::{
 
 fn link(name: &str, a: (&str, &[&str]), b: (&str, &[&str])) -> ConnectionIntent {
     let mut link = intent(a.1, b.1);
-    (link.a.attach_point_id, link.b.attach_point_id) = (id(a.0), id(b.0));
+    (link.a.attach_point_id, link.b.attach_point_id) = (Some(id(a.0)), Some(id(b.0)));
     link.name = name.to_owned();
     link
 }
@@ -96,8 +96,8 @@ fn places(
 ) -> BTreeMap<String, bool> {
     let mut places = BTreeMap::new();
     for link in links {
-        for end in End::BOTH.into_iter().filter(|end| link.end(*end).attach_point_id.as_str() == at) {
-            for (from, of) in [(end, at), (end.other(), link.end(end.other()).attach_point_id.as_str())] {
+        for end in End::BOTH.into_iter().filter(|end| link.place(*end) == at) {
+            for (from, of) in [(end, at), (end.other(), link.place(end.other()))] {
                 if carried::announced(link, from).iter().any(|net| net.contains(&address)) {
                     let said = points[&id::<tieline_openapi::ids::AttachPointId>(of)]
                         .prefixes

@@ -233,7 +233,7 @@ fn as_numbers_are_constants_that_must_fit() {
 fn unknown_names_and_bad_tiers_are_found_all_at_once() {
     let mut world = World::new();
     world.intent.environment_id = id("nowhere");
-    world.intent.a.attach_point_id = id("nobody");
+    world.intent.a.attach_point_id = Some(id("nobody"));
     world.intent.b.advertised_prefixes = vec!["10.1.2.3/16".parse().unwrap()];
     assert_eq!(
         world.errors(),
@@ -265,7 +265,7 @@ fn unknown_names_and_bad_tiers_are_found_all_at_once() {
     world.config.interconnects.clear();
     assert_eq!(world.errors(), ["no-interconnect /environmentId"]);
     let mut world = World::new();
-    world.intent.b.attach_point_id = id("gw");
+    world.intent.b.attach_point_id = Some(id("gw"));
     assert!(world.errors().contains(&"attach-points-equal /b/attachPointId".to_owned()));
 }
 

@@ -383,8 +383,8 @@ proptest! {
         let mut world = world(&small);
         let points = ["gw", "cr", "gw", "nobody"];
         let intent = &mut world.intent;
-        intent.a.attach_point_id = id(points[names.0]);
-        intent.b.attach_point_id = id(points[names.1]);
+        intent.a.attach_point_id = Some(id(points[names.0]));
+        intent.b.attach_point_id = Some(id(points[names.1]));
         if names.2 {
             intent.bandwidth_mbps = mbps(rest.0);
         }

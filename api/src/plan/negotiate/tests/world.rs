@@ -279,7 +279,8 @@ impl World {
 
 fn end(point: &str, prefix: &str) -> ConnectionEnd {
     ConnectionEnd {
-        attach_point_id: id(point),
+        attach_point_id: Some(id(point)),
+        remote_account_id: None,
         advertised_prefixes: vec![prefix.parse().unwrap()],
         accepted_prefixes: None,
     }

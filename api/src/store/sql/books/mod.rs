@@ -3,22 +3,25 @@
 mod holds;
 mod issues;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use tieline_openapi::{
     coordinator::{Comment, Issue, ResourceId},
-    ids::ProjectId,
     v1::Timestamp,
 };
 use uuid::Uuid;
 
 use super::{
-    LONGEST_WAIT_MS, SqlStore, principals,
-    row::{Row as Cells, args, to_doc},
+    LONGEST_WAIT_MS, SqlStore,
+    claims::Whose,
+    connections, principals,
+    row::{Row as Cells, args, to_doc, to_word},
     tx::Tx,
 };
 use crate::{
-    plan::coordinate::{IssuedKey, Place, REPLAY_KEPT, TOMBSTONE_KEPT},
-    store::{Audit, BookChange, BookWrite, Books, Owner, StoreError, StoredBook, StoredRow},
+    plan::coordinate::{IssuedKey, Place, REPLAY_KEPT, Reason, TOMBSTONE_KEPT},
+    store::{Audit, BookChange, BookWrite, Books, Claim, IntentWrite, Owner, StoreError, StoredBook, StoredRow},
 };
 
 const ROW: &str = "peer = $1 AND environment = $2 AND interconnect = $3 AND connection = $4";
@@ -26,7 +29,11 @@ const ROW: &str = "peer = $1 AND environment = $2 AND interconnect = $3 AND conn
 const PAIRS: u32 = 4;
 
 fn id(cells: &mut Cells) -> Result<ResourceId, StoreError> {
-    let text = cells.text()?;
+    id_of(cells.text()?)
+}
+
+/// A name that is stored.
+pub(super) fn id_of(text: String) -> Result<ResourceId, StoreError> {
     ResourceId::try_from(text).map_err(|error| StoreError::Unusable {
         reason: "it holds a name that is none; restore a backup".to_owned(),
         source: Some(Box::new(error)),
@@ -47,7 +54,8 @@ macro_rules! at {
 }
 use at;
 
-fn number(uuid: &str) -> Result<Uuid, StoreError> {
+/// A UUID that is stored.
+pub(super) fn number(uuid: &str) -> Result<Uuid, StoreError> {
     uuid.parse().map_err(|error: uuid::Error| StoreError::Unusable {
         reason: "it holds a UUID that is none; restore a backup".to_owned(),
         source: Some(Box::new(error)),
@@ -73,6 +81,40 @@ async fn fence(tx: &mut Tx, peer: &ResourceId, revision: u64) -> Result<(), Stor
         )
         .await?;
     if held == 1 { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+/// Makes the connections due whose book changes, before the book is locked: whoever changes an intent locks in this order.
+async fn touch(tx: &mut Tx, peer: &ResourceId, changes: &[BookChange]) -> Result<(), StoreError> {
+    // Why a place ends is kept for when nothing else tells of it any more.
+    let mut touched: BTreeMap<String, Option<Reason>> = BTreeMap::new();
+    for change in changes {
+        let (uuid, ended) = match change {
+            BookChange::Put { row, .. } => {
+                let ended = row.row.leaving.filter(|reason| *reason != Reason::Moved);
+                (Some(row.row.uuid.to_string()), ended)
+            }
+            BookChange::Key(key) => (Some(key.uuid.to_string()), None),
+            BookChange::Remove { place } => {
+                let sql = format!("SELECT uuid FROM coordinator_rows WHERE {ROW}");
+                (tx.row(&sql, at!(peer, place)).await?.map(|mut row| row.text()).transpose()?, None)
+            }
+            BookChange::Tombstone { .. } | BookChange::Replay(..) | BookChange::Owner(_) => (None, None),
+        };
+        if let Some(uuid) = uuid {
+            let kept = touched.entry(uuid).or_default();
+            *kept = ended.or(*kept);
+        }
+    }
+    for (uuid, ended) in touched {
+        let ended = ended.map(|reason| to_word("reason", &reason)).transpose()?;
+        tx.execute(
+            "UPDATE connections SET due_at = {now}, wake = 1, ended = COALESCE($3, ended)
+             WHERE peer = $1 AND shared_uuid = $2",
+            args![peer.as_str(), uuid, ended],
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 async fn apply(tx: &mut Tx, peer: &ResourceId, change: BookChange) -> Result<(), StoreError> {
@@ -173,9 +215,21 @@ impl Books for SqlStore {
     }
 
     async fn write_book(&self, wanted: BookWrite) -> Result<(), StoreError> {
-        let BookWrite { peer, revision, changes, due, audit } = wanted;
+        let BookWrite { peer, revision, changes, due, intent, audit } = wanted;
         let mut write = self.write().await?;
+        match intent {
+            None => {}
+            Some(IntentWrite::New(new)) => connections::insert(&mut write, *new).await?,
+            Some(IntentWrite::Change(change)) => {
+                let named = connections::Named::of(&change);
+                if let Err(error) = connections::change(&mut write, *change).await {
+                    drop(write);
+                    return Err(self.refused(named, error).await);
+                }
+            }
+        }
         if !changes.is_empty() {
+            touch(&mut write, &peer, &changes).await?;
             fence(&mut write, &peer, revision).await?;
             // Whatever changed, a step is due at once.
             write.connection_due();
@@ -214,27 +268,20 @@ impl Books for SqlStore {
         Ok(wait.map(|ms| u64::try_from(ms).unwrap_or(0).min(longest_ms)))
     }
 
+    async fn claim_shared(&self, owner: &str, lease_ms: u64, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        self.claim_whose(Whose::Peers, owner, lease_ms, limit).await
+    }
+
+    async fn next_shared_due(&self, longest_ms: u64) -> Result<Option<u64>, StoreError> {
+        self.wait_until_shared_due(longest_ms).await
+    }
+
     async fn owner(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<Owner>, StoreError> {
         let mut tx = self.read().await?;
         let sql = "SELECT uuid, project, sealed, created_at FROM coordinator_owners WHERE peer = $1 AND uuid = $2";
         let row = tx.row(sql, args![peer.as_str(), uuid]).await?;
         tx.done().await?;
         row.map(|mut row| owner(&mut row)).transpose()
-    }
-
-    async fn owned(
-        &self,
-        project: &ProjectId,
-        after: Option<Uuid>,
-        limit: u32,
-    ) -> Result<Vec<(ResourceId, Owner)>, StoreError> {
-        let mut tx = self.read().await?;
-        let sql = "SELECT peer, uuid, project, sealed, created_at FROM coordinator_owners
-                   WHERE project = $1 AND uuid > $2 ORDER BY uuid LIMIT $3";
-        let after = after.map(|uuid| uuid.to_string()).unwrap_or_default();
-        let rows = tx.rows(sql, args![project.as_str(), after, limit]).await?;
-        tx.done().await?;
-        rows.into_iter().map(|mut row| Ok((id(&mut row)?, owner(&mut row)?))).collect()
     }
 
     async fn key_pairs(

@@ -1,0 +1,37 @@
+//! `tieline coordinator`: the pairing with other providers.
+
+use std::process::ExitCode;
+
+use tieline_api::coordinator::check;
+use tieline_openapi::config::Config;
+
+use crate::{
+    args::Coordinator,
+    exit::{Exit, Failure},
+    output,
+};
+
+/// Runs `tieline coordinator ...`.
+pub(crate) async fn run(command: Coordinator) -> anyhow::Result<ExitCode> {
+    let Coordinator::Check { config, json } = command;
+    let none =
+        || Failure::new(Exit::Usage, format!("{} has no [coordinator]: there is nothing to compare", config.display()));
+    let coordinator = Config::read(&config)?.coordinator.ok_or_else(none)?;
+    let findings = check::all(&coordinator).await?;
+    if json {
+        let all: Vec<_> =
+            findings.iter().map(|f| serde_json::json!({ "about": f.about, "message": f.message })).collect();
+        output::json(&all)?;
+    } else {
+        for finding in &findings {
+            anstream::println!("{}: {}", finding.about, finding.message);
+        }
+    }
+    if findings.is_empty() {
+        if !json {
+            anstream::println!("both sides say the same");
+        }
+        return Ok(Exit::Ok.into());
+    }
+    Ok(Exit::Conflict.into())
+}
