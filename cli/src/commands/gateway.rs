@@ -62,22 +62,27 @@ pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
 /// Starts a successor at each SIGHUP: the program of today under the path that this one was started by.
 fn succeed_on_signal() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    const TAKE_OVER: &str = "--take-over";
     let mut asked = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while asked.recv().await.is_some() {
-            let mut arguments = std::env::args_os();
-            let program = arguments.next().unwrap_or_else(|| "tieline".into());
-            let mut successor = tokio::process::Command::new(program);
-            successor.args(arguments.filter(|argument| argument != TAKE_OVER)).arg(TAKE_OVER);
             // It lives on when this process ends; one that ends before that is waited for.
-            match successor.stdin(std::process::Stdio::null()).status().await {
+            match successor().status().await {
                 Ok(status) => tracing::warn!(%status, "the successor has ended; this gateway goes on"),
                 Err(error) => tracing::warn!(%error, "no successor can be started; this gateway goes on"),
             }
         }
     });
     Ok(())
+}
+
+fn successor() -> tokio::process::Command {
+    const TAKE_OVER: &str = "--take-over";
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_else(|| "tieline".into());
+    let mut successor = tokio::process::Command::new(program);
+    successor.args(arguments.filter(|argument| argument != TAKE_OVER)).arg(TAKE_OVER);
+    successor.stdin(std::process::Stdio::null());
+    successor
 }
 
 async fn show(flags: args::GatewayStatus) -> anyhow::Result<ExitCode> {
