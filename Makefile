@@ -1,6 +1,7 @@
 # make demo    the main job, end to end, in a lab on this machine
 # make test    every check and every test
 # make bench   what it costs, beside what it must be at most
+# make interop the gateway with other WireGuards
 # make build   target/release/tieline
 # make soak    the tunnel at full rate for SOAK_MINUTES (10), with rekeys, roaming and changes; needs root
 # make fuzz    whatever comes from outside, for FUZZ_SECONDS (60) a target
@@ -12,13 +13,14 @@ SHELL := /bin/bash
 
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tieline/tools/bin
 export PATH := $(TOOLS):$(PATH)
+WIREGUARDS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tieline/wireguards/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Runs a command and prints how many minutes it took.
 stage = @start=$$(date +%s); printf '\n== %s\n' '$(1)'; $(2); \
 	awk -v s=$$(( $$(date +%s) - start )) 'BEGIN { printf "== %s: %.1f min\n", "$(1)", s / 60 }'
 
-.PHONY: help build demo bench soak fuzz test tools-build tools-test fmt clippy deny machete nextest openapi faults
+.PHONY: help build demo bench bench-dataplane soak fuzz test tools-build tools-test fmt clippy deny machete nextest openapi faults interop
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -36,11 +38,20 @@ demo: tools-build
 	cargo build -p tieline
 	$(TARGET)/debug/tieline demo $(if $(KEEP),--keep) $(DEMO_FLAGS)
 
-# BENCH='api_sqlite scale' chooses; BENCH_SECONDS, BENCH_LINKS and BENCH_RUNS shorten it.
+# BENCH='api_sqlite scale dataplane' chooses; BENCH_SECONDS, BENCH_LINKS and BENCH_RUNS shorten it.
 bench: tools-build
+ifneq ($(BENCH),dataplane)
 	CARGO_TARGET_DIR=target cargo build --release -p tieline
 	$(if $(wildcard api/benches/negotiate.rs),CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench negotiate)
-	CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench bench -- $(BENCH)
+	CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench bench -- $(filter-out dataplane,$(BENCH))
+endif
+	$(if $(or $(filter dataplane,$(BENCH)),$(if $(BENCH),,all)),@$(MAKE) --no-print-directory bench-dataplane)
+
+# The tunnel beside other userspace WireGuards; the figures join those of the report.
+bench-dataplane:
+	@scripts/install-tools.sh bench
+	@scripts/install-wireguards.sh
+	CARGO_TARGET_DIR=target cargo bench -p tieline-dataplane --bench tunnel
 
 test:
 	$(call stage,tools,$(MAKE) --no-print-directory tools-test)
@@ -75,6 +86,16 @@ openapi:
 # The engine under 20,000 random schedules on SQLite and 2,000 on Postgres: for a nightly run.
 faults: tools-test
 	TIELINE_FAULT_SEEDS=20000 cargo nextest run --profile faults -p tieline-api faults
+
+# The gateway with each userspace WireGuard that can be had here: for a nightly run.
+interop: tools-test
+	@scripts/install-wireguards.sh
+	@for peer in wireguard-go gotatun boringtun-cli; do \
+		program=$(WIREGUARDS)/$$peer; \
+		if [ ! -x $$program ]; then echo "$$peer: SKIPPED, it cannot be had here"; continue; fi; \
+		printf '\n== %s %s\n' $$peer "$$(cat $(WIREGUARDS)/../$$peer.version)"; \
+		TIELINE_WIREGUARD_GO=$$program cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
+	done; exit $${failed:-0}
 
 soak: tools-test
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) cargo nextest run --profile soak --no-capture -p tieline-dataplane runs_for_as_long

@@ -15,6 +15,10 @@ want gcc gcc
 want iproute2 ip
 want bird2 bird
 want nftables nft
+if [ "${1:-}" = bench ]; then
+  want iperf3 iperf3
+  want wireguard-tools wg
+fi
 if [ "${1:-}" = test ]; then
   want python3-venv python3
   want wireguard-tools wg

@@ -13,5 +13,5 @@ pub mod shell;
 pub use shell::{
     config::GatewayOptions,
     gateway::{Dataplane, DataplaneError, DataplaneOptions},
-    run::{GatewayError, run},
+    run::{Ended, GatewayError, run},
 };

@@ -86,28 +86,54 @@ pub(crate) enum Contender {
     Raw,
     /// This gateway, with so many lanes.
     Tieline(usize),
-    /// A daemon that is configured by `wg`.
-    Daemon { name: &'static str, path: PathBuf, arguments: &'static [&'static str] },
+    /// A daemon that is configured by `wg`. Several of one peer differ in how they are run: the best of them counts.
+    Daemon { name: &'static str, peer: &'static str, path: PathBuf, arguments: &'static [&'static str] },
 }
+
+/// Name, peer and arguments. boringtun-cli is best with one thread or two, which changes with the load; its default of four
+/// is behind both on two cores.
+const DAEMONS: [(&str, &str, &[&str]); 4] = [
+    ("wireguard-go", "wireguard-go", &["-f"]),
+    ("gotatun", "gotatun", &["-f", "--disable-drop-privileges"]),
+    ("boringtun-cli-1", "boringtun-cli", &["-f", "--disable-drop-privileges", "--threads", "1"]),
+    ("boringtun-cli-2", "boringtun-cli", &["-f", "--disable-drop-privileges", "--threads", "2"]),
+];
 
 impl Contender {
     /// Ours, and what is installed.
     pub(crate) fn found(lanes: usize) -> Vec<Self> {
         let mut found = vec![Self::Raw, Self::Tieline(lanes)];
-        let daemons: [(&str, &[&str]); 3] = [
-            ("wireguard-go", &["-f"]),
-            ("boringtun-cli", &["-f", "--disable-drop-privileges"]),
-            ("gotatun", &["-f", "--disable-drop-privileges"]),
-        ];
-        for (name, arguments) in daemons {
-            let variable = format!("TIELINE_BENCH_{}", name.to_uppercase().replace('-', "_"));
-            let path = env::var_os(variable).map(PathBuf::from).or_else(|| on_path(name));
-            match path.filter(|_| on_path("wg").is_some()) {
-                Some(path) => found.push(Self::Daemon { name, path, arguments }),
+        for (name, peer, arguments) in DAEMONS {
+            match installed(peer).filter(|_| on_path("wg").is_some()) {
+                Some(path) => found.push(Self::Daemon { name, peer, path, arguments }),
                 None => eprintln!("{name} (or `wg`) is not installed, so not measured"),
             }
         }
         found
+    }
+
+    /// Whose figures it stands for.
+    pub(crate) fn peer(&self) -> &'static str {
+        match self {
+            Self::Raw | Self::Tieline(_) => self.name(),
+            Self::Daemon { peer, .. } => peer,
+        }
+    }
+
+    /// Its version, where it is known.
+    pub(crate) fn version(&self) -> String {
+        match self {
+            Self::Raw => "veth, no tunnel".to_owned(),
+            Self::Tieline(lanes) => format!("{}, {lanes} lane(s)", env!("CARGO_PKG_VERSION")),
+            Self::Daemon { peer, path, .. } => {
+                let noted = path.parent().and_then(Path::parent).map(|root| root.join(format!("{peer}.version")));
+                if let Some(version) = noted.and_then(|noted| std::fs::read_to_string(noted).ok()) {
+                    return version.trim().to_owned();
+                }
+                let said = Command::new(path).arg("--version").output().map(|said| said.stdout).unwrap_or_default();
+                String::from_utf8_lossy(&said).lines().next().unwrap_or("?").to_owned()
+            }
+        }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -190,6 +216,15 @@ impl Daemons {
 /// Starts a process in a namespace.
 pub(crate) fn spawn(ns: &Ns, mut command: Command) -> Child {
     ns.run(move || command.spawn()).join().unwrap().unwrap().unwrap()
+}
+
+/// By its variable, where `scripts/install-wireguards.sh` puts it, or on the PATH.
+fn installed(peer: &str) -> Option<PathBuf> {
+    let variable = format!("TIELINE_BENCH_{}", peer.to_uppercase().replace('-', "_"));
+    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    let cached = cache.map(|cache| cache.join("tieline/wireguards/bin").join(peer)).filter(|path| path.is_file());
+    env::var_os(variable).map(PathBuf::from).or(cached).or_else(|| on_path(peer))
 }
 
 pub(crate) fn on_path(tool: &str) -> Option<PathBuf> {

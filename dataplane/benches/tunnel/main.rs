@@ -2,9 +2,13 @@
 //! them. `cargo bench -p tieline-dataplane --bench tunnel`, as root.
 //!
 //! The contenders take turns within each round, since the machine's other load changes the figures: trust the ratios, and
-//! the CPU per gigabit. Peers are found on the PATH, or by `TIELINE_BENCH_WIREGUARD_GO`, `TIELINE_BENCH_BORINGTUN_CLI` and
-//! `TIELINE_BENCH_GOTATUN`. `TIELINE_BENCH_RUNS` (5), `TIELINE_BENCH_SECONDS` (3) a measurement and `TIELINE_BENCH_LANES`
-//! (1) may be set; `TIELINE_BENCH_ONLY` names contenders and measurements, with commas, and leaves out the others. The result goes to `target/bench/parts/dataplane.json`, and as a table to the standard output.
+//! the CPU per gigabit. Peers are found by `TIELINE_BENCH_WIREGUARD_GO`, `TIELINE_BENCH_BORINGTUN_CLI` and
+//! `TIELINE_BENCH_GOTATUN`, where `scripts/install-wireguards.sh` puts them, or on the PATH. `TIELINE_BENCH_RUNS` (or `BENCH_RUNS`;
+//! 5), `TIELINE_BENCH_SECONDS` (3) a measurement and `TIELINE_BENCH_LANES` (1) may be set; `TIELINE_BENCH_ONLY` names contenders
+//! and measurements, with commas, and leaves out the others.
+//!
+//! The figures go into `target/bench/report.json` beside what other benches have put there, and as a table to
+//! `target/bench/dataplane.md` and to the standard output.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +19,7 @@
 )]
 
 mod contender;
+mod latency;
 mod measure;
 mod node;
 #[path = "../../tests/it/ns.rs"]
@@ -42,7 +47,7 @@ fn main() -> ExitCode {
         eprintln!("the tunnel is not measured: {missing}");
         return ExitCode::SUCCESS;
     }
-    let runs: usize = number("TIELINE_BENCH_RUNS", 5);
+    let runs: usize = number("TIELINE_BENCH_RUNS", number("BENCH_RUNS", 5));
     let seconds = number("TIELINE_BENCH_SECONDS", 3);
     let lanes = number("TIELINE_BENCH_LANES", 1);
     let only = env::var("TIELINE_BENCH_ONLY").unwrap_or_default();
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
         (found.iter().any(|one| named(one.name())), Measure::ALL.iter().any(|one| named(one.name())));
     let contenders: Vec<_> = found.into_iter().filter(|one| !some_contender || named(one.name())).collect();
     let measures: Vec<_> = Measure::ALL.into_iter().filter(|one| !some_measure || named(one.name())).collect();
-    let mut report = Report::default();
+    let mut report = Report::new(&contenders);
     for round in 1..=runs {
         for contender in &contenders {
             let pair = Pair::new();
@@ -73,8 +78,13 @@ fn main() -> ExitCode {
         }
     }
     print!("{}", report.table());
-    let path = report.write();
-    println!("written to {}", path.display());
+    match report.write() {
+        Ok(path) => println!("\nwritten to {}", path.display()),
+        Err(error) => {
+            eprintln!("the figures cannot be written: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
     ExitCode::SUCCESS
 }
 

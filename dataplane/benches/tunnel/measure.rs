@@ -4,7 +4,10 @@ use std::{fmt, io::Write, process::Command, process::Stdio, time::Duration};
 
 use serde_json::Value;
 
-use super::contender::{Daemons, Pair, inner, spawn};
+use super::{
+    contender::{Daemons, Pair, inner, spawn},
+    latency,
+};
 
 /// A measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +24,10 @@ pub(crate) enum Measure {
     Udp1372,
     /// UDP of 64 bytes.
     Udp64,
+    /// Round trips of small datagrams, nothing else on the way.
+    Idle,
+    /// The same beside one TCP stream.
+    Loaded,
 }
 
 /// What came of it.
@@ -33,10 +40,15 @@ pub(crate) struct Measured {
     /// CPU of the daemons at both ends, cores for each Gbit/s.
     pub(crate) cores_per_gbps: f64,
     pub(crate) retransmits: u64,
+    /// Round trips in microseconds, median and 99th percentile; latency only.
+    pub(crate) rtt_us: (f64, f64),
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rtt_us.0 > 0.0 {
+            return write!(f, "{:7.0} us p50 {:7.0} us p99", self.rtt_us.0, self.rtt_us.1);
+        }
         write!(
             f,
             "{:6.2} Gbit/s {:7.1} kpps {:5.2} cores/Gbps {:6} retransmits",
@@ -46,8 +58,8 @@ impl fmt::Display for Measured {
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Tcp1, Self::Tcp1Back, Self::Tcp4, Self::Tcp4Back, Self::Udp1372, Self::Udp64];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Tcp1, Self::Tcp1Back, Self::Tcp4, Self::Tcp4Back, Self::Udp1372, Self::Udp64, Self::Idle, Self::Loaded];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -57,6 +69,8 @@ impl Measure {
             Self::Tcp4Back => "tcp4-back",
             Self::Udp1372 => "udp1372",
             Self::Udp64 => "udp64",
+            Self::Idle => "latency-idle",
+            Self::Loaded => "latency-loaded",
         }
     }
 
@@ -66,7 +80,7 @@ impl Measure {
 
     const fn arguments(self) -> &'static str {
         match self {
-            Self::Tcp1 => "-O 1",
+            Self::Tcp1 | Self::Idle | Self::Loaded => "-O 1",
             Self::Tcp1Back => "-O 1 -R",
             Self::Tcp4 => "-O 1 -P 4",
             Self::Tcp4Back => "-O 1 -P 4 -R",
@@ -77,6 +91,20 @@ impl Measure {
 
     /// Runs it. TCP leaves out its first second, in which the window opens.
     pub(crate) fn take(self, pair: &Pair, daemons: &Daemons, seconds: u32) -> Result<Measured, String> {
+        match self {
+            Self::Idle => return latency::take(pair, seconds),
+            Self::Loaded => {
+                return std::thread::scope(|scope| {
+                    // Two seconds more, since the stream is to be there all the time.
+                    let stream = scope.spawn(|| Self::Tcp1.take(pair, daemons, seconds + 2));
+                    std::thread::sleep(Duration::from_secs(1));
+                    let measured = latency::take(pair, seconds);
+                    stream.join().map_err(|_| "the stream's thread ended badly".to_owned())??;
+                    measured
+                });
+            }
+            Self::Tcp1 | Self::Tcp1Back | Self::Tcp4 | Self::Tcp4Back | Self::Udp1372 | Self::Udp64 => {}
+        }
         let mut server = Command::new("iperf3");
         server.args(["-s", "-1", "-B", &inner(1).to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut server = spawn(&pair.0[1], server);
@@ -107,12 +135,12 @@ impl Measure {
             let gbps = received * bytes * 8.0 / f64::from(seconds) / 1e9;
             let kpps = received / f64::from(seconds) / 1e3;
             let cores = cpu / f64::from(seconds) / gbps;
-            return Ok(Measured { gbps, kpps, cores_per_gbps: cores, retransmits: 0 });
+            return Ok(Measured { gbps, kpps, cores_per_gbps: cores, ..Measured::default() });
         }
         let gbps = number("/end/sum_received/bits_per_second")? / 1e9;
         let retransmits = number("/end/sum_sent/retransmits").unwrap_or(0.0) as u64;
         // The CPU is that of the whole run, and the first second carries about as much as the others.
         let cores = cpu / f64::from(seconds + 1) / gbps;
-        Ok(Measured { gbps, kpps: 0.0, cores_per_gbps: cores, retransmits })
+        Ok(Measured { gbps, cores_per_gbps: cores, retransmits, ..Measured::default() })
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn run(n: usize, lanes: usize) {
         session: 1,
         holds: BTreeMap::new(),
         uapi: None,
+        taken: None,
     };
     let dataplane = Dataplane::start(options, reports).unwrap();
     let other = 1 - n;

@@ -96,6 +96,11 @@ impl PathChooser {
         Self { hold_down, hold: Hold::default(), chosen: None, changed: None, private_well_since: None }
     }
 
+    /// This carries already: another process has chosen it.
+    pub fn resume(&mut self, path: PathKind) {
+        self.chosen = Some(path);
+    }
+
     /// How long the private bundle must have been well before traffic returns to it.
     pub fn set_hold_down(&mut self, hold_down: Duration) {
         self.hold_down = hold_down;

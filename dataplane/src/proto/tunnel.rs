@@ -41,6 +41,8 @@ const RENEW: Duration = Duration::from_secs(60);
 pub const KEEPALIVE_S: u16 = 15;
 /// The highest index of a lane: boringtun leaves 24 bits, of which two tell a lane's state machines apart.
 pub const MAX_INDEX: u32 = (1 << 22) - 1;
+/// Where the upper half of the indices begins: a process that takes another's place uses the half that the other does not.
+pub const HALF: u32 = 1 << 21;
 /// Without anything authentic for this long, two keepalives of the peer are lost and a lane is no way to it.
 const SILENT: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64 + 5);
 /// Packets that wait for a session at most, of each lane: a burst of a new flow, not a standing queue. A thousand peers that

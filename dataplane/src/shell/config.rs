@@ -54,6 +54,8 @@ pub struct GatewayOptions {
     pub lanes: Option<u8>,
     /// Where `wg` finds a socket for each lane, as [`FOLDER`](super::uapi::FOLDER); `None`: there are none.
     pub uapi: Option<PathBuf>,
+    /// Takes the place of the gateway that runs on this state folder, where one does, without losing a packet.
+    pub take_over: bool,
     /// Offloads of the kernel not to use; what the kernel cannot do is never used.
     pub switched_off: Vec<Offload>,
 }

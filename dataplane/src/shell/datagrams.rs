@@ -96,6 +96,7 @@ pub(crate) fn send(socket: &UdpSocket, offloads: &Offloads, batch: Batch<'_>) ->
                     }
                 }
                 _ => {
+                    offloads.lose(batch.bytes.len().div_ceil(batch.each));
                     lost(&error, batch.to);
                     return sent;
                 }
@@ -107,6 +108,7 @@ pub(crate) fn send(socket: &UdpSocket, offloads: &Offloads, batch: Batch<'_>) ->
             if error.raw_os_error() == Some(libc::EMSGSIZE) {
                 sent = Sent::TooLong;
             }
+            offloads.lose(1);
             lost(&error, batch.to);
         }
     }

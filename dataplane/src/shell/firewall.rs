@@ -52,6 +52,12 @@ pub fn apply(private: &str, guards: &[Guard]) -> Result<(), FirewallError> {
     nft(&["-f", "-"], &script(private, guards)).map(drop)
 }
 
+/// Whether `nft` can be run.
+#[must_use]
+pub fn is_there() -> bool {
+    Command::new("nft").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
 /// Removes it.
 ///
 /// # Errors

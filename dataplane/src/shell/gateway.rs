@@ -5,7 +5,11 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -20,13 +24,14 @@ use tokio::sync::oneshot;
 
 use super::{
     firewall::{self, Forwarded, Guard},
+    handover::{Beat, Carried, Gift, Taken, channel::Inbox},
     heartbeat::Heartbeat,
-    lanes::{Lanes, NAP, OwnLane},
+    lanes::{Handover, Lanes, NAP, OwnLane},
     netns::{NetNs, NetNsError},
     offloads::{Offload, Offloads},
     routes::{self, Interface, RouteError, Routes},
     sockets,
-    status::{Report, Status},
+    status::{PacketPathStatus, Report, Status},
     tun::{Tun, TunError},
     uapi::Uapi,
 };
@@ -65,6 +70,8 @@ pub struct DataplaneOptions {
     pub holds: BTreeMap<ConnectionId, Hold>,
     /// Where `wg` finds a socket for each lane; `None`: there are none.
     pub uapi: Option<PathBuf>,
+    /// What a gateway that hands over has given; then this one waits for [`begin`](Dataplane::begin).
+    pub taken: Option<Taken>,
 }
 
 /// Why a data plane does not start.
@@ -88,6 +95,9 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
+    /// What the old process passes on cannot be read.
+    #[error("cannot read what the running gateway passes on")]
+    Channel(#[source] io::Error),
     /// No descriptor is left.
     #[error("cannot wait for sockets (epoll); raise the limit of open files")]
     Poll(#[source] io::Error),
@@ -106,6 +116,14 @@ pub(super) enum Command {
     Apply(Box<GatewayConfiguration>),
     Hold(ConnectionId, Hold),
     Status(oneshot::Sender<Status>),
+    /// What a new process is given.
+    Give(oneshot::Sender<io::Result<Beat>>),
+    /// The old process has stopped, in order or not: this one begins.
+    Begin {
+        in_order: bool,
+    },
+    /// Ends without removing anything.
+    Leave,
     Stop,
 }
 
@@ -117,6 +135,7 @@ pub struct Dataplane {
     commands: mpsc::Sender<Command>,
     lanes: Arc<Lanes>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    receivers: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl std::fmt::Debug for Dataplane {
@@ -131,10 +150,11 @@ impl Dataplane {
     /// # Errors
     /// When the namespace, the TUN device, a socket or a route is refused.
     pub fn start(
-        options: DataplaneOptions,
+        mut options: DataplaneOptions,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> Result<Self, DataplaneError> {
         let thread = |name| move |source| DataplaneError::Thread { name, source };
+        let takes_over = options.taken.is_some();
         let (ready, started) = mpsc::sync_channel(1);
         let (commands, orders) = mpsc::channel();
         let (guards, guarded) = mpsc::channel::<Vec<Guard>>();
@@ -144,7 +164,7 @@ impl Dataplane {
         let uapi = options.uapi.clone().zip(Some(options.tun_name.clone()));
         let counts = Arc::clone(&counted);
         let heartbeat = netns
-            .spawn("tl-heartbeat", move || match set_up(&options) {
+            .spawn("tl-heartbeat", move || match set_up(&mut options) {
                 Ok(ground) => {
                     let _ = ready.send(Ok((Arc::clone(&ground.lanes), ground.private.name.clone())));
                     Heartbeat::new(options, ground, guards, tables, counts, reports).run(&orders);
@@ -156,17 +176,16 @@ impl Dataplane {
             name: "heartbeat",
             source: io::Error::other("it ended before it was ready"),
         })??;
-        let mut threads = vec![
-            heartbeat,
-            netns.spawn("tl-filter", move || filter(&private, &guarded, &counted)).map_err(thread("filter"))?,
-        ];
+        let stays = Arc::clone(&lanes);
+        let filter = move || filter(&private, &guarded, &counted, &stays.handover.leaves);
+        let mut threads = vec![heartbeat, netns.spawn("tl-filter", filter).map_err(thread("filter"))?];
         let tables = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-tables", move || tables.tables(&wanted)).map_err(thread("tables"))?);
         let timers = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-timers", move || timers.timers()).map_err(thread("timers"))?);
         if let Some((folder, tun)) = uapi {
             // The tunnel is worth more than the tool that looks at it.
-            match Uapi::listen(&folder, &tun, lanes.own.len(), false) {
+            match Uapi::listen(&folder, &tun, lanes.own.len(), takes_over) {
                 Ok(uapi) => {
                     let lanes = Arc::clone(&lanes);
                     threads.push(netns.spawn("tl-uapi", move || uapi.serve(&lanes)).map_err(thread("uapi"))?);
@@ -177,12 +196,13 @@ impl Dataplane {
                 }
             }
         }
+        let mut receivers = Vec::new();
         for n in 0..lanes.own.len() {
             let (out, back) = (Arc::clone(&lanes), Arc::clone(&lanes));
             threads.push(netns.spawn(&format!("tl-out-{n}"), move || out.outbound(n)).map_err(thread("outbound"))?);
-            threads.push(netns.spawn(&format!("tl-in-{n}"), move || back.inbound(n)).map_err(thread("inbound"))?);
+            receivers.push(netns.spawn(&format!("tl-in-{n}"), move || back.inbound(n)).map_err(thread("inbound"))?);
         }
-        Ok(Self { commands, lanes, threads })
+        Ok(Self { commands, lanes, threads, receivers })
     }
 
     /// Makes this the configuration. What is unchanged goes on undisturbed.
@@ -202,14 +222,61 @@ impl Dataplane {
         status.await.ok()
     }
 
+    /// How the packet path stands.
+    #[must_use]
+    pub fn packet_path(&self) -> PacketPathStatus {
+        self.lanes.status()
+    }
+
     /// Stops it, and waits until its routes, rules and devices are gone.
     pub fn stop(mut self) {
         self.halt();
-        for thread in self.threads.drain(..) {
-            if !matches!(thread.join(), Ok(Ok(()))) {
-                tracing::error!("a thread of the data plane ended badly");
-            }
-        }
+        self.join();
+    }
+
+    /// What a new process needs to take over; from now on this one begins nothing, and passes on what is for the new one.
+    /// Either [`leave`](Self::leave) or [`withdraw`](Self::withdraw) follows.
+    pub(super) async fn give(&self) -> io::Result<Gift> {
+        let (answer, beat) = oneshot::channel();
+        self.order(Command::Give(answer));
+        let beat = beat.await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+        let alive = self.lanes.alive();
+        Ok(Gift { upper: self.lanes.handover.upper, alive, lanes: self.lanes.give()?, beat })
+    }
+
+    /// Nobody takes over after all: it goes on as before.
+    pub(super) fn withdraw(&self) {
+        self.lanes.handover.withdraw();
+    }
+
+    /// Whether each of these lanes is heard.
+    pub(super) fn hears(&self, lanes: &[(usize, [u8; 32])]) -> bool {
+        let heard = self.lanes.alive();
+        lanes.iter().all(|lane| heard.contains(lane))
+    }
+
+    /// Begins to read the network and the device: the old process has stopped. Where it has not done so in order, it may have
+    /// removed what it had made.
+    pub(super) fn begin(&self, in_order: bool) {
+        self.lanes.handover.begin();
+        self.order(Command::Begin { in_order });
+    }
+
+    /// Stops, the network first, and removes nothing: it is the new process's.
+    pub(super) fn leave(mut self) {
+        let handover = &self.lanes.handover;
+        handover.leaves.store(true, Ordering::Release);
+        handover.deaf.store(true, Ordering::Release);
+        join(&mut self.receivers);
+        self.lanes.handover.close();
+        self.order(Command::Leave);
+        self.lanes.stop.store(true, Ordering::Relaxed);
+        self.join();
+    }
+
+    fn join(&mut self) {
+        join(&mut self.receivers);
+        join(&mut self.threads);
     }
 
     fn order(&self, command: Command) {
@@ -230,6 +297,14 @@ impl Drop for Dataplane {
     }
 }
 
+fn join(threads: &mut Vec<JoinHandle<io::Result<()>>>) {
+    for thread in threads.drain(..) {
+        if !matches!(thread.join(), Ok(Ok(()))) {
+            tracing::error!("a thread of the data plane ended badly");
+        }
+    }
+}
+
 /// What the heartbeat stands on.
 pub(super) struct Ground {
     pub(super) lanes: Arc<Lanes>,
@@ -243,10 +318,12 @@ pub(super) struct Ground {
     pub(super) reflector: UdpSocket,
     /// Waits for the sockets inside the tunnel, of which each connection has one.
     pub(super) inner: Epoll,
+    /// From a gateway that hands over: source ports of the private bundle, and what carries.
+    pub(super) taken: (Vec<UdpSocket>, Vec<Carried>),
 }
 
 /// Makes the ground in this thread's namespace, or leaves nothing behind.
-fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
+fn set_up(options: &mut DataplaneOptions) -> Result<Ground, DataplaneError> {
     // A socket a connection: 1,024 descriptors, as most systems begin with, are soon too few.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
@@ -254,11 +331,18 @@ fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
     let inner = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| DataplaneError::Poll(errno.into()))?;
-    let mut routes = Routes::open()?;
-    match stand_on(options, &mut routes) {
-        Ok((lanes, private, wan, tun, reflector)) => Ok(Ground { lanes, routes, private, wan, tun, reflector, inner }),
+    let mut taken = options.taken.take();
+    let mut routes = match &mut taken {
+        Some(taken) => Routes::adopt(std::mem::take(&mut taken.sysctls))?,
+        None => Routes::open()?,
+    };
+    let takes_over = taken.is_some();
+    match stand_on(options, &mut routes, taken) {
+        Ok((lanes, private, wan, tun, reflector, taken)) => {
+            Ok(Ground { lanes, routes, private, wan, tun, reflector, inner, taken })
+        }
         Err(error) => {
-            if let Err(error) = routes.close() {
+            if !takes_over && let Err(error) = routes.close() {
                 tracing::warn!(%error, "routes are left behind; the next start removes them");
             }
             Err(error)
@@ -266,15 +350,19 @@ fn set_up(options: &DataplaneOptions) -> Result<Ground, DataplaneError> {
     }
 }
 
-type Standing = (Arc<Lanes>, Interface, Option<Interface>, Interface, UdpSocket);
+type Standing = (Arc<Lanes>, Interface, Option<Interface>, Interface, UdpSocket, (Vec<UdpSocket>, Vec<Carried>));
 
-fn stand_on(options: &DataplaneOptions, routes: &mut Routes) -> Result<Standing, DataplaneError> {
+fn stand_on(options: &DataplaneOptions, routes: &mut Routes, taken: Option<Taken>) -> Result<Standing, DataplaneError> {
     let private =
         routes.interface_of(options.private_address)?.ok_or(RouteError::NoInterface(options.private_address))?;
     let wan = routes.interface_of(options.wan_endpoint.ip())?;
     let keys: Vec<&StaticSecret> = std::iter::once(&options.private_key).chain(&options.further_keys).collect();
     let offloads = Arc::new(Offloads::without(&options.switched_off));
-    let queues = Tun::make(&options.tun_name, keys.len(), &offloads)?;
+    let taken = taken.map(|taken| ground_of(taken, &options.tun_name, &offloads)).transpose()?;
+    let (queues, given) = match taken {
+        Some((queues, given)) => (queues, Some(given)),
+        None => (Tun::make(&options.tun_name, keys.len(), &offloads)?, None),
+    };
     let index = routes::index_of(&options.tun_name)
         .ok_or_else(|| TunError::Make { name: options.tun_name.clone(), source: io::ErrorKind::NotFound.into() })?;
     let device = Interface { index, name: options.tun_name.clone() };
@@ -285,8 +373,14 @@ fn stand_on(options: &DataplaneOptions, routes: &mut Routes) -> Result<Standing,
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     let listen = if wan.is_some() { options.wan_endpoint.ip() } else { any };
+    let lanes = keys.into_iter().zip(queues);
+    if let Some(Given { sockets, handover, reflector, beat }) = given {
+        let own = lanes.zip(sockets).map(|((key, tun), socket)| OwnLane::new(socket, tun, key.clone()));
+        let lanes = Arc::new(Lanes::new(own.collect(), offloads, handover));
+        return Ok((lanes, private, wan, device, reflector, beat));
+    }
     let mut own = Vec::new();
-    for ((key, tun), n) in keys.into_iter().zip(queues).zip(0..) {
+    for ((key, tun), n) in lanes.zip(0..) {
         let address = SocketAddr::new(listen, options.listen_port.saturating_add(n));
         let socket =
             sockets::tunnel(address, NAP, &offloads).map_err(|source| DataplaneError::Socket { address, source })?;
@@ -294,12 +388,32 @@ fn stand_on(options: &DataplaneOptions, routes: &mut Routes) -> Result<Standing,
     }
     let address = SocketAddr::new(options.private_address, PROBE_PORT);
     let reflector = sockets::reflector(address.ip()).map_err(|source| DataplaneError::Socket { address, source })?;
-    let lanes = Arc::new(Lanes::new(own, offloads));
-    Ok((lanes, private, wan, device, reflector))
+    let lanes = Arc::new(Lanes::new(own, offloads, Handover::default()));
+    Ok((lanes, private, wan, device, reflector, Default::default()))
+}
+
+/// What another process has made, but for the queues.
+struct Given {
+    sockets: Vec<UdpSocket>,
+    handover: Handover,
+    reflector: UdpSocket,
+    beat: (Vec<UdpSocket>, Vec<Carried>),
+}
+
+fn ground_of(taken: Taken, tun: &str, offloads: &Offloads) -> Result<(Vec<Tun>, Given), DataplaneError> {
+    let Taken { upper, lanes, reflector, senders, carried, .. } = taken;
+    let (mut queues, mut sockets, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+    for lane in lanes {
+        queues.push(lane.tun);
+        sockets.push(sockets::adopt(lane.socket, offloads));
+        inboxes.push(Inbox::new(lane.channel, NAP).map_err(DataplaneError::Channel)?);
+    }
+    let queues = Tun::adopt(tun, queues, offloads)?;
+    Ok((queues, Given { sockets, handover: Handover::take(upper, inboxes), reflector, beat: (senders, carried) }))
 }
 
 /// Runs `nft`: a process is too slow for the heartbeat.
-fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted) {
+fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted, leaves: &AtomicBool) {
     let mut guards = Vec::new();
     let mut works = false;
     loop {
@@ -322,7 +436,10 @@ fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted)
         let now = counts.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
         *counted.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
-    if works && let Err(error) = firewall::remove() {
+    if works
+        && !leaves.load(Ordering::Acquire)
+        && let Err(error) = firewall::remove()
+    {
         tracing::warn!(%error, "the gateway's packet filter rules are left behind");
     }
 }

@@ -1,5 +1,6 @@
 //! What touches the machine: namespace, TUN, routes, sockets, state on disk, the API.
 
+pub mod bench;
 pub mod bpf;
 mod clock;
 pub mod config;
@@ -7,11 +8,15 @@ pub mod control;
 mod datagrams;
 pub mod firewall;
 pub mod gateway;
+pub mod handover;
 mod heartbeat;
 mod lanes;
 pub mod local;
+pub mod metrics;
 pub mod netns;
+mod notify;
 pub mod offloads;
+pub mod privileges;
 mod random;
 pub mod routes;
 pub mod run;

@@ -3,12 +3,13 @@
 use std::{
     fs::File,
     io,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{Builder, JoinHandle},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// The namespace of the data path.
 #[derive(Debug, Clone)]
@@ -57,6 +58,25 @@ impl NetNs {
             .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
             .map_err(|source| NetNsError::Enter { path: path.to_owned(), source })?;
         Ok(netns)
+    }
+
+    /// A new one without a name, gone with the last that holds it.
+    ///
+    /// # Errors
+    /// When this process may not make one.
+    pub fn fresh() -> io::Result<Self> {
+        let made = Builder::new().spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open("/proc/thread-self/ns/net")
+        })?;
+        let file = made.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))?;
+        Ok(Self(Some(Arc::new(file))))
+    }
+
+    /// Its descriptor; `None`: it is the current one.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(|file| file.as_fd())
     }
 
     fn enter(&self) -> io::Result<()> {

@@ -104,13 +104,16 @@ pub struct Offloads {
     states: [State; Offload::ALL.len()],
     /// Datagrams of this length and above are sent one by one: the way is too narrow to send them in batches.
     too_long: AtomicUsize,
+    /// Datagrams that the network did not take.
+    lost: AtomicU64,
 }
 
 impl Offloads {
     /// All but these.
     #[must_use]
     pub fn without(switched_off: &[Offload]) -> Self {
-        let offloads = Self { states: Default::default(), too_long: AtomicUsize::new(usize::MAX) };
+        let offloads =
+            Self { states: Default::default(), too_long: AtomicUsize::new(usize::MAX), lost: AtomicU64::new(0) };
         for offload in switched_off {
             offloads.switch_off(*offload);
         }
@@ -139,6 +142,15 @@ impl Offloads {
 
     fn refuse(&self, offload: Offload) {
         self.state(offload).refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lose(&self, datagrams: usize) {
+        self.lost.fetch_add(datagrams as u64, Ordering::Relaxed);
+    }
+
+    /// Datagrams that the network did not take, in batches or not.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// What may be joined for the TUN device.

@@ -157,6 +157,48 @@ impl Routes {
     /// # Errors
     /// When netlink cannot be opened or the rule is refused.
     pub fn open() -> Result<Self, RouteError> {
+        let mut routes = Self::connect()?;
+        routes.sweep()?;
+        routes.add_rules()?;
+        Ok(routes)
+    }
+
+    /// Opens netlink beside a gateway that hands over: its routes stay, until [`prune`](Self::prune). `sysctls` are what it
+    /// has found when it came.
+    ///
+    /// # Errors
+    /// When netlink cannot be opened or the rule is refused.
+    pub(crate) fn adopt(sysctls: Vec<(String, String)>) -> Result<Self, RouteError> {
+        let routes = Self { sysctls, ..Self::connect()? };
+        routes.add_rules()?;
+        Ok(routes)
+    }
+
+    /// What a later gateway is to bring back at its end.
+    pub(crate) fn sysctls(&self) -> Vec<(String, String)> {
+        self.sysctls.clone()
+    }
+
+    /// Puts the rule and every route again, whoever took them away.
+    pub(crate) fn restore(&self) -> Result<(), RouteError> {
+        self.add_rules()?;
+        self.installed.iter().try_for_each(|(&key, &route)| self.put(key, route))
+    }
+
+    /// Removes what a former gateway had in the table and this one has not.
+    pub(crate) fn prune(&self) -> Result<(), RouteError> {
+        let ours = |route: &RouteMessage| {
+            let net = destination(route)?;
+            Some(self.installed.contains_key(&(net, metric(route) == REFUSE)))
+        };
+        for route in self.dump()?.into_iter().filter(|route| table(route) == TABLE && ours(route) == Some(false)) {
+            let removed = self.runtime.block_on(self.handle.route().del(route).execute());
+            removed.map_err(|source| RouteError::Refused { what: "removing an old route".to_owned(), source })?;
+        }
+        Ok(())
+    }
+
+    fn connect() -> Result<Self, RouteError> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RouteError::Netlink)?;
         let handle = {
@@ -165,7 +207,7 @@ impl Routes {
             runtime.spawn(connection);
             handle
         };
-        let mut routes = Self {
+        Ok(Self {
             runtime,
             handle,
             installed: BTreeMap::new(),
@@ -173,16 +215,18 @@ impl Routes {
             round: None,
             inner: BTreeSet::new(),
             sysctls: Vec::new(),
-        };
-        routes.sweep()?;
+        })
+    }
+
+    fn add_rules(&self) -> Result<(), RouteError> {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            match routes.add_rule(family) {
+            match self.add_rule(family) {
                 // A kernel without IPv6 has no rules for it either.
                 Err(_) if family == AddressFamily::Inet6 => {}
                 other => other?,
             }
         }
-        Ok(routes)
+        Ok(())
     }
 
     fn add_rule(&self, family: AddressFamily) -> Result<(), RouteError> {

@@ -1,6 +1,10 @@
 //! `tieline gateway`: the data plane, joined to the API.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    os::{fd::AsFd, unix::net::UnixStream},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::{PublicKey, StaticSecret};
@@ -15,8 +19,10 @@ use super::{
     config::{GatewayOptions, MAX_LANES, TUN_NAME, automatic_lanes},
     control::{self, Api, ControlError},
     gateway::{Dataplane, DataplaneError, DataplaneOptions},
+    handover::{self, HandoverError, Predecessor},
     local::{self, Answer, LocalError, Request},
     netns::NetNs,
+    notify,
     state::{Credential, StateDir, StateError},
 };
 use crate::proto::path::Hold;
@@ -39,6 +45,9 @@ pub enum GatewayError {
     /// Its local control.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The handover from or to another process.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// First start without a token.
     #[error(
         "this gateway has not joined yet: issue a join token (POST /v1/gatewayGroups/GROUP:issueJoinToken) and give it once"
@@ -57,14 +66,30 @@ pub enum GatewayError {
     Interrupted(#[source] tokio::task::JoinError),
 }
 
-/// Runs a gateway until `shutdown`. It carries traffic by its last configuration before it speaks to the API, and removes
-/// its routes, rules and devices at the end.
+/// How a gateway ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop, and has removed what it made.
+    Stopped,
+    /// Another process has taken its place.
+    HandedOver,
+}
+
+/// Runs a gateway until `shutdown`, or until another process takes its place. It carries traffic by its last configuration
+/// before it speaks to the API, and removes its routes, rules and devices at the end.
 ///
 /// # Errors
 /// When its state, its namespace, a device, a route or a socket cannot be had, or when the API refuses to let it join.
-pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result<(), GatewayError> {
+pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result<Ended, GatewayError> {
     let api = Api::new(&options.api_url)?;
-    let state = StateDir::open(&options.state_dir)?;
+    let folder = options.state_dir.clone();
+    let given = if options.take_over { blocking(move || handover::ask(&folder)).await?? } else { None };
+    let (taken, predecessor, state) = match given {
+        Some((taken, predecessor, lock)) => {
+            (Some(taken), Some(predecessor), StateDir::take_over(&options.state_dir, lock)?)
+        }
+        None => (None, None, StateDir::open(&options.state_dir)?),
+    };
     let keys = lane_keys(&options, &state)?;
     let session = state.count_start()?;
     let credential = state.credential()?;
@@ -85,12 +110,82 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
         session,
         holds: state.holds()?,
         uapi: options.uapi.clone(),
+        taken,
     };
-    let started = tokio::task::spawn_blocking(move || Dataplane::start(parts, reports)).await;
-    let dataplane = started.map_err(GatewayError::Interrupted)??;
+    let dataplane = blocking(move || Dataplane::start(parts, reports)).await??;
+    if let Some(predecessor) = predecessor {
+        relieve(&dataplane, &state, predecessor).await?;
+    }
+    notify::ready();
     let ended = serve(&options, &api, &state, &keys, session, credential, &dataplane, reported, &shutdown).await;
-    tokio::task::spawn_blocking(move || dataplane.stop()).await.map_err(GatewayError::Interrupted)?;
-    ended
+    if let Ok(Some(successor)) = ended {
+        let told = blocking(move || {
+            dataplane.leave();
+            handover::done(successor)
+        });
+        if let Err(error) = told.await? {
+            tracing::warn!(%error, "the process that takes over does not hear that it may");
+        }
+        return Ok(Ended::HandedOver);
+    }
+    blocking(move || dataplane.stop()).await?;
+    ended.map(|_| Ended::Stopped)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, GatewayError> {
+    tokio::task::spawn_blocking(work).await.map_err(GatewayError::Interrupted)
+}
+
+/// Makes sessions while the old process carries, and then tells it to stop.
+async fn relieve(dataplane: &Dataplane, state: &StateDir, old: Predecessor) -> Result<(), GatewayError> {
+    if let Some(configuration) = state.configuration()? {
+        dataplane.apply(configuration);
+    }
+    let wait = async {
+        while !dataplane.hears(&old.alive) {
+            tokio::time::sleep(handover::LOOK).await;
+        }
+    };
+    if tokio::time::timeout(handover::PATIENCE, wait).await.is_err() {
+        tracing::warn!("a peer that the running gateway hears is not heard yet; taking over without it");
+    }
+    tokio::time::sleep(handover::SETTLE).await;
+    let relieved = blocking(move || old.relieve()).await?;
+    if let Err(error) = &relieved {
+        tracing::warn!(%error, "the running gateway did not say that it has stopped");
+    }
+    dataplane.begin(relieved.is_ok());
+    tracing::info!("taken over");
+    Ok(())
+}
+
+/// Waits for a process that wants this one's place, and gives it everything; its answer is that it can do without us.
+async fn successor(
+    listener: &tokio::net::UnixListener,
+    dataplane: &Dataplane,
+    state: &StateDir,
+) -> Result<UnixStream, GatewayError> {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream.into_std(),
+            Err(error) => Err(error),
+        };
+        let tried = async {
+            let (mut stream, gift) = (stream?, dataplane.give().await?);
+            let lock = state.lock().try_clone_to_owned()?;
+            let given =
+                tokio::task::spawn_blocking(move || handover::give(&mut stream, &gift, lock.as_fd()).map(|()| stream));
+            given.await.map_err(std::io::Error::other)?
+        };
+        match tried.await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                tracing::warn!(%error, "the process that was to take over has gone; this one goes on");
+                dataplane.withdraw();
+                tokio::time::sleep(handover::LOOK).await;
+            }
+        }
+    }
 }
 
 /// The keys of lane 0 and of those after it.
@@ -128,13 +223,14 @@ async fn serve(
     dataplane: &Dataplane,
     reported: mpsc::Receiver<super::status::Report>,
     shutdown: &CancellationToken,
-) -> Result<(), GatewayError> {
+) -> Result<Option<UnixStream>, GatewayError> {
     let last = state.configuration()?;
     let known = last.as_ref().map(|configuration| configuration.version);
     if let Some(configuration) = last {
         dataplane.apply(configuration);
     }
     let listener = local::listen(state.path())?;
+    let successors = handover::listen(state.path())?;
     let mut holds = state.holds()?;
     let local = async {
         loop {
@@ -148,7 +244,7 @@ async fn serve(
             Some(credential) => credential,
             None => match join(options, api, state, keys, shutdown).await? {
                 Some(credential) => credential,
-                None => return Ok(()),
+                None => return Ok(None),
             },
         };
         tracing::info!(gateway = %credential.gateway_id, name = options.name, "joined");
@@ -162,12 +258,13 @@ async fn serve(
             control::follow(api, &credential, known, take),
             control::observe(api, &credential, session, reported),
         );
-        Ok(())
+        Ok(None)
     };
     tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
-        () = local => Ok(()),
+        () = shutdown.cancelled() => Ok(None),
+        () = local => Ok(None),
         ended = joined => ended,
+        stream = successor(&successors, dataplane, state) => stream.map(Some),
     }
 }
 

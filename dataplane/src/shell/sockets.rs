@@ -49,6 +49,14 @@ pub(crate) fn tunnel(address: SocketAddr, nap: Duration, offloads: &Offloads) ->
     Ok(socket)
 }
 
+/// A lane's socket that another process has made.
+pub(crate) fn adopt(socket: UdpSocket, offloads: &Offloads) -> UdpSocket {
+    if offloads.is_on(Offload::UdpGro) && setsockopt(&socket, sockopt::UdpGroSegment, &true).is_err() {
+        offloads.switch_off(Offload::UdpGro);
+    }
+    socket
+}
+
 /// The socket that answers probes, and sends those of the tunnel, on one address.
 pub(crate) fn reflector(address: IpAddr) -> io::Result<UdpSocket> {
     udp(SocketAddr::new(address, PROBE_PORT), PROBE_BUFFER)

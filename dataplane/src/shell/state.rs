@@ -4,13 +4,15 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::StaticSecret;
-use nix::fcntl::{Flock, FlockArg};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tieline_openapi::{
@@ -109,7 +111,8 @@ struct CredentialFile {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    /// Locked for as long as any process has a copy of the descriptor.
+    lock: File,
 }
 
 impl StateDir {
@@ -120,14 +123,32 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let folder = |source| StateError::Folder { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(folder)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
+        Self::with(path, lock.map_err(folder)?)
+    }
+
+    /// Takes over the folder from the process that has it locked; `lock` is its own descriptor.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn take_over(path: &Path, lock: OwnedFd) -> Result<Self, StateError> {
+        Self::with(path, lock.into())
+    }
+
+    /// The descriptor of the lock: whoever has a copy of it has the lock.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    fn with(path: &Path, lock: File) -> Result<Self, StateError> {
+        let folder = |source| StateError::Folder { path: path.to_owned(), source };
         let mode = fs::metadata(path).map_err(folder)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(StateError::Open { path: path.to_owned(), mode });
         }
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
-        let lock = Flock::lock(lock.map_err(folder)?, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| StateError::Locked { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        lock.try_lock().map_err(|_| StateError::Locked { path: path.to_owned() })?;
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// The folder.
@@ -144,8 +165,8 @@ impl StateDir {
         let name = if n == 0 { KEY.to_owned() } else { format!("wireguard-{n}.key") };
         if let Some(text) = self.read(&name)? {
             let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| self.damaged(&name))?);
-            let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(&name))?;
-            return Ok(StaticSecret::from(bytes));
+            let bytes = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(&name))?);
+            return Ok(StaticSecret::from(*bytes));
         }
         let key = random::private_key();
         let text = Zeroizing::new(STANDARD.encode(key.as_bytes()));

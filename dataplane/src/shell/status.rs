@@ -62,6 +62,9 @@ pub struct PacketPathStatus {
     pub limited: u64,
     /// Packets that the TUN device gave in a form that cannot be read, or did not take.
     pub tun_refused: u64,
+    /// Datagrams that the network did not take.
+    #[serde(default)]
+    pub not_sent: u64,
 }
 
 /// One lane to one peer.

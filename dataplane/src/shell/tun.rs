@@ -34,7 +34,9 @@ pub struct Tun(File);
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
     /// No /dev/net/tun.
-    #[error("cannot open /dev/net/tun; load the `tun` module and run with CAP_NET_ADMIN")]
+    #[error(
+        "cannot open /dev/net/tun; load the `tun` module, run with CAP_NET_ADMIN, and let its user open the device (mode 0666, as udev has it)"
+    )]
     Open(#[source] io::Error),
     /// Too long.
     #[error("`{0}` is no interface name: 1 to 15 bytes without `/` and spaces")]
@@ -68,6 +70,18 @@ impl Tun {
             {
                 tracing::warn!(%error, "the kernel steers flows to lanes: one that both ends begin at once may be reordered");
             }
+            queue.negotiate(offloads).map_err(|source| TunError::Make { name: name.to_owned(), source })?;
+        }
+        Ok(queues)
+    }
+
+    /// The queues of a device that another process has made.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn adopt(name: &str, queues: Vec<File>, offloads: &Offloads) -> Result<Vec<Self>, TunError> {
+        let queues: Vec<Self> = queues.into_iter().map(Self).collect();
+        if let Some(queue) = queues.first() {
             queue.negotiate(offloads).map_err(|source| TunError::Make { name: name.to_owned(), source })?;
         }
         Ok(queues)

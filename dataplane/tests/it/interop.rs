@@ -1,5 +1,5 @@
-//! With other implementations of WireGuard: the Debian package wireguard-go, told what to do by `wg`. Skips with a reason
-//! where they are not installed.
+//! With other implementations of WireGuard: the Debian package wireguard-go, or the daemon that `TIELINE_WIREGUARD_GO` names
+//! (`make interop` takes each in turn), told what to do by `wg`. Skips with a reason where they are not installed.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -55,7 +55,11 @@ impl<'a> WireguardGo<'a> {
         // Control sockets are in one folder for all namespaces.
         let name = format!("wg{}", std::process::id());
         let program = std::env::var_os("TIELINE_WIREGUARD_GO").unwrap_or_else(|| "wireguard-go".into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
+        // Others give up the root that `wg set` needs of them, and have a flag of the same name against it.
+        if !std::path::Path::new(&program).ends_with("wireguard-go") {
+            command.arg("--disable-drop-privileges");
+        }
         command.args(["-f", &name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = ns.run(move || command.spawn()).join().unwrap().unwrap().unwrap();
         let control = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));

@@ -37,6 +37,7 @@ fn options(world: &World, api: SocketAddr, state_dir: &Path, token: Option<&str>
         tun_name: None,
         lanes: Some(2),
         uapi: None,
+        take_over: false,
         switched_off: Vec::new(),
     }
 }

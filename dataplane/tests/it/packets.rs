@@ -11,7 +11,7 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt};
 use tieline_dataplane::{
     Dataplane,
-    shell::{offloads::Offload, status::Status},
+    shell::{bench::BenchOptions, offloads::Offload, status::Status},
 };
 use tieline_openapi::v1::{GatewayConfiguration, PathKind};
 
@@ -386,4 +386,22 @@ async fn a_peer_with_one_lane_gets_one() {
     }
     assert!(started.elapsed() < PATIENCE);
     stop(gateways);
+}
+
+#[test]
+fn the_bench_measures_and_leaves_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let options = BenchOptions { seconds: 1, lanes: 2, switched_off: vec![Offload::UdpGso] };
+    let report = tieline_dataplane::shell::bench::run(&options).unwrap();
+    let names: Vec<&str> = report.figures.iter().map(|figure| figure.name).collect();
+    assert_eq!(names, ["tcp1", "tcp4", "udp1372", "udp64", "latency-p50", "latency-p99"]);
+    assert!(report.figures.iter().all(|figure| figure.tunnel > 0.0 && figure.wire > 0.0), "{report:#?}");
+    assert!(report.figures[0].cores_per_gbps.is_some_and(|cores| cores > 0.0), "{report:#?}");
+    let gso = report.offloads.iter().find(|status| status.offload == Offload::UdpGso).unwrap();
+    assert!(!gso.on && gso.packets == 0);
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap);
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    assert!(!names.into_iter().any(|name| name.starts_with("tl-") || name.starts_with("bench-")));
 }

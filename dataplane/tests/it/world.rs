@@ -222,6 +222,7 @@ fn options(world: &World, n: usize, lanes: usize, switched_off: &[Offload]) -> D
         session: 1,
         holds: std::collections::BTreeMap::new(),
         uapi: None,
+        taken: None,
     }
 }
 

@@ -92,6 +92,13 @@ impl PathMtu {
         }
     }
 
+    /// This size passes, by what another process has found; it is confirmed next.
+    pub fn resume(&mut self, size: u16, now: Instant) {
+        self.good = size.clamp(FLOOR, self.ceiling);
+        (self.confirmed, self.phase) = (true, Phase::Complete);
+        (self.next_at, self.raise_at) = (now, now + PMTU_RAISE_TIMER);
+    }
+
     /// Takes another ceiling; a search that is unaffected goes on.
     pub fn set_ceiling(&mut self, ceiling: u16, now: Instant) {
         let ceiling = ceiling.max(FLOOR);

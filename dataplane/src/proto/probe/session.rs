@@ -281,6 +281,11 @@ impl ProbeSession {
         &self.pmtu
     }
 
+    /// The size that passes the tunnel, in bytes, by what another process has found.
+    pub fn resume_mtu(&mut self, size: u16, now: Instant) {
+        self.pmtu.resume(size, now);
+    }
+
     /// The own interface refused a packet of this size, in bytes.
     pub fn size_refused(&mut self, now: Instant, size: u16) {
         self.pmtu.refused(size, now);

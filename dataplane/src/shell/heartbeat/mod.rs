@@ -29,6 +29,7 @@ use super::{
     clock,
     firewall::Guard,
     gateway::{Command, Counted, DataplaneOptions, Ground},
+    handover::{Beat, Carried},
     lanes::{Peer, Wanted},
     status::{Report, Status},
 };
@@ -74,6 +75,10 @@ pub(super) struct Heartbeat {
     connections: BTreeMap<ConnectionId, Connection>,
     peers: HashMap<GatewayId, Arc<Peer>>,
     next_lane: u32,
+    /// What carried before this process took over.
+    carried: Vec<Carried>,
+    /// The old process still probes and chooses.
+    waits: bool,
     guards: Vec<Guard>,
     filter: mpsc::Sender<Vec<Guard>>,
     tables: mpsc::Sender<Vec<Wanted>>,
@@ -96,19 +101,24 @@ enum Came {
 impl Heartbeat {
     pub(super) fn new(
         mut options: DataplaneOptions,
-        ground: Ground,
+        mut ground: Ground,
         filter: mpsc::Sender<Vec<Guard>>,
         tables: mpsc::Sender<Vec<Wanted>>,
         counted: Counted,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> Self {
         let now = clock::now();
+        let (senders, carried) = std::mem::take(&mut ground.taken);
+        let waits = ground.lanes.handover.waits();
+        let next_lane = ground.lanes.handover.base() + 1;
         Self {
+            carried,
+            waits,
             holds: std::mem::take(&mut options.holds),
             options,
             epoch: now,
             ground,
-            senders: Vec::new(),
+            senders,
             slots: HashMap::new(),
             next_slot: 0,
             overlap: false,
@@ -119,7 +129,7 @@ impl Heartbeat {
             configuration: None,
             connections: BTreeMap::new(),
             peers: HashMap::new(),
-            next_lane: 1,
+            next_lane,
             guards: Vec::new(),
             filter,
             tables,
@@ -134,6 +144,9 @@ impl Heartbeat {
     /// Runs until it is stopped, then removes what it has made.
     pub(super) fn run(mut self, orders: &mpsc::Receiver<Command>) {
         be_punctual();
+        if !self.wait_for_turn(orders) {
+            return;
+        }
         let mut next_tick = clock::now();
         let mut next_assert = next_tick + REASSERT;
         loop {
@@ -158,11 +171,57 @@ impl Heartbeat {
             loop {
                 match orders.try_recv() {
                     Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return self.close(),
+                    Ok(Command::Leave) => return,
                     Ok(command) => self.obey(command),
                     Err(mpsc::TryRecvError::Empty) => break,
                 }
             }
         }
+    }
+
+    /// Makes everything ready while another process still probes and chooses. False: it is not to begin at all, and
+    /// nothing is its own to remove.
+    fn wait_for_turn(&mut self, orders: &mpsc::Receiver<Command>) -> bool {
+        while self.waits {
+            match orders.recv() {
+                Ok(Command::Stop | Command::Leave) | Err(mpsc::RecvError) => return false,
+                Ok(command) => self.obey(command),
+            }
+        }
+        true
+    }
+
+    /// The old process has stopped.
+    fn begin(&mut self, in_order: bool) {
+        self.waits = false;
+        self.carried.clear();
+        if !in_order {
+            if let Err(error) = self.ground.routes.restore() {
+                tracing::warn!(%error, "a route is not as it should be");
+            }
+            self.guards.clear();
+            self.set_filter();
+        }
+        // Its inner sockets are free now.
+        self.resolve(clock::now());
+        if let Err(error) = self.ground.routes.prune() {
+            tracing::warn!(%error, "routes of the gateway before this one are left");
+        }
+    }
+
+    /// What a new process is given.
+    fn give(&self) -> io::Result<Beat> {
+        let carried = self.connections.iter().filter_map(|(id, connection)| {
+            let (link, path) = connection.carries()?;
+            Some(Carried { connection: *id, peer: link.peer.gateway_id, path, mtu_bytes: link.mtu_bytes })
+        });
+        let own = |socket: &UdpSocket| socket.as_fd().try_clone_to_owned();
+        Ok(Beat {
+            carried: carried.collect(),
+            sysctls: self.ground.routes.sysctls(),
+            reflector: own(&self.ground.reflector)?,
+            senders: self.senders.iter().map(own).collect::<Result<_, _>>()?,
+        })
     }
 
     fn close(self) {
@@ -173,6 +232,8 @@ impl Heartbeat {
 
     fn obey(&mut self, command: Command) {
         match command {
+            // A new process reads it from the disk.
+            Command::Apply(_) if self.ground.lanes.handover.gives() => {}
             Command::Apply(configuration) => self.apply(*configuration),
             Command::Hold(connection, hold) => {
                 self.holds.insert(connection, hold);
@@ -181,7 +242,9 @@ impl Heartbeat {
                 }
             }
             Command::Status(answer) => drop(answer.send(self.status())),
-            Command::Stop => {}
+            Command::Give(answer) => drop(answer.send(self.give())),
+            Command::Begin { in_order } => self.begin(in_order),
+            Command::Leave | Command::Stop => {}
         }
     }
 

@@ -12,7 +12,7 @@ use boringtun::x25519::PublicKey;
 use ipnet::IpNet;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use tieline_openapi::{
-    ids::ConnectionId,
+    ids::{ConnectionId, GatewayId},
     v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings},
 };
 
@@ -21,12 +21,13 @@ use crate::{
     proto::{
         path::PathChooser,
         probe::{ProbeKeys, ProbeSession, SessionSettings},
-        tunnel::{Lane, LaneKeys, MAX_INDEX},
+        tunnel::{HALF, Lane, LaneKeys},
     },
     shell::{
         clock,
         firewall::Guard,
         gateway::{FIRST_MTU, TUN_QUEUE},
+        handover::Carried,
         lanes::{Peer, PeerLane, Wanted, Way},
         routes::{Route, RouteError, Target},
         sockets,
@@ -75,7 +76,8 @@ impl Heartbeat {
         if had.config.inner_address != config.inner_address {
             had.socket = None;
         }
-        let active = had.links.get(had.active).map(|link| link.peer.gateway_id);
+        let before = self.carried.iter().find(|carried| carried.connection == config.connection_id);
+        let active = had.links.get(had.active).map(|link| link.peer.gateway_id).or(before.map(|before| before.peer));
         let mut links = std::mem::take(&mut had.links);
         for peer in &config.peers {
             let old =
@@ -132,8 +134,23 @@ impl Heartbeat {
             }
             return Some(link);
         }
-        let session = ProbeSession::new(settings, keys, self.options.session, self.epoch, now);
-        Some(Link::new(peer.clone(), key, session, PathChooser::new(hold_down), tunnel, now))
+        let mut session = ProbeSession::new(settings, keys, self.options.session, self.epoch, now);
+        let mut chooser = PathChooser::new(hold_down);
+        let before = self.carried_by(config, peer.gateway_id);
+        if let Some(Carried { path, mtu_bytes, .. }) = before {
+            chooser.resume(path);
+            session.set_carries(Some(path));
+            session.resume_mtu(mtu_bytes, now);
+        }
+        let mut link = Link::new(peer.clone(), key, session, chooser, tunnel, now);
+        link.mtu_bytes = before.map_or(link.mtu_bytes, |before| before.mtu_bytes);
+        Some(link)
+    }
+
+    /// What carried the connection to this peer before this process took over.
+    fn carried_by(&self, config: &GatewayConnection, peer: GatewayId) -> Option<Carried> {
+        let carried = self.carried.iter().find(|carried| carried.connection == config.connection_id);
+        carried.filter(|carried| carried.peer == peer).copied()
     }
 
     /// A lane to each lane of the peer for which we have one of the same number; what is unchanged goes on undisturbed.
@@ -153,7 +170,8 @@ impl Heartbeat {
                 continue;
             }
             let index = self.next_lane;
-            self.next_lane = if index == MAX_INDEX { 1 } else { index + 1 };
+            let base = own.handover.base();
+            self.next_lane = if index == base + HALF - 1 { base + 1 } else { index + 1 };
             let keys = LaneKeys { private: own.own[n].private().clone(), peer: PublicKey::from(key), preshared: None };
             let lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
             lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));
@@ -212,6 +230,9 @@ impl Heartbeat {
     }
 
     fn open_inner(&mut self) {
+        if self.waits {
+            return;
+        }
         let Self { connections, slots, next_slot, ground, .. } = self;
         for connection in connections.values_mut() {
             if !connection.config.tunnel {

@@ -16,10 +16,11 @@ use crate::{
     proto::{
         offload::{MAX_SEGMENTS, coalesce::Coalescer, ecn},
         table::addresses,
-        tunnel::{Addressed, Lane, MAX_HANDSHAKE, Output, addressed, initiator},
+        tunnel::{Addressed, Lane, MAX_HANDSHAKE, Output, TICK, addressed, initiator},
     },
     shell::{
         datagrams::{Received, Receiver},
+        handover::channel::Inbox,
         offloads::Offload,
     },
 };
@@ -61,8 +62,11 @@ impl Lanes {
             used: 0,
             coalescer: Coalescer::new(MAX_PACKETS),
         };
+        if let Some(inbox) = self.handover.inbox(n) {
+            inbound.take_over(inbox);
+        }
         let mut receiver = Receiver::new();
-        while !self.stopped() {
+        while !self.stopped() && !self.handover.deaf.load(Ordering::Acquire) {
             let mut table: Option<Arc<Table>> = None;
             // An error is the timeout, or an ICMP error for an earlier datagram; the next read is a new one.
             let _ = receiver.receive(&self.own[n].socket, |received, bytes| {
@@ -75,8 +79,44 @@ impl Lanes {
 }
 
 impl Inbound<'_> {
+    /// Takes what the old process has received for this one, until it receives nothing any more.
+    fn take_over(&mut self, mut inbox: Inbox) {
+        while !self.lanes.stopped() {
+            // After the old process has stopped, there is what it has sent, and no more.
+            let waits = self.lanes.handover.waits();
+            match inbox.take(waits) {
+                Ok(Some((received, bytes))) => {
+                    let table = self.lanes.table();
+                    self.buffer(&table, received, bytes);
+                    self.write();
+                }
+                // It has stopped, and will say so.
+                Ok(None) if waits => std::thread::sleep(TICK / 100),
+                // The nap.
+                Err(_) if waits => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     /// What one buffer received: datagrams of one sender.
     fn buffer(&mut self, table: &Table, received: Received, bytes: &[u8]) {
+        let Some(outboxes) = self.lanes.handover.outboxes() else { return self.own(table, received, bytes) };
+        for (other, run) in self.lanes.handover.runs(received, bytes) {
+            if !other {
+                self.own(table, received, run);
+                continue;
+            }
+            // What came before it comes out before it.
+            self.write();
+            if let Some(Err(error)) = outboxes.get(self.n).map(|outbox| outbox.give(received, run)) {
+                tracing::debug!(%error, "the new process takes nothing");
+                self.not_ours();
+            }
+        }
+    }
+
+    fn own(&mut self, table: &Table, received: Received, bytes: &[u8]) {
         let datagrams = bytes.len().div_ceil(received.each);
         if datagrams > 1 {
             self.lanes.offloads.count(Offload::UdpGro, datagrams);

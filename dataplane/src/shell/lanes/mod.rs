@@ -1,6 +1,7 @@
 //! The packet path: TUN to WireGuard and back. Each lane has a key, a UDP port, a queue of the TUN device and two blocking
 //! threads; lanes share the table, and nothing that is written per packet.
 
+mod handover;
 mod inbound;
 mod outbound;
 mod shares;
@@ -21,6 +22,7 @@ use boringtun::{
 };
 use ipnet::IpNet;
 
+pub(crate) use self::handover::Handover;
 use super::{
     clock,
     datagrams::{self, Batch},
@@ -192,10 +194,12 @@ pub(crate) struct Lanes {
     /// Index of a lane, and bytes of a packet that could not be sent to its peer in one piece.
     refused_sizes: Mutex<Vec<(u32, u16)>>,
     pub(crate) stop: AtomicBool,
+    /// What another process is given, or has given.
+    pub(crate) handover: Handover,
 }
 
 impl Lanes {
-    pub(crate) fn new(own: Vec<OwnLane>, offloads: Arc<Offloads>) -> Self {
+    pub(crate) fn new(own: Vec<OwnLane>, offloads: Arc<Offloads>, handover: Handover) -> Self {
         Self {
             table: RwLock::default(),
             own,
@@ -203,6 +207,7 @@ impl Lanes {
             unclaimed: Unclaimed::default(),
             refused_sizes: Mutex::default(),
             stop: AtomicBool::new(false),
+            handover,
         }
     }
 
@@ -233,6 +238,7 @@ impl Lanes {
             under_load: number(&self.unclaimed.under_load),
             limited: number(&self.unclaimed.limited),
             tun_refused: number(&self.unclaimed.tun_refused),
+            not_sent: self.offloads.lost(),
         }
     }
 
@@ -264,7 +270,10 @@ impl Lanes {
         let mut from = 0;
         while !self.stopped() {
             let now = clock::now();
-            from = self.tick(now, from);
+            // A process that hands over begins nothing.
+            if !self.handover.gives() {
+                from = self.tick(now, from);
+            }
             if now >= try_again {
                 try_again = now + TRY_AGAIN;
                 self.offloads.try_long_again();

@@ -20,7 +20,7 @@ use crate::{
         },
         probe::{PROBE_LEN, PROBE_PORT},
         table::addresses,
-        tunnel::{Lane, MAX_HANDSHAKE, OVERHEAD, Output, is_data},
+        tunnel::{Lane, MAX_HANDSHAKE, OVERHEAD, Output, TICK, is_data},
     },
     shell::{
         datagrams::{self, Batch, Sent},
@@ -77,6 +77,9 @@ impl Lanes {
         let mut outbound = Outbound { lanes: self, queue: n, out: Out::new() };
         let mut gathered = vec![0; GATHER + MAX_READ].into_boxed_slice();
         let mut reads = [0_usize; MAX_READS];
+        while self.handover.waits() && !self.stopped() {
+            std::thread::sleep(TICK / 100);
+        }
         while !self.stopped() {
             let (count, more) = self.gather(n, &mut gathered, &mut reads);
             if count > 0 {
@@ -204,6 +207,10 @@ impl Outbound<'_> {
             return;
         };
         let (length, alone) = (datagram.len(), !is_data(datagram));
+        // There is no session, and this process shall not make one.
+        if alone && self.lanes.handover.gives() {
+            return;
+        }
         if alone && self.out.count > 0 {
             // An initiation is of another length than what is before it.
             let initiation = <[u8; MAX_HANDSHAKE]>::try_from(&*datagram).unwrap_or([0; MAX_HANDSHAKE]);
