@@ -338,10 +338,6 @@ fn at_key(error: CoordinationError) -> AppError {
         | CoordinationError::Proof(_)
         | CoordinationError::Contended
         | CoordinationError::Router(_)
-        | CoordinationError::NoChannel(_)
-        | CoordinationError::Rotation(_)
-        | CoordinationError::Window(_)
-        | CoordinationError::Proof(_)
         | CoordinationError::Lost(_) => error.into(),
     }
 }
