@@ -114,7 +114,7 @@ fn run_all(name: &str, by_default: u64, share: u64, on: &On) {
 
 #[test]
 fn no_schedule_loses_or_doubles_a_resource_on_sqlite() {
-    run_all("SQLite", 400, 1, &On::Sqlite);
+    run_all("SQLite", 1_000, 1, &On::Sqlite);
 }
 
 #[test]
