@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// The first process of a lab's own namespaces.
     #[command(hide = true)]
     LabInit(LabInit),
+    /// The hook of a lab's router: one request on standard input.
+    #[command(hide = true)]
+    LabRouter(LabRouter),
     /// One end of a measured flow between two hosts of a lab.
     #[command(hide = true, subcommand)]
     LabFlow(LabFlow),
@@ -178,12 +181,24 @@ pub(crate) struct Demo {
     /// Where the lab, the store and the logs are kept; a fresh folder below the system's temporary one by default.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Channels between the two clouds.
+    /// What is shown.
+    #[arg(long, value_enum, default_value_t = DemoKind::Direct)]
+    pub kind: DemoKind,
+    /// Channels between the two clouds, of a direct link.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
     pub channels: u8,
     /// Print JSON lines.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What a demo shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoKind {
+    /// A link between two simulated clouds.
+    Direct,
+    /// A link between two providers that speak the open specification.
+    Coordinated,
 }
 
 /// Flags of `tieline lab`.
@@ -529,6 +544,17 @@ pub(crate) struct LabInit {
     /// Where the lab is kept.
     #[arg(long)]
     pub dir: PathBuf,
+}
+
+/// Flags of the hook of a lab's router.
+#[derive(Debug, Args)]
+pub(crate) struct LabRouter {
+    /// Where the lab is kept.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The router's site.
+    #[arg(long)]
+    pub site: String,
 }
 
 /// One end of a measured flow; it prints JSON lines, and ends by itself.
