@@ -2,6 +2,7 @@
 
 mod conformance;
 mod coordinator;
+mod demo;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use conformance::{Conformance, TargetRole};
 pub(crate) use coordinator::{Coordinator, Macsec, Maintenance};
+pub(crate) use demo::{Demo, DemoKind};
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.
 #[derive(Debug, Parser)]
@@ -170,35 +172,6 @@ pub(crate) struct Gateway {
     /// How log lines look.
     #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,
-}
-
-/// Flags of `tieline demo`.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Leave everything running, and say how to explore it.
-    #[arg(long, env = "KEEP")]
-    pub keep: bool,
-    /// Where the lab, the store and the logs are kept; a fresh folder below the system's temporary one by default.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// What is shown.
-    #[arg(long, value_enum, default_value_t = DemoKind::Direct)]
-    pub kind: DemoKind,
-    /// Channels between the two clouds, of a direct link.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
-    pub channels: u8,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What a demo shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DemoKind {
-    /// A link between two simulated clouds.
-    Direct,
-    /// A link between two providers that speak the open specification.
-    Coordinated,
 }
 
 /// Flags of `tieline lab`.

@@ -62,7 +62,12 @@ impl Traffic {
         echo.first_line().await?;
         let mut at_b = flow("udp-at-b", B_HOST.0, &["udp-receive", &b_udp])?;
         let mut at_a = flow("udp-at-a", A_HOST.0, &["udp-receive", &a_udp])?;
-        let (a_to_b, b_to_a) = (at_b.latest_line()?, at_a.latest_line()?);
+        let (mut a_to_b, mut b_to_a) = (at_b.latest_line()?, at_a.latest_line()?);
+        // What is sent before somebody listens is not lost on the way.
+        for receiver in [&mut a_to_b, &mut b_to_a] {
+            let first = timeout(PATIENCE, receiver.changed()).await;
+            first.context("a receiver does not report")?.context("a receiver has ended")?;
+        }
         let from_a = flow("udp-from-a", A_HOST.0, &["udp-send", &b_udp])?;
         let from_b = flow("udp-from-b", B_HOST.0, &["udp-send", &a_udp])?;
         let mut check = flow("tcp-check", A_HOST.0, &["tcp-check", &b_tcp.to_string()])?;
