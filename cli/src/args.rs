@@ -2,6 +2,7 @@
 
 mod conformance;
 mod coordinator;
+mod demo;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use conformance::{Conformance, TargetRole};
 pub(crate) use coordinator::{Coordinator, Macsec, Maintenance};
+pub(crate) use demo::{Demo, DemoKind};
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.
 #[derive(Debug, Parser)]
@@ -63,6 +65,9 @@ pub(crate) enum Command {
     /// The first process of a lab's own namespaces.
     #[command(hide = true)]
     LabInit(LabInit),
+    /// The hook of a lab's router: one request on standard input.
+    #[command(hide = true)]
+    LabRouter(LabRouter),
     /// One end of a measured flow between two hosts of a lab.
     #[command(hide = true, subcommand)]
     LabFlow(LabFlow),
@@ -217,23 +222,6 @@ pub(crate) struct Gateway {
     /// How log lines look.
     #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,
-}
-
-/// Flags of `tieline demo`.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Leave everything running, and say how to explore it.
-    #[arg(long, env = "KEEP")]
-    pub keep: bool,
-    /// Where the lab, the store and the logs are kept; a fresh folder below the system's temporary one by default.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// Channels between the two clouds.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
-    pub channels: u8,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Flags of `tieline lab`.
@@ -579,6 +567,17 @@ pub(crate) struct LabInit {
     /// Where the lab is kept.
     #[arg(long)]
     pub dir: PathBuf,
+}
+
+/// Flags of the hook of a lab's router.
+#[derive(Debug, Args)]
+pub(crate) struct LabRouter {
+    /// Where the lab is kept.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The router's site.
+    #[arg(long)]
+    pub site: String,
 }
 
 /// One end of a measured flow; it prints JSON lines, and ends by itself.

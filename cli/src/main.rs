@@ -44,6 +44,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "tieline", &mut std::io::stdout());
             Ok(Exit::Ok.into())
         }
+        Command::LabRouter(router) => asynchronous(commands::router::run(router)),
         Command::LabFlow(flow) => asynchronous(commands::flow::run(flow)),
         Command::Serve(serve) => asynchronous(commands::serve::run(serve)),
         Command::Gateway(gateway) => asynchronous(commands::gateway::run(*gateway)),

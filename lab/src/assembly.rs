@@ -1,5 +1,7 @@
 //! One lab out of its parts: the network, both simulated clouds on top of it, and the `tieline.toml` that describes them.
 
+pub mod coordinated;
+
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -11,6 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tieline_openapi::{
     config::{AccountConfig, AttachPointConfig, Config, EngineConfig, EnvironmentConfig, InterconnectConfig},
+    coordinator::NameError,
     ids::IdError,
     units::{Asn, BandwidthMbps, UnitError},
     v1::{
@@ -18,7 +21,7 @@ use tieline_openapi::{
         Site,
     },
 };
-use tieline_providers::network::file;
+use tieline_providers::network::{bird::ControlError, file};
 
 use crate::{
     cell::{Inside, LabSpec},
@@ -27,7 +30,7 @@ use crate::{
         network::Network,
         world::{AwsWorld, GoogleWorld},
     },
-    net::{ChannelSpec, Impairment, NetSpec},
+    net::{ChannelSpec, Configured, Impairment, NetSpec},
 };
 
 /// What a user may choose about a lab.
@@ -117,6 +120,15 @@ pub enum AssemblyError {
     /// The parameters that the lab was started with cannot be read.
     #[error("the lab's parameters are not what this version writes")]
     Parameters(#[source] serde_json::Error),
+    /// A name that two providers share is malformed.
+    #[error("the lab's own names are malformed")]
+    Name(#[from] NameError),
+    /// The certificates of two providers could not be made.
+    #[error("the certificates of the lab's providers could not be made")]
+    Certificate(#[from] rcgen::Error),
+    /// A router does not answer.
+    #[error("a router of the lab does not answer")]
+    Router(#[from] ControlError),
     /// A number of the lab is out of bounds.
     #[error("the lab's own numbers are out of bounds")]
     Unit(#[from] UnitError),
@@ -304,11 +316,16 @@ async fn assemble(parameters: &LabParameters, dir: &Path, network: Arc<dyn Netwo
     Ok(Clouds { aws, google, facts })
 }
 
-/// Runs the clouds of a lab inside its cell until the lab shall end: the body for [`crate::cell::run_inside`].
+/// Runs the clouds of a lab, where it has any, inside its cell until the lab shall end: the body for [`crate::cell::run_inside`].
 ///
 /// # Errors
 /// [`AssemblyError`].
 pub async fn body(inside: Inside) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    if inside.network.spec().routers == Configured::ByOperator {
+        inside.ready(serde_json::Value::Null);
+        inside.shutdown.cancelled().await;
+        return Ok(());
+    }
     let parameters: LabParameters =
         serde_json::from_value(inside.parameters.clone()).map_err(AssemblyError::Parameters)?;
     let clouds = assemble(&parameters, &inside.dir, Arc::clone(&inside.network) as Arc<dyn Network>).await?;

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Context as _;
 use tieline_lab::{
     assembly::{self, LabFacts, LabParameters},
-    cell::{self, Cell, Place, SpawnOptions, control::Client},
+    cell::{self, Cell, LabSpec, Place, SpawnOptions, control::Client},
     net::wire::{Cut, WireChange},
 };
 
@@ -63,16 +63,21 @@ async fn up(dir: &Path, parameters: &LabParameters) -> anyhow::Result<LabFacts> 
 
 /// Starts a lab that ends with this process, however that ends, or says what this machine lacks.
 pub(crate) async fn attached(dir: &Path, parameters: &LabParameters) -> anyhow::Result<(Cell, LabFacts)> {
+    let cell = attached_cell(dir, parameters.spec()?).await?;
+    let facts = assembly::facts(cell.dir())?;
+    Ok((cell, facts))
+}
+
+/// The same, of any network.
+pub(crate) async fn attached_cell(dir: &Path, spec: LabSpec) -> anyhow::Result<Cell> {
     let missing = cell::preflight();
     if !missing.is_empty() {
         let lines: Vec<_> = missing.iter().map(|m| format!("{} is missing: {}", m.what, m.remedy)).collect();
         return Err(Failure::new(Exit::Failure, format!("this machine cannot run a lab: {}", lines.join("; "))).into());
     }
     let arguments = ["lab-init".into(), "--dir".into(), std::path::absolute(dir)?.into()].to_vec();
-    let options = SpawnOptions { attached: true, ..SpawnOptions::new(dir, parameters.spec()?, arguments) };
-    let cell = cell::spawn(options).await?;
-    let facts = assembly::facts(cell.dir())?;
-    Ok((cell, facts))
+    let options = SpawnOptions { attached: true, ..SpawnOptions::new(dir, spec, arguments) };
+    Ok(cell::spawn(options).await?)
 }
 
 /// The first process of a lab's own namespaces.

@@ -11,6 +11,7 @@ pub(crate) mod gateways;
 pub(crate) mod issues;
 pub(crate) mod lab;
 pub(crate) mod plan;
+pub(crate) mod router;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod tokens;

@@ -1,5 +1,7 @@
 //! `tieline demo`: one intent between two simulated clouds, from POST to a link that carries traffic, and back to nothing.
+//! `--kind coordinated` shows two providers instead.
 
+mod coordinated;
 mod process;
 mod timeline;
 mod traffic;
@@ -13,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tieline_lab::assembly::{LabFacts, LabParameters};
+use tieline_lab::assembly::{LabFacts, LabParameters, coordinated::spec};
 use tieline_openapi::{
     client::{ClientError, Write},
     ids::{ConnectionId, OperationId},
@@ -25,7 +27,7 @@ use tieline_openapi::{
 };
 use tokio::time::{interval, timeout};
 
-use crate::{args, commands, commands::serve::stop_on_signal, exit::Exit};
+use crate::{args, args::DemoKind, commands, commands::serve::stop_on_signal, exit::Exit};
 use timeline::Timeline;
 use traffic::Traffic;
 use world::{End, World};
@@ -42,14 +44,30 @@ pub(crate) async fn run(demo: args::Demo) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let mut timeline = Timeline::new(demo.json);
     let dir = world::folder(&demo)?;
-    timeline.head("A lab: two simulated clouds, their routers, the internet between two gateways");
     // Everything that the demo starts lives in the lab, and the lab no longer than the demo, however that ends.
-    let parameters = LabParameters { channels: usize::from(demo.channels), ..LabParameters::default() };
-    let (mut cell, facts) = commands::lab::attached(&dir.join("lab"), &parameters).await?;
+    let lab = dir.join("lab");
+    let (mut cell, facts) = match demo.kind {
+        DemoKind::Direct => {
+            timeline.head("A lab: two simulated clouds, their routers, the internet between two gateways");
+            let parameters = LabParameters { channels: usize::from(demo.channels), ..LabParameters::default() };
+            let (cell, facts) = commands::lab::attached(&lab, &parameters).await?;
+            (cell, Some(facts))
+        }
+        DemoKind::Coordinated => {
+            timeline.head("A lab: two providers with a router each, two interconnects of four channels between them");
+            (commands::lab::attached_cell(&lab, spec(1)).await?, None)
+        }
+    };
+    let playing = async {
+        match facts {
+            Some(facts) => play(&mut timeline, &dir, facts, &demo).await,
+            None => coordinated::play(&mut timeline, &dir, &demo).await,
+        }
+    };
     let told = tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        told = play(&mut timeline, &dir, facts, &demo) => Some(told),
+        told = playing => Some(told),
     };
     if demo.keep && matches!(told, Some(Ok(()))) {
         cell.detach()?;

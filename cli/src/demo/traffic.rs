@@ -54,11 +54,7 @@ impl Seen {
 impl Traffic {
     /// Starts it, and waits until something has arrived on every flow.
     pub(crate) async fn start(lab: &Path, dir: &Path) -> anyhow::Result<Self> {
-        let flow = |name: &str, host: &str, arguments: &[&str]| {
-            let mut command = cell::command(lab, &Place::parse(host), std::env::current_exe()?)?;
-            command.arg("lab-flow").args(arguments);
-            Process::start(name, dir, command)
-        };
+        let flow = |name: &str, host: &str, arguments: &[&str]| flow(lab, dir, name, host, arguments);
         let at = |ip: &str, port: u16| format!("{ip}:{port}");
         let (a_udp, b_udp) = (at(A_HOST.1, UDP_PORT), at(B_HOST.1, UDP_PORT));
         let b_tcp: SocketAddr = at(B_HOST.1, TCP_PORT).parse()?;
@@ -66,7 +62,12 @@ impl Traffic {
         echo.first_line().await?;
         let mut at_b = flow("udp-at-b", B_HOST.0, &["udp-receive", &b_udp])?;
         let mut at_a = flow("udp-at-a", A_HOST.0, &["udp-receive", &a_udp])?;
-        let (a_to_b, b_to_a) = (at_b.latest_line()?, at_a.latest_line()?);
+        let (mut a_to_b, mut b_to_a) = (at_b.latest_line()?, at_a.latest_line()?);
+        // What is sent before somebody listens is not lost on the way.
+        for receiver in [&mut a_to_b, &mut b_to_a] {
+            let first = timeout(PATIENCE, receiver.changed()).await;
+            first.context("a receiver does not report")?.context("a receiver has ended")?;
+        }
         let from_a = flow("udp-from-a", A_HOST.0, &["udp-send", &b_udp])?;
         let from_b = flow("udp-from-b", B_HOST.0, &["udp-send", &a_udp])?;
         let mut check = flow("tcp-check", A_HOST.0, &["tcp-check", &b_tcp.to_string()])?;
@@ -110,6 +111,31 @@ impl Traffic {
         }
         Ok(())
     }
+}
+
+/// Waits until a TCP stream between the hosts comes back as it was sent: routers forward both ways.
+pub(crate) async fn carried(lab: &Path, dir: &Path) -> anyhow::Result<()> {
+    let at = format!("{}:{TCP_PORT}", B_HOST.1);
+    let mut echo = flow(lab, dir, "first-echo", B_HOST.0, &["tcp-echo", &at])?;
+    echo.first_line().await?;
+    let mut check = flow(lab, dir, "first-check", A_HOST.0, &["tcp-check", &at])?;
+    let mut lines = check.latest_line()?;
+    let waiting = async {
+        while read::<TcpReport>(&lines).is_none_or(|report| report.echoed_bytes == 0) {
+            lines.changed().await.context("the first stream between the hosts has ended")?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    timeout(PATIENCE, waiting).await.context("no stream between the hosts")??;
+    check.kill().await?;
+    echo.kill().await
+}
+
+/// Starts one end of a flow on a host.
+fn flow(lab: &Path, dir: &Path, name: &str, host: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+    let mut command = cell::command(lab, &Place::parse(host), std::env::current_exe()?)?;
+    command.arg("lab-flow").args(arguments);
+    Process::start(name, dir, command)
 }
 
 fn read<T: DeserializeOwned>(latest: &watch::Receiver<String>) -> Option<T> {

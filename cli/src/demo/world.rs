@@ -42,7 +42,7 @@ pub(crate) struct World {
 impl World {
     /// Starts a service on a lab, whose folder is `lab` in this one.
     pub(crate) async fn start(dir: &Path, facts: LabFacts) -> anyhow::Result<Self> {
-        let (service, url) = serve(dir, &facts, "127.0.0.1:0").await?;
+        let (service, url) = serve(&dir.join("lab"), "service", dir, &facts.config, "127.0.0.1:0").await?;
         let token = std::fs::read_to_string(dir.join("tieline.token")).context("the first admin token")?;
         let client = Client::new(&url, &SecretString::from(token.trim()))?;
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
@@ -100,7 +100,7 @@ impl World {
     /// Starts it again, where it was.
     pub(crate) async fn restart_service(&mut self) -> anyhow::Result<()> {
         let listen = self.url.trim_start_matches("http://").to_owned();
-        let (service, _) = serve(&self.dir, &self.facts, &listen).await?;
+        let (service, _) = serve(&self.lab(), "service", &self.dir, &self.facts.config, &listen).await?;
         self.service = Some(service);
         Ok(())
     }
@@ -167,20 +167,27 @@ pub(crate) fn folder(demo: &args::Demo) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-/// Starts the service among the lab's processes, so that it ends with them; its network is that of whoever runs the demo.
-async fn serve(dir: &Path, facts: &LabFacts, listen: &str) -> anyhow::Result<(Process, String)> {
-    let mut command = cell::command(&dir.join("lab"), &Place::Outside, std::env::current_exe()?)?;
+/// Starts a service among the lab's processes, so that it ends with them; its network is that of whoever runs the demo. Its
+/// files are in `dir`.
+pub(super) async fn serve(
+    lab: &Path,
+    name: &str,
+    dir: &Path,
+    config: &Path,
+    listen: &str,
+) -> anyhow::Result<(Process, String)> {
+    let mut command = cell::command(lab, &Place::Outside, std::env::current_exe()?)?;
     command
         .arg("serve")
         .arg("--config")
-        .arg(&facts.config)
+        .arg(config)
         .args(["--listen", listen, "--database"])
         .arg(format!("sqlite://{}", dir.join("tieline.db").display()))
         .arg("--first-token-file")
         .arg(dir.join("tieline.token"))
         .arg("--key-file")
         .arg(dir.join("tieline.key"));
-    let mut service = Process::start("service", dir, command)?;
+    let mut service = Process::start(name, dir, command)?;
     let line = service.first_line().await?;
     let url = line.strip_prefix("listening on ").context("the service said something else than where it listens")?;
     Ok((service, url.to_owned()))

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `GET /status` | [`Status`] |
 //! | `POST /wires/{name}` with a [`WireChange`] | [`WireStatus`] |
+//! | `PUT /sites/{site}/links/{parent}/{vlan}` with a [`LinkWanted`] | nothing; the tagged interface is there |
+//! | `DELETE /sites/{site}/links/{parent}/{vlan}` | nothing; it is gone |
 //! | `POST /shutdown` | nothing; the lab ends |
 
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -23,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::clouds::network::{Network, SessionStatus};
 use crate::net::wire::{WireChange, WireStatus};
-use crate::net::{NetError, VlanWay};
+use crate::net::{LinkName, LinkWanted, NetError, VlanWay};
 
 use super::inside::Inside;
 use super::{CellError, chain};
@@ -43,6 +45,8 @@ pub struct Status {
     pub wires: BTreeMap<String, WireStatus>,
     /// What each site's router says about its sessions, by site and session id.
     pub sites: BTreeMap<String, BTreeMap<String, SessionStatus>>,
+    /// Names of the tagged interfaces of each site's router.
+    pub tagged: BTreeMap<String, Vec<String>>,
     /// How tagged interfaces are made; `None` before the first session.
     pub vlan: Option<VlanWay>,
     /// What the lab said when it was up.
@@ -67,6 +71,7 @@ pub(super) fn serve(inside: Inside) -> Result<JoinHandle<()>, CellError> {
     let router = Router::new()
         .route("/status", get(status))
         .route("/wires/{name}", post(change_wire))
+        .route("/sites/{site}/links/{parent}/{vlan}", put(put_link).delete(delete_link))
         .route("/shutdown", post(end))
         .with_state(Arc::new(inside));
     Ok(tokio::spawn(async move {
@@ -101,6 +106,7 @@ async fn status(State(inside): State<Arc<Inside>>) -> Result<Json<Status>, Refus
         namespaces: network.namespaces().keys().cloned().collect(),
         wires: network.wires(),
         sites,
+        tagged: network.tagged().await,
         vlan: network.vlan_way().await,
         ready: inside.said(),
     }))
@@ -114,6 +120,30 @@ async fn change_wire(
     inside.network.change_wire(&name, &change).map(Json).map_err(|error| {
         let unknown = matches!(error, NetError::UnknownWire { .. });
         (if unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST }, chain(&error))
+    })
+}
+
+type LinkPath = UrlPath<(String, String, u16)>;
+
+async fn put_link(
+    State(inside): State<Arc<Inside>>,
+    UrlPath((site, parent, vlan)): LinkPath,
+    Json(wanted): Json<LinkWanted>,
+) -> Result<StatusCode, Refusal> {
+    linked(inside.network.put_link(&site, &LinkName { parent, vlan }, &wanted).await)
+}
+
+async fn delete_link(
+    State(inside): State<Arc<Inside>>,
+    UrlPath((site, parent, vlan)): LinkPath,
+) -> Result<StatusCode, Refusal> {
+    linked(inside.network.delete_link(&site, &LinkName { parent, vlan }).await)
+}
+
+fn linked(done: Result<(), NetError>) -> Result<StatusCode, Refusal> {
+    done.map(|()| StatusCode::NO_CONTENT).map_err(|error| {
+        let unknown = matches!(error, NetError::UnknownLink { .. });
+        (if unknown { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR }, chain(&error))
     })
 }
 
@@ -159,6 +189,22 @@ impl Client {
         answer.json().await.map_err(CellError::Control)
     }
 
+    /// Makes a tagged interface on a site's router that the operator configures, or makes it what is wanted.
+    ///
+    /// # Errors
+    /// [`CellError::Refused`] where there is no such site or trunk, or the kernel refuses.
+    pub async fn put_link(&self, site: &str, link: &LinkName, wanted: &LinkWanted) -> Result<(), CellError> {
+        self.send(self.http.put(link_url(site, link)).json(wanted)).await.map(drop)
+    }
+
+    /// Takes such an interface away, if it is there.
+    ///
+    /// # Errors
+    /// As for [`Client::put_link`].
+    pub async fn delete_link(&self, site: &str, link: &LinkName) -> Result<(), CellError> {
+        self.send(self.http.delete(link_url(site, link))).await.map(drop)
+    }
+
     /// Asks the lab to end; it does so after the answer.
     ///
     /// # Errors
@@ -174,4 +220,8 @@ impl Client {
         }
         Err(CellError::Refused(answer.text().await.map_err(CellError::Control)?))
     }
+}
+
+fn link_url(site: &str, link: &LinkName) -> String {
+    format!("http://lab/sites/{site}/links/{}/{}", link.parent, link.vlan)
 }

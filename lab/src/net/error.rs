@@ -83,6 +83,14 @@ pub enum NetError {
         /// The wires there are.
         known: String,
     },
+    /// No tagged interface of the operator's can be there.
+    #[error("there is no trunk {parent:?} that the operator may make VLAN {vlan} on")]
+    UnknownLink {
+        /// The trunk that was named.
+        parent: String,
+        /// The tag.
+        vlan: u16,
+    },
     /// A tagged interface could not be made.
     #[error("tagged interface {interface:?}: cannot {operation}")]
     Vlan {
@@ -129,6 +137,7 @@ impl NetError {
             | Self::Netlink { .. }
             | Self::NoInterface { .. }
             | Self::UnknownWire { .. }
+            | Self::UnknownLink { .. }
             | Self::Bird { .. } => false,
         }
     }

@@ -6,8 +6,9 @@
 //!                  a-gw --wan0-- internet --wan0-- b-gw
 //! ```
 //!
-//! Steering is inline: a router hands what its hosts send to the other site to its gateway, and what comes back from the
-//! gateway for the other site follows BGP (table [`BGP_TABLE`]), or is dropped where BGP knows no way.
+//! Where the clouds configure the routers, steering is inline: a router hands what its hosts send to the other site to its gateway, and what comes back from the
+//! gateway for the other site follows BGP (table [`BGP_TABLE`]), or is dropped where BGP knows no way. Where the operator
+//! does, what hosts send follows BGP at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,8 @@ use crate::clouds::network::{Network, NetworkError, Session, SessionStatus};
 use super::error::NetError;
 use super::links::Links;
 use super::namespace::Namespace;
-use super::router::{BGP_TABLE, Follower, Router, trunk};
-use super::spec::{End, Impairment, NetSpec, VlanWay};
+use super::router::{BGP_TABLE, Follower, LinkName, LinkWanted, Router, trunk};
+use super::spec::{Configured, End, Impairment, NetSpec, VlanWay};
 use super::tap::{Offload, Tap};
 use super::wire::{Wire, WireChange, WireStatus};
 
@@ -160,6 +161,36 @@ impl LabNetwork {
         Ok(wire.status())
     }
 
+    /// Makes a tagged interface on a site's router that the operator configures, or makes it what is wanted.
+    ///
+    /// # Errors
+    /// [`NetError::UnknownLink`], or where the kernel refuses.
+    pub async fn put_link(&self, site: &str, link: &LinkName, wanted: &LinkWanted) -> Result<(), NetError> {
+        self.operators(site, link)?.put_link(link, wanted).await
+    }
+
+    /// Takes such an interface away, if it is there.
+    ///
+    /// # Errors
+    /// [`NetError::UnknownLink`], or where the kernel refuses.
+    pub async fn delete_link(&self, site: &str, link: &LinkName) -> Result<(), NetError> {
+        self.operators(site, link)?.delete_link(link).await
+    }
+
+    fn operators(&self, site: &str, link: &LinkName) -> Result<&Router, NetError> {
+        let unknown = |_| NetError::UnknownLink { parent: link.parent.clone(), vlan: link.vlan };
+        self.router(site).map_err(unknown)
+    }
+
+    /// Names of the tagged interfaces, by site.
+    pub async fn tagged(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all = BTreeMap::new();
+        for (end, router) in [End::A, End::B].into_iter().zip(&self.routers) {
+            all.insert(self.spec.site(end).name.clone(), router.tagged().await);
+        }
+        all
+    }
+
     /// How tagged interfaces are made here; `None` before the first session.
     pub async fn vlan_way(&self) -> Option<VlanWay> {
         let [a, b] = &self.routers;
@@ -217,11 +248,16 @@ async fn site(end: End, spec: &NetSpec) -> Result<Site, NetError> {
     let everywhere = Ipv4Net::default();
     host.links.add_route(everywhere, site.router_lan()).await?;
     gateway.links.add_route(everywhere, site.router_gateway()).await?;
-    // Inline steering: what hosts send to the other site goes to the gateway, what the gateway or the router itself
-    // sends there follows BGP. Without a route it ends here: going on to the main table would be a loop.
-    router.links.add_route(remote, site.gateway_address()).await?;
+    match spec.routers {
+        // Inline steering: what hosts send to the other site goes to the gateway, and what that sends there follows BGP.
+        Configured::ByClouds => {
+            router.links.add_route(remote, site.gateway_address()).await?;
+            router.links.add_rule("gw0", BGP_TABLE, 100).await?;
+        }
+        Configured::ByOperator => router.links.add_rule("lan0", BGP_TABLE, 100).await?,
+    }
+    // Without a route of BGP's it ends here: going on to the main table would be a loop.
     router.links.add_blackhole(remote, BGP_TABLE).await?;
-    router.links.add_rule("gw0", BGP_TABLE, 100).await?;
     router.links.add_rule("lo", BGP_TABLE, 101).await?;
     Ok(Site { host, gateway, router })
 }

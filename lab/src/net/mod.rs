@@ -18,5 +18,7 @@ pub mod wire;
 
 pub use error::NetError;
 pub use lab::{INTERNET, LabNetwork};
-pub use router::BGP_TABLE;
-pub use spec::{ChannelSpec, End, Impairment, MAX_CHANNELS, NetSpec, SiteSpec, SpecError, VlanWay};
+pub use router::{BGP_TABLE, LinkName, LinkWanted};
+pub use spec::{
+    ChannelSpec, Configured, End, INCLUDES, Impairment, MAX_CHANNELS, NetSpec, SiteSpec, SpecError, VlanWay,
+};

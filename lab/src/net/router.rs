@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -20,7 +21,7 @@ use super::bird::{self, Bird, BirdError, RouterConfig};
 use super::error::NetError;
 use super::links::{LinkMonitor, Links};
 use super::namespace::Namespace;
-use super::spec::{End, NetSpec, SiteSpec, VlanWay};
+use super::spec::{Configured, End, INCLUDES, NetSpec, SiteSpec, VlanWay};
 use super::vlan::{TaggedLink, Vlans};
 
 /// The kernel table of routes learned over BGP.
@@ -68,7 +69,15 @@ impl Router {
         directory: PathBuf,
     ) -> Result<(Arc<Self>, Follower), NetError> {
         let site = spec.site(end);
-        let nothing = bird::render(&configuration(site, BTreeMap::new()));
+        if spec.routers == Configured::ByOperator {
+            let folder = directory.join(INCLUDES);
+            let failed = |source| NetError::Bird {
+                namespace: namespace.name().to_owned(),
+                source: BirdError::File { path: folder.clone(), source },
+            };
+            std::fs::create_dir_all(&folder).map_err(failed)?;
+        }
+        let nothing = bird::render(&configuration(site, spec.routers, BTreeMap::new()));
         let failed = |source| NetError::Bird { namespace: namespace.name().to_owned(), source };
         let bird = Bird::start(&namespace, &directory, &nothing).await.map_err(failed)?;
         let monitor = Links::monitor(&namespace)?;
@@ -145,7 +154,7 @@ impl Router {
             }
         }
         let named = state.names.iter().filter_map(|(id, name)| Some((name.as_str(), sessions.get(id)?))).collect();
-        let text = bird::render(&configuration(self.site(), named));
+        let text = bird::render(&configuration(self.site(), self.spec.routers, named));
         if text != state.configured {
             let done = state.bird.reconfigure(&text).await;
             done.map_err(|source| NetError::Bird { namespace: self.namespace.name().to_owned(), source })?;
@@ -216,10 +225,63 @@ impl Router {
         state.status().await.map_err(self.failed("tell its state"))
     }
 
+    /// Makes a tagged interface of the operator's, or makes it what is wanted.
+    pub(super) async fn put_link(&self, link: &LinkName, wanted: &LinkWanted) -> Result<(), NetError> {
+        let key = self.operators(link)?;
+        let interface = Interface { mtu: wanted.mtu_bytes, addresses: vec![wanted.address] };
+        self.provide(&mut *self.state.lock().await, key, &interface).await
+    }
+
+    /// Takes a tagged interface of the operator's away, if it is there.
+    pub(super) async fn delete_link(&self, link: &LinkName) -> Result<(), NetError> {
+        let key = self.operators(link)?;
+        let mut state = self.state.lock().await;
+        match state.tagged.remove(&key) {
+            Some(tagged) => tagged.remove(&self.links).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Names of the tagged interfaces.
+    pub(super) async fn tagged(&self) -> Vec<String> {
+        self.state.lock().await.tagged.values().map(|tagged| tagged.name().to_owned()).collect()
+    }
+
+    /// The channel and the tag of a link that the operator may have.
+    fn operators(&self, link: &LinkName) -> Result<(usize, u16), NetError> {
+        let channel = (0..self.spec.channels.len()).find(|channel| trunk(*channel) == link.parent);
+        match channel {
+            Some(channel) if self.spec.routers == Configured::ByOperator && (1..=4094).contains(&link.vlan) => {
+                Ok((channel, link.vlan))
+            }
+            _ => Err(NetError::UnknownLink { parent: link.parent.clone(), vlan: link.vlan }),
+        }
+    }
+
     /// How the tagged interfaces are made; `None` before the first one.
     pub(super) async fn vlan_way(&self) -> Option<VlanWay> {
         self.state.lock().await.tagged.values().next().map(TaggedLink::way)
     }
+}
+
+/// Which tagged interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkName {
+    /// The trunk.
+    pub parent: String,
+    /// The tag.
+    pub vlan: u16,
+}
+
+/// What a tagged interface is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkWanted {
+    /// Its MTU, in bytes.
+    pub mtu_bytes: u16,
+    /// Its address, with the length of its subnet.
+    pub address: Ipv4Net,
 }
 
 /// What a router shall run.
@@ -291,6 +353,14 @@ pub(super) fn trunk(channel: usize) -> String {
     format!("ch{channel}")
 }
 
-fn configuration<'a>(site: &SiteSpec, sessions: BTreeMap<&'a str, &'a Session>) -> RouterConfig<'a> {
-    RouterConfig { router_id: site.router_lan(), own: site.prefix, table: BGP_TABLE, sessions }
+fn configuration<'a>(
+    site: &SiteSpec,
+    routers: Configured,
+    sessions: BTreeMap<&'a str, &'a Session>,
+) -> RouterConfig<'a> {
+    let includes = match routers {
+        Configured::ByClouds => None,
+        Configured::ByOperator => Some(INCLUDES),
+    };
+    RouterConfig { router_id: site.router_lan(), own: site.prefix, table: BGP_TABLE, sessions, includes }
 }

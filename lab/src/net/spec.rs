@@ -23,7 +23,25 @@ pub struct NetSpec {
     pub vlan: Option<VlanWay>,
     /// Seed of the wires' random loss and jitter.
     pub seed: u64,
+    /// Who configures the routers.
+    #[serde(default)]
+    pub routers: Configured,
 }
+
+/// Who configures a lab's routers, and with that how hosts reach the other site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Configured {
+    /// The simulated clouds. What hosts send goes to the site's gateway, which steers.
+    #[default]
+    ByClouds,
+    /// The operator: BIRD includes the folder [`INCLUDES`] below its own, links are made by the control socket. What hosts
+    /// send follows BGP.
+    ByOperator,
+}
+
+/// The folder that an operator's BIRD includes every `tl-*.conf` of.
+pub const INCLUDES: &str = "tieline.d";
 
 /// One end of the lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +153,7 @@ impl NetSpec {
             internet: Impairment::delay_us(8_000),
             vlan: None,
             seed: 1,
+            routers: Configured::ByClouds,
         }
     }
 }

@@ -20,6 +20,9 @@ pub struct RouterConfig<'a> {
     pub table: u32,
     /// The sessions, by the name of their protocol in the daemon.
     pub sessions: BTreeMap<&'a str, &'a Session>,
+    /// A folder below the daemon's own whose `tl-*.conf` are sessions of the operator's; the site's network is announced
+    /// there.
+    pub includes: Option<&'a str>,
 }
 
 /// Why a session cannot be configured.
@@ -72,8 +75,9 @@ pub fn render(router: &RouterConfig<'_>) -> String {
          protocol bfd {{ interface \"ch*\"; }}\n",
         router.router_id, router.table
     );
-    let announced: BTreeSet<Ipv4Net> =
+    let mut announced: BTreeSet<Ipv4Net> =
         router.sessions.values().flat_map(|s| &s.advertised).map(Ipv4Net::trunc).collect();
+    announced.extend(router.includes.map(|_| router.own));
     text.push_str("protocol static announced {\n  ipv4;\n");
     for prefix in announced {
         line(&mut text, format_args!("  route {prefix} unreachable;"));
@@ -81,6 +85,9 @@ pub fn render(router: &RouterConfig<'_>) -> String {
     text.push_str("}\n");
     for (name, session) in &router.sessions {
         peer(&mut text, name, session, router.own);
+    }
+    if let Some(folder) = router.includes {
+        line(&mut text, format_args!("include \"{folder}/tl-*.conf\";"));
     }
     text
 }
@@ -175,6 +182,7 @@ pub(crate) mod tests {
             own: "10.0.0.0/16".parse().unwrap(),
             table: 100,
             sessions: BTreeMap::from([("peer1", session)]),
+            includes: None,
         })
     }
 
