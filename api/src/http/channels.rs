@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     app::{Caller, error::field},
-    coordinator::{Coordination, SharedChannel},
+    coordinator::{Coordination, CoordinationError, SharedChannel},
     plan::coordinate::{ChannelPlace, KeyRow, KeyState, KeyThere, Window, WindowEnd, WindowRequest},
 };
 
@@ -113,6 +113,14 @@ fn keys(us: &ResourceId, of: &SharedChannel) -> Option<MacSecChannel> {
     })
 }
 
+/// A peer that is named in a body and is not configured is wrong there.
+fn at_provider(error: CoordinationError) -> Fault {
+    if matches!(error, CoordinationError::NoPeer(_)) {
+        return Fault::invalid(vec![field("/provider", error.to_string())]);
+    }
+    error.into()
+}
+
 /// Lists the channels on which MACsec is run, with their keys, in order of provider and name. Keys are told of, never shown.
 #[utoipa::path(get, path = "/v1/macSecChannels", operation_id = "listMacSecChannels", tag = "channels", params(PageQuery),
     responses((status = 200, description = "A page of channels.", body = MacSecChannelList)))]
@@ -156,7 +164,7 @@ async fn rotate(
     if words.chars().count() > 200 {
         return Err(Fault::invalid(vec![field("/reason", "is 200 characters at most")]));
     }
-    coordination.rotate_key(&request.provider, &at, words, &audit).await?;
+    coordination.rotate_key(&request.provider, &at, words, &audit).await.map_err(at_provider)?;
     let all = shared(&http).await?;
     let wished = all.iter().find(|channel| channel.peer.as_str() == request.provider && channel.row.at == at);
     let document = wished.and_then(|channel| keys(coordination.us(), channel)).ok_or_else(Fault::not_found)?;
@@ -282,7 +290,7 @@ async fn open(
         emergency: request.emergency,
     };
     let audit = caller.audit(format!("/v1/maintenanceEvents/{}", wanted.id), now);
-    coordination.open_window(&request.provider, &wanted, &audit).await?;
+    coordination.open_window(&request.provider, &wanted, &audit).await.map_err(at_provider)?;
     let location = HeaderValue::try_from(format!("/v1/maintenanceEvents/{}", wanted.id));
     let location = location.map_err(|error| super::problem::defect(&error))?;
     let event = one(&http, wanted.id).await?;
