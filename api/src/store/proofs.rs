@@ -1,7 +1,7 @@
 //! What is remembered of proofs that peers showed.
 
 use async_trait::async_trait;
-use tieline_openapi::{coordinator::ResourceId, v1::Timestamp};
+use tieline_openapi::{coordinator::ResourceId, ids::ProjectId, v1::Timestamp};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -15,6 +15,9 @@ pub trait Proofs: Send + Sync {
 
     /// The account of a connection at the peer. Where none is known yet, it is `first` from now on.
     async fn account(&self, peer: &ResourceId, uuid: Uuid, first: &str) -> Result<String, StoreError>;
+
+    /// The project that a connection with a peer belongs to, gone or not; `None` where it is nobody's.
+    async fn project_of(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<ProjectId>, StoreError>;
 
     /// Forgets what ended long ago, and accounts of connections that are gone; at most `rows` of each.
     async fn forget_proofs(&self, rows: u32) -> Result<(), StoreError>;

@@ -103,7 +103,7 @@ impl Coordination {
         let Some(give) = &peer.security.give else { return Ok(peer.client.clone()) };
         let book = self.load(peer, None).await.map_err(|error| GiveError::Book(Box::new(error)))?.1;
         let uuid = book.rows.get(place).map(|row| row.uuid).ok_or(GiveError::Nobody)?;
-        let project = self.parts.books.owner(&peer.id, uuid).await?.ok_or(GiveError::Nobody)?.project;
+        let project = self.parts.books.project_of(&peer.id, uuid).await?.ok_or(GiveError::Nobody)?;
         let name = wire::connection_path(self.us(), place).to_string();
         let bound = Bound { receiver: &peer.id, caller: self.us(), operation, name: &name };
         let proof = self.proof(give, project.as_str(), &bound).await?;

@@ -1,7 +1,7 @@
 //! What is remembered of proofs that peers showed.
 
 use async_trait::async_trait;
-use tieline_openapi::{coordinator::ResourceId, v1::Timestamp};
+use tieline_openapi::{coordinator::ResourceId, ids::ProjectId, v1::Timestamp};
 use uuid::Uuid;
 
 use super::super::{SqlStore, row::args, tx::Tx};
@@ -40,11 +40,24 @@ impl Proofs for SqlStore {
         row.ok_or(StoreError::NotFound)?.text()
     }
 
+    async fn project_of(&self, peer: &ResourceId, uuid: Uuid) -> Result<Option<ProjectId>, StoreError> {
+        let mut tx = self.read().await?;
+        let sql = "SELECT project FROM connections WHERE peer = $1 AND shared_uuid = $2
+                   UNION ALL SELECT project FROM gone_connections WHERE peer = $1 AND shared_uuid = $2
+                   UNION ALL SELECT project FROM coordinator_owners WHERE peer = $1 AND uuid = $2 LIMIT 1";
+        let row = tx.row(sql, args![peer.as_str(), uuid]).await?;
+        tx.done().await?;
+        row.map(|mut row| row.id()).transpose()
+    }
+
     async fn forget_proofs(&self, rows: u32) -> Result<(), StoreError> {
         self.prune("coordinator_used (peer, digest)", "ends_at <= {now} - $1", MARGIN_MS, rows).await?;
         let kept = u64::try_from(TOMBSTONE_KEPT.as_millis()).unwrap_or(u64::MAX);
-        let gone = "created_at <= {now} - $1 AND NOT EXISTS (SELECT 1 FROM coordinator_owners o
-                    WHERE o.peer = coordinator_accounts.peer AND o.uuid = coordinator_accounts.uuid)";
+        let gone = "created_at <= {now} - $1
+                    AND NOT EXISTS (SELECT 1 FROM coordinator_rows r
+                        WHERE r.peer = coordinator_accounts.peer AND r.uuid = coordinator_accounts.uuid)
+                    AND NOT EXISTS (SELECT 1 FROM coordinator_keys k
+                        WHERE k.peer = coordinator_accounts.peer AND k.uuid = coordinator_accounts.uuid)";
         self.prune("coordinator_accounts (peer, uuid)", gone, kept, rows).await
     }
 }
