@@ -17,7 +17,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 
 /// What only a gateway may ask, what is not there while nothing goes wrong, and what needs a pairing: they are asked, and
 /// refuse.
-const NEVER_DONE: [&str; 8] = [
+const NEVER_DONE: [&str; 12] = [
     "joinGateway",
     "reportObservations",
     "getIssue",
@@ -26,6 +26,10 @@ const NEVER_DONE: [&str; 8] = [
     "migrateConnection",
     "acceptActivationKey",
     "decodeActivationKey",
+    "rotateMacSecKey",
+    "createMaintenanceEvent",
+    "getMaintenanceEvent",
+    "deleteMaintenanceEvent",
 ];
 
 /// Makes what the operations are about, and tells the tool its ids: it would not guess them.
