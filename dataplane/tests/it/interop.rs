@@ -281,7 +281,8 @@ async fn a_flood_of_handshakes_is_asked_for_cookies() {
     let path = until(&gateways[1], "it answers", |_| true).await.packet_path;
     assert!(path.under_load >= cookies as u64, "{cookies} were asked for a cookie: {path:?}");
     let (all, counted) = (STRANGERS as u64, path.under_load + path.limited + path.bad_handshakes);
-    assert!((all * 9 / 10..=all).contains(&counted), "each is counted for what it was: {path:?}");
+    // The peer itself knocks as well, a few times.
+    assert!((all * 9 / 10..=all + 16).contains(&counted), "each is counted for what it was: {path:?}");
     assert!(path.limited > all / 2, "one sender has one share: {path:?}");
     bulk(&world.host[1], &world.host[0], "10.0.1.2:9300".parse().unwrap(), 1 << 20);
     gateways.into_iter().for_each(tieline_dataplane::Dataplane::stop);

@@ -28,11 +28,13 @@ async fn furnish(hand: &Hand<'_>) {
     let made = hand.send(Method::POST, &at, Some(&feature(1_025, "169.254.10.2"))).await;
     assert_eq!(made.status, 200, "{}", made.text);
     // What the tool hardly gets right, and what is never done.
-    for (method, at, status) in [
-        (Method::POST, format!("{ON}/channels/c1/macSecKeys?macSecKeyId=m1"), 400),
-        (Method::PATCH, format!("{ON}/connections/k1/features/f1"), 405),
+    // Nobody manages keys of this channel.
+    let key = json!({ "cak": "01".repeat(32), "ckn": "02".repeat(4) });
+    for (method, at, body, status) in [
+        (Method::POST, format!("{ON}/channels/c1/macSecKeys?macSecKeyId=m1"), key, 403),
+        (Method::PATCH, format!("{ON}/connections/k1/features/f1"), json!({}), 405),
     ] {
-        assert_eq!(hand.send(method, &at, Some(&json!({}))).await.status, status);
+        assert_eq!(hand.send(method, &at, Some(&body)).await.status, status);
     }
     let issue = json!({ "title": "t", "body": "b" });
     let made = hand.send(Method::POST, "providers/south/issues?issueId=n1", Some(&issue)).await;
