@@ -58,8 +58,23 @@ fn start(binary: &Path, world: &World, state: &Path, inside: bool, more: &[&str]
         };
         return Gateway(world.gateway[0].run(spawn).join().unwrap().unwrap().unwrap());
     }
-    command.arg("--netns").arg(world.gateway[0].path());
-    Gateway(command.spawn().unwrap())
+    let (namespace, node) = (world.gateway[0].path(), state.with_file_name("namespace"));
+    let spawn = move || {
+        named(&namespace, &node);
+        command.arg("--netns").arg(&node);
+        command.spawn()
+    };
+    Gateway(std::thread::spawn(spawn).join().unwrap().unwrap())
+}
+
+/// Lets this thread, and what it starts, see a namespace under a name, as `ip netns` makes it: what stands in another
+/// process's folder of `/proc` is not for those who hold less.
+fn named(namespace: &Path, node: &Path) {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    fs::File::create(node).unwrap();
+    mount(Some(namespace), node, none, MsFlags::MS_BIND, none).unwrap();
 }
 
 /// Lets this thread, and what it starts, see a /dev/net/tun that anyone may open, as udev makes it. A machine without udev
