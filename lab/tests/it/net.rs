@@ -371,14 +371,14 @@ async fn ecmp(inside: Inside) -> Outcome {
     let spread = || -> Vec<u64> {
         let sent = |network: &LabNetwork| ["ch0", "ch1"].map(|w| network.wires()[w].a_to_b.bytes);
         let before = sent(network);
-        for port in 0..16 {
+        for port in 0..48 {
             let from = socket(network, "a-gw", (Ipv4Addr::new(10, 0, 2, 10), 50_000 + port));
             assert!((0..3).all(|_| echoes(&from, &at, 10)), "port {port} gets through");
         }
         sent(network).iter().zip(before).map(|(after, before)| after - before).collect()
     };
     let both = spread();
-    // Each of 16 ports takes either way with the same chance: 2 or fewer of 16 on one would be 1 in 500.
+    // Each of 48 ports takes either way with the same chance: 2 or fewer on one would be 1 in 100,000,000,000.
     assert!(both.iter().all(|bytes| *bytes > 2 * 3 * 1_400), "both channels carry: {both:?}");
     // One channel is enough when the other is cut.
     network.change_wire("ch0", &WireChange { cut: Some(Cut::Both), ..WireChange::default() })?;
