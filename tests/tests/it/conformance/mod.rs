@@ -14,9 +14,6 @@ use tieline_conformance::{
 pub(crate) use customer::Customers;
 pub(crate) use north::{Means, North, examine};
 
-/// Rules that Tieline does not keep yet.
-const NOT_YET: &[&str] = &["channels/notify-maintenance", "hearing/maintenance"];
-
 /// What a role's cases find, which must be nothing.
 async fn found(north: &North, role: Role) -> anyhow::Result<Vec<Outcome>> {
     let customer = Arc::new(Customers::of(north));
@@ -24,14 +21,9 @@ async fn found(north: &North, role: Role) -> anyhow::Result<Vec<Outcome>> {
     let outcomes = examine(north, means, role, &[]).await?;
     let mut broken = String::new();
     for outcome in &outcomes {
-        if let Verdict::Failed(why) = &outcome.verdict
-            && !NOT_YET.contains(&outcome.case.id)
-        {
+        if let Verdict::Failed(why) = &outcome.verdict {
             broken.push_str(&format!("{}: {why}\n{}\n", outcome.case.id, report::transcript(outcome)));
         }
-    }
-    for outcome in outcomes.iter().filter(|outcome| NOT_YET.contains(&outcome.case.id)) {
-        assert_ne!(outcome.verdict, Verdict::Passed, "{} is kept now: take it from the list", outcome.case.id);
     }
     assert!(broken.is_empty(), "{broken}\nservice log:\n{}", north.log());
     Ok(outcomes)
