@@ -66,9 +66,13 @@ pub(crate) async fn service(settings: &Settings, dir: &Path, database: &str) -> 
     Ok(())
 }
 
+/// Kinds of request, for telling which one is slow.
+const KINDS: [&str; 5] = ["read", "dry run", "create", "change", "delete"];
+
 /// What has come back so far.
 struct Seen {
     micros: Histogram<u64>,
+    of_kind: [Histogram<u64>; KINDS.len()],
     errors: u64,
     first_error: Option<String>,
     /// Links that were made under the load and may be changed and deleted.
@@ -102,7 +106,9 @@ pub(crate) async fn run(
     if links.len() != settings.before {
         bail!("{} links are there, not {}", links.len(), settings.before);
     }
-    let seen = Seen { micros: Histogram::new(3)?, errors: 0, first_error: None, made: Vec::new() };
+    let empty: Histogram<u64> = Histogram::new(3)?;
+    let of_kind = std::array::from_fn(|_| empty.clone());
+    let seen = Seen { micros: empty, of_kind, errors: 0, first_error: None, made: Vec::new() };
     let load = Arc::new(Load {
         http,
         url: url.to_owned(),
@@ -137,6 +143,10 @@ pub(crate) async fn run(
         at(0.999),
         at(1.0)
     );
+    for (kind, micros) in KINDS.iter().zip(&seen.of_kind) {
+        let at = |quantile: f64| micros.value_at_quantile(quantile) as f64 / 1_000.0;
+        eprintln!("  {kind}: {} requests, p50 {:.2} ms, p99 {:.2} ms", micros.len(), at(0.5), at(0.99));
+    }
     Ok(vec![
         Row::once(&format!("api_p99_{store}"), "ms", at(0.99)),
         Row::once(&format!("api_errors_{store}"), "errors", seen.errors as f64),
@@ -147,11 +157,11 @@ impl Load {
     /// One request of the mix: 90 % reads, 4 % dry runs, and 2 % each of creates, changes and deletions.
     async fn one(&self, n: u64, moment: Instant) {
         let link = &self.links[self.world.random.below(self.links.len() as u64) as usize];
-        let answered = match n % 50 {
-            0 => self.create(n).await,
-            17 => self.change().await,
-            33 => self.delete().await,
-            8 | 41 => self.dry_run(n).await,
+        let (kind, answered) = match n % 50 {
+            0 => (2, self.create(n).await),
+            17 => (3, self.change().await),
+            33 => (4, self.delete().await),
+            8 | 41 => (1, self.dry_run(n).await),
             step => {
                 let path = match step % 5 {
                     0 | 1 => format!("/v1/connections/{link}"),
@@ -159,12 +169,12 @@ impl Load {
                     3 => format!("/v1/operations?connectionId={link}&pageSize=5"),
                     _ => "/v1/events?since=0&pageSize=20".to_owned(),
                 };
-                self.ask(Method::GET, &path, None, &[], StatusCode::OK).await.map(drop)
+                (0, self.ask(Method::GET, &path, None, &[], StatusCode::OK).await.map(drop))
             }
         };
         let took = u64::try_from(moment.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let recorded = seen.micros.record(took.max(1));
+        let recorded = seen.micros.record(took.max(1)).and_then(|()| seen.of_kind[kind].record(took.max(1)));
         if let Err(error) = answered.and_then(|()| Ok(recorded?)) {
             seen.errors += 1;
             seen.first_error.get_or_insert_with(|| format!("{error:#}"));

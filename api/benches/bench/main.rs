@@ -32,6 +32,7 @@ use report::Row;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How much is measured.
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// Settled links.
     pub links: usize,

@@ -35,6 +35,7 @@ const TARGETS: &[(&str, f64)] = &[
     ("observe_10000_cores", 1.0),
     ("observe_10000_rss", 1_024.0),
     ("observe_10000_calls", 20.0),
+    ("observe_single_calls", 20.0),
     ("restart_10000_ready", 5.0),
     ("restart_10000_twice", 0.0),
 ];

@@ -23,7 +23,7 @@ use tieline_openapi::{
     client::Client,
     config::EngineConfig,
     ids::{AccountId, ConnectionId, InstanceId},
-    v1::Verb,
+    v1::{Redundancy, Verb},
 };
 use tieline_providers::fake::{Chaos, Fault, Request};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,9 @@ const CALL: Duration = Duration::from_millis(20);
 const LOST_AFTER_MS: u64 = 1_000;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(1_200);
+
+/// The row that tells how many calls a round of observation takes.
+const CALLS: &str = "observe_10000_calls";
 
 /// While it is on, every create has its effect and its answer is lost.
 #[derive(Default)]
@@ -82,9 +85,23 @@ pub(crate) async fn run(settings: &Settings, dir: &Path) -> anyhow::Result<Vec<R
     let url = format!("sqlite://{}", dir.join("tieline.db").display());
     let mut scale = Scale { settings, world, url, taken: BTreeMap::new(), links: Vec::new() };
     scale.seed(dir).await?;
-    let mut rows = scale.observe().await?;
+    let mut rows = scale.observe(settings.round_ms).await?;
     rows.extend(scale.restart(&lost).await?);
+    rows.push(single(settings, dir).await?);
     Ok(rows)
+}
+
+/// The calls that half as many links of one channel each cost: a list has a page for every so many channels.
+async fn single(settings: &Settings, dir: &Path) -> anyhow::Result<Row> {
+    let links = (settings.links / 2).max(1);
+    let world = World::new(dir, links, |world| world)?.with_redundancy(Redundancy::Single);
+    let url = format!("sqlite://{}", dir.join("single.db").display());
+    let settings = &Settings { links, ..settings.clone() };
+    let mut scale = Scale { settings, world, url, taken: BTreeMap::new(), links: Vec::new() };
+    scale.seed(dir).await?;
+    let rows = scale.observe(settings.round_ms.min(20_000)).await?;
+    let row = rows.into_iter().find(|row| row.name == CALLS).context("calls are counted")?;
+    Ok(Row { name: "observe_single_calls".to_owned(), ..row })
 }
 
 /// As fast as it goes: for what is not measured.
@@ -97,7 +114,7 @@ impl Scale<'_> {
     async fn seed(&mut self, dir: &Path) -> anyhow::Result<()> {
         let shm = Path::new("/dev/shm");
         let folder = tempfile::tempdir_in(if shm.is_dir() { shm } else { dir })?;
-        let file = folder.path().join("tieline.db");
+        let file = folder.path().join("seed.db");
         let hints = Hints::new();
         let store = self.world.open(&format!("sqlite://{}", file.display()), &hints).await?;
         let topology = self.world.topology(&hurried())?;
@@ -110,7 +127,8 @@ impl Scale<'_> {
         seed::all_up(&store, &self.links, PATIENCE).await?;
         running.end().await?;
         store.close().await;
-        std::fs::copy(&file, dir.join("tieline.db")).context("the database is moved to its place")?;
+        let place = self.url.strip_prefix("sqlite://").context("the links are in SQLite")?;
+        std::fs::copy(&file, place).context("the database is moved to its place")?;
         let bytes = std::fs::metadata(&file)?.len();
         eprintln!(
             "{} links are up after {:.1} s; their database has {} MiB",
@@ -122,8 +140,7 @@ impl Scale<'_> {
     }
 
     /// Observes them, round after round.
-    async fn observe(&self) -> anyhow::Result<Vec<Row>> {
-        let every_ms = self.settings.round_ms;
+    async fn observe(&self, every_ms: u64) -> anyhow::Result<Vec<Row>> {
         let config = EngineConfig { settled_poll_ms: every_ms, calls_per_second: 10, ..EngineConfig::default() };
         let hints = Hints::new();
         let store = self.world.open(&self.url, &hints).await?;
@@ -148,6 +165,7 @@ impl Scale<'_> {
         let expected = self.expected(&store).await?;
         running.end().await?;
         store.close().await;
+        // An attachment, a peer and an interface, at least once.
         if expected < self.links.len() * 3 {
             bail!("only {expected} resources of {} links were observed by lists", self.links.len());
         }
@@ -155,7 +173,7 @@ impl Scale<'_> {
         Ok(vec![
             each("observe_10000_cores", "cores", cores),
             each("observe_10000_rss", "MiB", peak),
-            each("observe_10000_calls", "calls per 1,000 links", a_round * 1_000.0 / self.links.len() as f64),
+            each(CALLS, "calls per 1,000 links", a_round * 1_000.0 / self.links.len() as f64),
         ])
     }
 

@@ -26,7 +26,7 @@ use tieline_api::{
 use tieline_openapi::{
     config::{Config, EngineConfig},
     ids::{InstallationId, ProviderName},
-    v1::ConnectionIntent,
+    v1::{ConnectionIntent, Redundancy},
 };
 use tieline_providers::{
     CloudApi, IdentityKind, Rules,
@@ -77,10 +77,11 @@ pub(crate) struct World {
     pub vault: Vault,
     pub fake: Arc<FakeWorld>,
     points: usize,
+    redundancy: Redundancy,
 }
 
 impl World {
-    /// Clouds with room for so many links.
+    /// Clouds with room for so many links, of two channels each.
     pub(crate) fn new(dir: &Path, links: usize, fake: impl FnOnce(FakeWorld) -> FakeWorld) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let random: Arc<dyn Random> = Arc::new(ChaChaRandom::from_system());
@@ -88,7 +89,13 @@ impl World {
         let vault = Vault::new(Arc::new(sealer), Arc::clone(&random));
         let now = Arc::clone(&clock);
         let fake = Arc::new(fake(FakeWorld::new(1, Timing::default(), move || now.now())));
-        Ok(Self { clock, random, vault, fake, points: links.div_ceil(LINKS_A_POINT).max(1) })
+        let points = links.div_ceil(LINKS_A_POINT).max(1);
+        Ok(Self { clock, random, vault, fake, points, redundancy: Redundancy::Dual })
+    }
+
+    /// The same with other links.
+    pub(crate) fn with_redundancy(self, redundancy: Redundancy) -> Self {
+        Self { redundancy, ..self }
     }
 
     /// One environment, interconnect and pair of attach points for every so many links.
@@ -137,6 +144,7 @@ impl World {
         let right = std::net::Ipv4Addr::from_bits(u32::from_be_bytes([172, 16, 0, 0]) + place * 16);
         Ok(serde_json::from_value(json!({
             "name": name, "environmentId": format!("env-{point}"), "bandwidthMbps": 100,
+            "redundancy": self.redundancy,
             "a": { "attachPointId": format!("left-{point}"),
                    "advertisedPrefixes": [format!("10.{}.{}.0/24", place / 256, place % 256)] },
             "b": { "attachPointId": format!("right-{point}"), "advertisedPrefixes": [format!("{right}/28")] },

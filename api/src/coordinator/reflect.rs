@@ -90,13 +90,7 @@ impl Coordination {
         let Told { status, operation, settled, gone } = told(record, shared, standing, work.operation.as_ref(), now);
         let mut writes = Vec::new();
         if let Some(operation) = operation.as_ref().filter(|new| work.operation.as_ref() != Some(new)) {
-            writes.push(EngineWrite::PutOperation {
-                id: operation.id,
-                state: operation.state,
-                stages: operation.stages.clone(),
-                problem: operation.problem.clone(),
-                finished_at: operation.finished_at,
-            });
+            writes.push(EngineWrite::PutOperation(Box::new(operation.clone())));
         }
         if gone {
             for code in record.status.issues.keys() {

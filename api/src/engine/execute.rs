@@ -244,6 +244,7 @@ impl Engine {
             writes.push(swept);
         }
         writes.push(EngineWrite::DecideCall { id: call, verdict, at, cloud_id, request_id });
+        writes.extend(self.progress_write(draft));
         self.write(draft, writes).await
     }
 

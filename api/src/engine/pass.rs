@@ -166,7 +166,10 @@ impl Engine {
     async fn send(&self, draft: &mut Draft, instance: InstanceId, verb: Verb) -> Result<Taken, StoreError> {
         Ok(match self.execute(draft, instance, verb).await? {
             Did::Sent => {
-                self.show_progress(draft).await?;
+                // A call without an answer has no verdict to be written with.
+                if let Some(progress) = self.progress_write(draft) {
+                    self.write(draft, vec![progress]).await?;
+                }
                 Taken::Further
             }
             Did::LeaseShort => Taken::End(Ending::Again),
@@ -245,21 +248,20 @@ impl Engine {
         draft.fresh.remove(&id);
         draft.errors.remove(&id);
         draft.progressed = true;
-        self.write(draft, vec![EngineWrite::RetireInstance(id)]).await?;
+        let progress = self.progress_write(draft);
+        self.write(draft, [EngineWrite::RetireInstance(id)].into_iter().chain(progress).collect()).await?;
         self.failpoints.hit(failpoints::INSTANCE_RETIRED).await;
-        self.show_progress(draft).await
+        Ok(())
     }
 
     /// Lets users see how far it is, while the pass goes on.
-    async fn show_progress(&self, draft: &mut Draft) -> Result<(), StoreError> {
+    pub(super) fn progress_write(&self, draft: &mut Draft) -> Option<EngineWrite> {
         let now = self.now(draft);
         let operation = Report::new(draft, self.topology.as_ref(), &Ending::Again, now).operation();
-        if let Some(operation) = operation.filter(|new| draft.operation.as_ref() != Some(new)) {
-            let write = put_operation(&operation);
-            draft.operation = Some(operation);
-            self.write(draft, vec![write]).await?;
-        }
-        Ok(())
+        let operation = operation.filter(|new| draft.operation.as_ref() != Some(new))?;
+        let write = put_operation(&operation);
+        draft.operation = Some(operation);
+        Some(write)
     }
 
     /// Nothing is left in any cloud: the record goes, and with it the tunnel.
@@ -368,14 +370,9 @@ impl Engine {
     }
 }
 
-fn put_operation(operation: &tieline_openapi::v1::Operation) -> EngineWrite {
-    EngineWrite::PutOperation {
-        id: operation.id,
-        state: operation.state,
-        stages: operation.stages.clone(),
-        problem: operation.problem.clone(),
-        finished_at: operation.finished_at.filter(|_| operation.state == OperationState::Succeeded),
-    }
+fn put_operation(operation: &Operation) -> EngineWrite {
+    let finished_at = operation.finished_at.filter(|_| operation.state == OperationState::Succeeded);
+    EngineWrite::PutOperation(Box::new(Operation { finished_at, ..operation.clone() }))
 }
 
 /// How a connection is observed from the end of its pass on.

@@ -1,5 +1,5 @@
-//! Postgres: for several replicas. Writers run READ COMMITTED and rely on row locks, unique constraints and one advisory
-//! lock; readers run REPEATABLE READ, so that all statements of one method see the same moment.
+//! Postgres: for several replicas. Writers run READ COMMITTED and rely on row locks and unique constraints; readers of more than
+//! one statement run REPEATABLE READ, so that all of them see the same moment.
 
 mod relay;
 

@@ -5,7 +5,16 @@
 use ipnet::Ipv4Net;
 use tieline_openapi::ids::{AttachPointId, ChannelId, ConnectionId, PortId};
 
-use super::{SqlStore, carried, foreign, row::args, tx::Tx};
+use super::{
+    SqlStore, carried, foreign,
+    questions::{
+        self, Column,
+        Column::{Int, Text},
+        Question,
+    },
+    row::{Value, args},
+    tx::Tx,
+};
 use crate::{
     plan::negotiate::{Allocated, Negotiated, Touched},
     store::{Allocation, StoreError},
@@ -79,34 +88,28 @@ async fn take_vlan(
     port: &PortId,
     vlan: u16,
 ) -> Result<(), StoreError> {
-    let wanted = || args![port.as_str(), vlan, connection.uuid(), channel.as_str(), generation];
-    let kept = tx
+    let written = tx
         .execute(
-            "UPDATE vlan_allocations SET generation = $5
-             WHERE port_id = $1 AND vlan = $2 AND connection_id = $3 AND channel_id = $4 AND free_at IS NULL",
-            wanted(),
+            "INSERT INTO vlan_allocations (port_id, vlan, connection_id, channel_id, generation)
+             SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT)
+             WHERE NOT EXISTS (SELECT 1 FROM foreign_holdings WHERE port_id = $1 AND vlan = $2)
+                OR EXISTS (SELECT 1 FROM vlan_allocations
+                           WHERE port_id = $1 AND vlan = $2 AND connection_id = $3 AND channel_id = $4
+                             AND free_at IS NULL)
+             ON CONFLICT (port_id, vlan) DO UPDATE
+             SET connection_id = excluded.connection_id, channel_id = excluded.channel_id,
+                 generation = excluded.generation, account_id = NULL, free_at = NULL
+             WHERE vlan_allocations.free_at <= {now}
+                OR (vlan_allocations.free_at IS NULL AND vlan_allocations.connection_id = excluded.connection_id
+                    AND vlan_allocations.channel_id = excluded.channel_id)",
+            args![port.as_str(), vlan, connection.uuid(), channel.as_str(), generation],
         )
         .await?;
-    if kept == 1 {
+    if written == 1 {
         return Ok(());
     }
     let holder = foreign::vlan_holder(tx, port, vlan).await?;
-    let written = match holder {
-        Some(_) => 0,
-        None => {
-            tx.execute(
-                "INSERT INTO vlan_allocations (port_id, vlan, connection_id, channel_id, generation)
-                 VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (port_id, vlan) DO UPDATE
-                 SET connection_id = excluded.connection_id, channel_id = excluded.channel_id,
-                     generation = excluded.generation, account_id = NULL, free_at = NULL
-                 WHERE vlan_allocations.free_at <= {now}",
-                wanted(),
-            )
-            .await?
-        }
-    };
-    if written == 1 { Ok(()) } else { Err(taken_by(format!("VLAN {vlan} on port {port}"), holder)) }
+    Err(taken_by(format!("VLAN {vlan} on port {port}"), holder))
 }
 
 async fn take_subnet(
@@ -119,43 +122,39 @@ async fn take_subnet(
 ) -> Result<(), StoreError> {
     let (first, last) = slots(subnet)?;
     let wanted = u64::try_from(last - first + 1).unwrap_or(0);
-    let place = || args![first, last, attach_point.as_str()];
-    let mine = || args![subnet.trunc().to_string(), connection.uuid(), channel.as_str(), generation];
-    let kept = tx
+    let written = tx
         .execute(
-            "UPDATE subnet_slots SET subnet = $4, generation = $7
-             WHERE attach_point_id = $3 AND slot BETWEEN $1 AND $2 AND connection_id = $5 AND channel_id = $6
-               AND free_at IS NULL",
-            [place(), mine()].concat(),
+            "WITH RECURSIVE wanted (slot) AS (
+                 SELECT CAST($1 AS BIGINT) UNION ALL SELECT slot + 1 FROM wanted WHERE slot < $2)
+             INSERT INTO subnet_slots (attach_point_id, slot, subnet, connection_id, channel_id, generation)
+             SELECT $3, slot, $4, $5, $6, $7 FROM wanted
+             WHERE NOT EXISTS (SELECT 1 FROM foreign_holdings
+                               WHERE attach_point_id = $3 AND first_slot <= $2 AND last_slot >= $1)
+                OR (SELECT COUNT(*) FROM subnet_slots
+                    WHERE attach_point_id = $3 AND slot BETWEEN $1 AND $2 AND connection_id = $5 AND channel_id = $6
+                      AND free_at IS NULL) = $2 - $1 + 1
+             ON CONFLICT (attach_point_id, slot) DO UPDATE
+             SET subnet = excluded.subnet, connection_id = excluded.connection_id,
+                 channel_id = excluded.channel_id, generation = excluded.generation, account_id = NULL,
+                 free_at = NULL
+             WHERE subnet_slots.free_at <= {now}
+                OR (subnet_slots.free_at IS NULL AND subnet_slots.connection_id = excluded.connection_id
+                    AND subnet_slots.channel_id = excluded.channel_id)",
+            args![
+                first,
+                last,
+                attach_point.as_str(),
+                subnet.trunc().to_string(),
+                connection.uuid(),
+                channel.as_str(),
+                generation
+            ],
         )
         .await?;
-    if kept == wanted {
-        return Ok(());
-    }
-    let holder = foreign::subnet_holder(tx, attach_point, (first, last)).await?;
-    let written = match holder {
-        Some(_) => 0,
-        None => {
-            tx.execute(
-                "WITH RECURSIVE wanted (slot) AS (
-                     SELECT CAST($1 AS BIGINT) UNION ALL SELECT slot + 1 FROM wanted WHERE slot < $2)
-                 INSERT INTO subnet_slots (attach_point_id, slot, subnet, connection_id, channel_id, generation)
-                 SELECT $3, slot, $4, $5, $6, $7 FROM wanted WHERE TRUE
-                 ON CONFLICT (attach_point_id, slot) DO UPDATE
-                 SET subnet = excluded.subnet, connection_id = excluded.connection_id,
-                     channel_id = excluded.channel_id, generation = excluded.generation, account_id = NULL,
-                     free_at = NULL
-                 WHERE subnet_slots.free_at <= {now}
-                    OR (subnet_slots.free_at IS NULL AND subnet_slots.connection_id = excluded.connection_id
-                        AND subnet_slots.channel_id = excluded.channel_id)",
-                [place(), mine()].concat(),
-            )
-            .await?
-        }
-    };
     if written == wanted {
         return Ok(());
     }
+    let holder = foreign::subnet_holder(tx, attach_point, (first, last)).await?;
     Err(taken_by(format!("subnet {subnet} on attach point {attach_point}"), holder))
 }
 
@@ -167,12 +166,6 @@ async fn set_bandwidth(
     mbps: u64,
     capacity: u64,
 ) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO channel_bandwidth (channel_id, used_mbps, capacity_mbps) VALUES ($1, 0, $2)
-         ON CONFLICT (channel_id) DO NOTHING",
-        args![channel.as_str(), capacity],
-    )
-    .await?;
     let mine = || args![connection.uuid(), channel.as_str()];
     let held = tx
         .row("SELECT mbps FROM bandwidth_shares WHERE connection_id = $1 AND channel_id = $2", mine())
@@ -182,10 +175,14 @@ async fn set_bandwidth(
     // A channel whose capacity was lowered below what is taken gives back, but takes no more.
     let counted = tx
         .execute(
-            "UPDATE channel_bandwidth
-             SET used_mbps = used_mbps + $2,
-                 capacity_mbps = CASE WHEN used_mbps + $2 <= $3 THEN $3 ELSE used_mbps + $2 END
-             WHERE channel_id = $1 AND ($2 <= 0 OR used_mbps + $2 <= $3)",
+            "INSERT INTO channel_bandwidth (channel_id, used_mbps, capacity_mbps)
+             SELECT CAST($1 AS TEXT), CASE WHEN $2 > 0 THEN CAST($2 AS BIGINT) ELSE 0 END, CAST($3 AS BIGINT)
+             WHERE $2 <= $3
+             ON CONFLICT (channel_id) DO UPDATE
+             SET used_mbps = channel_bandwidth.used_mbps + $2,
+                 capacity_mbps = CASE WHEN channel_bandwidth.used_mbps + $2 <= $3 THEN $3
+                                      ELSE channel_bandwidth.used_mbps + $2 END
+             WHERE $2 <= 0 OR channel_bandwidth.used_mbps + $2 <= $3",
             args![channel.as_str(), more, capacity],
         )
         .await?;
@@ -312,36 +309,75 @@ pub(super) async fn quarantine_all(
     free_bandwidth(tx, connection, None).await
 }
 
+const VLANS_OF_PORTS: &str =
+    "ports p JOIN vlan_allocations v ON v.port_id = p.id WHERE v.free_at IS NULL OR v.free_at > {now} GROUP BY p.id";
+const SUBNETS_OF_POINTS: &str = "points p JOIN subnet_slots s ON s.attach_point_id = p.id
+    WHERE s.free_at IS NULL OR s.free_at > {now} GROUP BY p.id";
+
+/// VLANs and subnets that are held, or not free yet: one text for each port and attach point, since of thousands of rows
+/// fetching costs more than finding. A subnet stands in it once for each of its slots.
+const HELD_SQLITE: [Question; 2] = [
+    held(&[Text("p.id"), Text("group_concat(v.vlan)")], VLANS_OF_PORTS),
+    held(&[Text("p.id"), Text("group_concat(s.subnet)")], SUBNETS_OF_POINTS),
+];
+const HELD_POSTGRES: [Question; 2] = [
+    held(&[Text("p.id"), Text("string_agg(CAST(v.vlan AS TEXT), ',')")], VLANS_OF_PORTS),
+    held(&[Text("p.id"), Text("string_agg(s.subnet, ',')")], SUBNETS_OF_POINTS),
+];
+
+/// What channels carry.
+const BANDWIDTH: Question = Question {
+    columns: &[Text("c.id"), Int("b.used_mbps")],
+    from: "channels c JOIN channel_bandwidth b ON b.channel_id = c.id WHERE b.used_mbps > 0",
+    order: &[Text("c.id")],
+};
+
+const fn held(columns: &'static [Column], from: &'static str) -> Question {
+    Question { columns, from, order: &[] }
+}
+
+/// A table of a WITH clause that holds arguments from the given one on.
+fn table(name: &str, first: usize, rows: usize) -> String {
+    let values: Vec<String> = (first..first + rows).map(|n| format!("(${n})")).collect();
+    match values.is_empty() {
+        true => format!("{name} (id) AS (SELECT CAST(NULL AS TEXT) WHERE 1 = 0)"),
+        false => format!("{name} (id) AS (VALUES {})", values.join(", ")),
+    }
+}
+
 impl SqlStore {
     pub(super) async fn allocated_of(&self, touched: &Touched) -> Result<Allocated, StoreError> {
+        let ports: Vec<Value> = touched.ports.iter().map(|port| Value::from(port.as_str())).collect();
+        let points: Vec<Value> = touched.attach_points().map(|point| Value::from(point.as_str())).collect();
+        let channels: Vec<Value> = touched.channels.iter().map(|channel| Value::from(channel.as_str())).collect();
+        let with = format!(
+            "WITH {}, {}, {}",
+            table("ports", 1, ports.len()),
+            table("points", 1 + ports.len(), points.len()),
+            table("channels", 1 + ports.len() + points.len(), channels.len())
+        );
         let mut tx = self.read().await?;
+        let [vlans, subnets] = tx.either(HELD_SQLITE, HELD_POSTGRES);
+        let questions = [vlans, subnets, BANDWIDTH, foreign::VLANS, foreign::SUBNETS];
+        let answers = questions::ask(&mut tx, &with, &questions, [ports, points, channels].concat()).await?;
+        let mut answers = answers.into_iter();
+        let mut rows = || answers.next().unwrap_or_default();
         let mut all = Allocated::default();
-        const HELD: &str = "(free_at IS NULL OR free_at > {now})";
-        // One text for each port and attach point: of thousands of rows, fetching costs more than finding.
-        let joined = tx.either("group_concat(vlan)", "string_agg(CAST(vlan AS TEXT), ',')");
-        let vlans = format!("SELECT {joined} FROM vlan_allocations WHERE port_id = $1 AND {HELD}");
-        for port in &touched.ports {
-            let text = tx.row(&vlans, args![port.as_str()]).await?.map_or(Ok(None), |mut row| row.opt_text())?;
-            for vlan in text.iter().flat_map(|text| text.split(',')) {
-                let held = all.vlans.entry(port.clone()).or_default();
-                held.insert(vlan.parse().map_err(|e| unusable("a VLAN that is none", e))?);
-            }
+        for mut row in rows() {
+            let (port, held): (PortId, String) = (row.id()?, row.text()?);
+            let vlans = held.split(',').map(|vlan| vlan.parse().map_err(|e| unusable("a VLAN that is none", e)));
+            all.vlans.insert(port, vlans.collect::<Result<_, _>>()?);
         }
-        let joined = tx.either("group_concat(DISTINCT subnet)", "string_agg(DISTINCT subnet, ',')");
-        let subnets = format!("SELECT {joined} FROM subnet_slots WHERE attach_point_id = $1 AND {HELD}");
-        for point in touched.attach_points() {
-            let text = tx.row(&subnets, args![point.as_str()]).await?.map_or(Ok(None), |mut row| row.opt_text())?;
-            for text in text.iter().flat_map(|text| text.split(',')) {
-                all.subnets.entry(point.clone()).or_default().insert(subnet(text)?);
-            }
+        for mut row in rows() {
+            let (point, held): (AttachPointId, String) = (row.id()?, row.text()?);
+            let mut slots: Vec<&str> = held.split(',').collect();
+            slots.dedup();
+            all.subnets.insert(point, slots.into_iter().map(subnet).collect::<Result<_, _>>()?);
         }
-        for channel in &touched.channels {
-            let sql = "SELECT used_mbps FROM channel_bandwidth WHERE channel_id = $1 AND used_mbps > 0";
-            if let Some(mut row) = tx.row(sql, args![channel.as_str()]).await? {
-                all.bandwidth.insert(channel.clone(), row.count()?);
-            }
+        for mut row in rows() {
+            all.bandwidth.insert(row.id()?, row.count()?);
         }
-        foreign::read(&mut tx, touched, &mut all).await?;
+        foreign::add(rows(), rows(), &mut all)?;
         carried::read(&mut tx, touched, &mut all).await?;
         tx.done().await?;
         Ok(all)

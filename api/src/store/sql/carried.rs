@@ -6,7 +6,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tieline_openapi::{ids::ConnectionId, v1::ConnectionIntent};
+use tieline_openapi::{
+    ids::{AttachPointId, ConnectionId},
+    v1::ConnectionIntent,
+};
 
 use super::{
     SqlStore, records,
@@ -22,10 +25,13 @@ use crate::{
 };
 
 /// Arguments of one statement.
+const ARGUMENTS: usize = 500;
+
+/// Networks that are searched for at once.
 const CHUNK: usize = 400;
 
-/// Ranges of one statement.
-const RANGES: usize = 50;
+/// Alternatives of one statement: SQLite takes 500 of them.
+const SEARCHES: usize = 100;
 
 /// An address as `carried_prefixes.network` has it: in order of family and address, as text.
 fn text(address: IpAddr) -> String {
@@ -42,7 +48,8 @@ const fn number(way: Way) -> i64 {
     }
 }
 
-/// Enters what a connection carries now, in the place of what it carried before.
+/// Enters what a connection carries now, in the place of what it carried before. Its row says of which generation that is:
+/// `carried_of`, which the caller writes.
 pub(super) async fn enter(tx: &mut Tx, id: ConnectionId, intent: &ConnectionIntent) -> Result<(), StoreError> {
     tx.execute("DELETE FROM carried_prefixes WHERE connection_id = $1", args![id.uuid()]).await?;
     let rows: BTreeSet<_> = by_attach_point(id, intent)
@@ -56,44 +63,41 @@ pub(super) async fn enter(tx: &mut Tx, id: ConnectionId, intent: &ConnectionInte
         )
         .await?;
     }
-    tx.execute("UPDATE connections SET carried_of = generation WHERE id = $1", args![id.uuid()]).await?;
     Ok(())
 }
 
 /// Adds what other links carry that shares an address with one of these prefixes, at their attach points.
 pub(super) async fn read(tx: &mut Tx, touched: &Touched, all: &mut Allocated) -> Result<(), StoreError> {
-    for (point, prefixes) in &touched.prefixes {
-        let mut found: BTreeMap<(ConnectionId, i64, IpNet), Carried> = BTreeMap::new();
-        for (conditions, args) in conditions(prefixes) {
-            let one = |condition: &String| {
-                format!(
-                    "SELECT p.connection_id, p.way, p.prefix, c.name,
-                            CASE WHEN c.a_attach_point_id = $1 THEN c.b_attach_point_id ELSE c.a_attach_point_id END
-                     FROM carried_prefixes p
-                     JOIN connections c ON c.id = p.connection_id AND c.carried_of = c.generation
-                     WHERE p.attach_point_id = $1 AND {condition}"
-                )
-            };
+    let mut searches: Vec<Search> = touched.prefixes.iter().flat_map(|(point, nets)| searches(point, nets)).collect();
+    let mut found: BTreeMap<(AttachPointId, ConnectionId, i64, IpNet), Carried> = BTreeMap::new();
+    while !searches.is_empty() {
+        let (mut selects, mut arguments) = (Vec::new(), Vec::new());
+        // One at least; none is larger than a chunk.
+        while let Some(search) = searches.pop_if(|(_, args)| {
+            selects.len() < SEARCHES && (selects.is_empty() || arguments.len() + args.len() <= ARGUMENTS)
+        }) {
             // One search of the index each: of alternatives in one condition SQLite makes a walk through the attach point.
-            let sql = conditions.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
-            for mut row in tx.rows(&sql, [args![point.as_str()], args].concat()).await? {
-                let (connection_id, way, prefix): (ConnectionId, i64, String) = (row.id()?, row.int()?, row.text()?);
-                let prefix: IpNet = prefix.parse().map_err(|e| StoreError::Unusable {
-                    reason: "it holds a prefix that is none; restore a backup".to_owned(),
-                    source: Some(Box::new(e)),
-                })?;
-                if !prefixes.iter().any(|net| meets(net, &prefix)) {
-                    continue;
-                }
-                let (link, far) = (row.text()?, row.text()?);
-                let named = if way == 0 { Way::Announced } else { Way::Learned };
-                let carried = Carried { prefix, way: named, far, connection_id, link };
-                found.insert((connection_id, way, prefix), carried);
+            selects.push((search.0)(arguments.len() + 1));
+            arguments.extend(search.1);
+        }
+        for mut row in tx.rows(&selects.join(" UNION ALL "), arguments).await? {
+            let (point, connection_id): (AttachPointId, ConnectionId) = (row.id()?, row.id()?);
+            let (way, prefix): (i64, String) = (row.int()?, row.text()?);
+            let prefix: IpNet = prefix.parse().map_err(|e| StoreError::Unusable {
+                reason: "it holds a prefix that is none; restore a backup".to_owned(),
+                source: Some(Box::new(e)),
+            })?;
+            if !touched.prefixes.get(&point).is_some_and(|nets| nets.iter().any(|net| meets(net, &prefix))) {
+                continue;
             }
+            let (link, far) = (row.text()?, row.text()?);
+            let named = if way == 0 { Way::Announced } else { Way::Learned };
+            let carried = Carried { prefix, way: named, far, connection_id, link };
+            found.insert((point, connection_id, way, prefix), carried);
         }
-        if !found.is_empty() {
-            all.prefixes.entry(point.clone()).or_default().extend(found.into_values());
-        }
+    }
+    for ((point, ..), carried) in found {
+        all.prefixes.entry(point).or_default().push(carried);
     }
     read_unentered(tx, touched, all).await
 }
@@ -112,9 +116,12 @@ async fn read_unentered(tx: &mut Tx, touched: &Touched, all: &mut Allocated) -> 
     Ok(())
 }
 
-/// Conditions, from the second argument on, that find whatever overlaps one of these: what is inside of one is a range of
-/// networks, what one is inside of has one of few.
-fn conditions(prefixes: &BTreeSet<IpNet>) -> Vec<(Vec<String>, Vec<Value>)> {
+/// A SELECT, by the number of its first argument, and its arguments.
+type Search = (Box<dyn Fn(usize) -> String + Send>, Vec<Value>);
+
+/// Searches that find whatever overlaps one of these prefixes at an attach point: what is inside of one is a range of networks,
+/// what one is inside of has one of few.
+fn searches(point: &AttachPointId, prefixes: &BTreeSet<IpNet>) -> Vec<Search> {
     let around: BTreeSet<String> = prefixes
         .iter()
         .flat_map(|net| (0..=net.prefix_len()).filter_map(|length| IpNet::new(net.network(), length).ok()))
@@ -122,17 +129,31 @@ fn conditions(prefixes: &BTreeSet<IpNet>) -> Vec<(Vec<String>, Vec<Value>)> {
         .collect();
     let around: Vec<_> = around.into_iter().map(Value::from).collect();
     let by_network = around.chunks(CHUNK).map(|chunk| {
-        let sql = format!("p.network IN {}", records::list_from(2, chunk.len()));
-        (vec![sql], chunk.to_vec())
+        let count = chunk.len();
+        search(point, chunk.to_vec(), move |at| format!("p.network IN {}", records::list_from(at, count)))
     });
     // A default route overlaps nothing but other default routes, which have its network.
-    let ranges: Vec<_> = prefixes.iter().filter(|net| net.prefix_len() > 0).collect();
-    let by_range = ranges.chunks(RANGES).map(|chunk| {
-        let one = |n: usize| format!("p.network BETWEEN ${} AND ${}", 2 * n + 2, 2 * n + 3);
-        let args = chunk.iter().flat_map(|net| [text(net.network()).into(), text(net.broadcast()).into()]);
-        ((0..chunk.len()).map(one).collect(), args.collect())
+    let by_range = prefixes.iter().filter(|net| net.prefix_len() > 0).map(|net| {
+        let ends = [text(net.network()).into(), text(net.broadcast()).into()];
+        search(point, ends.to_vec(), |at| format!("p.network BETWEEN ${at} AND ${}", at + 1))
     });
-    by_network.chain(by_range).collect::<Vec<(Vec<String>, Vec<Value>)>>()
+    by_network.chain(by_range).collect()
+}
+
+fn search(point: &AttachPointId, args: Vec<Value>, condition: impl Fn(usize) -> String + Send + 'static) -> Search {
+    let select = move |first: usize| {
+        format!(
+            "SELECT p.attach_point_id, p.connection_id, p.way, p.prefix, c.name,
+                    CASE WHEN c.a_attach_point_id = p.attach_point_id THEN c.b_attach_point_id
+                         ELSE c.a_attach_point_id END
+             FROM carried_prefixes p JOIN connections c ON c.id = p.connection_id AND c.carried_of = c.generation
+             WHERE p.attach_point_id = ${first} AND {}",
+            condition(first + 1)
+        )
+    };
+    let mut all = args![point.as_str()];
+    all.extend(args);
+    (Box::new(select), all)
 }
 
 impl SqlStore {

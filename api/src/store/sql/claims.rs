@@ -1,7 +1,12 @@
 //! The claim and its fence.
 
 use super::{
-    LONGEST_WAIT_MS, SqlStore, ledger, records,
+    LONGEST_WAIT_MS, SqlStore, ledger,
+    questions::{
+        Column::{Bytes, Int, Text},
+        Question,
+    },
+    records,
     row::{args, to_doc},
     tx::Tx,
     watch, writes,
@@ -25,6 +30,26 @@ const CLAIM_POSTGRES: &str = "WITH picked AS MATERIALIZED (
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
     FROM picked WHERE {table}.id = picked.id
     RETURNING {table}.id, lease_epoch";
+
+/// What a claim's row says beside the record.
+const CLAIMED: Question = Question {
+    columns: &[Int("now"), Int("failures"), Int("last_progress_at"), Int("watch")],
+    from: "asked",
+    order: &[Text("id")],
+};
+
+const SECRETS: Question = Question {
+    columns: &[Text("s.channel_id"), Int("s.generation"), Text("s.name"), Bytes("s.sealed")],
+    from: "asked JOIN secrets s ON s.connection_id = asked.id",
+    order: &[Text("s.channel_id"), Int("s.generation"), Text("s.name")],
+};
+
+/// The operations that are under way; the last is the newest.
+const OPERATION: Question = Question {
+    columns: &[Text("o.doc")],
+    from: "asked JOIN operations o ON o.connection_id = asked.id WHERE o.finished_at IS NULL",
+    order: &[Text("o.id")],
+};
 
 /// Where a claimed connection's row is.
 pub(super) const fn table(gone: bool) -> &'static str {
@@ -149,29 +174,27 @@ impl SqlStore {
     }
 
     pub(super) async fn load_claimed(&self, claim: &Claim) -> Result<Workpiece, StoreError> {
-        let mut tx = self.read().await?;
-        let sql = format!(
-            "SELECT {{now}}, failures, last_progress_at, {}, {} FROM {} WHERE id = $1 AND lease_epoch = $2",
-            // Lists expect nothing of what is gone.
-            if claim.gone { "0" } else { "watch" },
+        // Lists expect nothing of what is gone.
+        let watch = if claim.gone { "0 AS watch" } else { "watch" };
+        let select = format!(
+            "SELECT {{now}} AS now, failures, last_progress_at, {watch}, {} FROM {} WHERE id = $1 AND lease_epoch = $2",
             records::COLUMNS,
             table(claim.gone)
         );
-        let row = tx.row(&sql, args![claim.id.uuid(), claim.epoch]).await?;
-        let mut row = row.ok_or(StoreError::Fenced)?;
+        let more = [CLAIMED, ledger::TWINS, records::CHANNELS, SECRETS, OPERATION, ledger::CALLS, watch::HELD];
+        let mut tx = self.look().await?;
+        let all = records::With::InstancesAndSamples;
+        let (records, more) = records::read(&mut tx, &select, args![claim.id.uuid(), claim.epoch], all, &more).await?;
+        tx.done().await?;
+        let mut record = records.into_iter().next().ok_or(StoreError::Fenced)?;
+        let mut more = more.into_iter();
+        let mut rows = || more.next().unwrap_or_default();
+        let mut row = rows().into_iter().next().ok_or(StoreError::Fenced)?;
         let (now, failures, last_progress_at) = (row.time()?, row.small()?, row.time()?);
         let watch = watch::of(row.int()?);
-        let mut records = [records::record(&mut row)?];
-        records::complete(&mut tx, &mut records, true).await?;
-        records[0].instances.extend(ledger::twins(&mut tx, claim.id).await?);
-        let channels = records::channels(&mut tx, claim.id).await?;
-        let secrets = tx
-            .rows(
-                "SELECT channel_id, generation, name, sealed FROM secrets WHERE connection_id = $1
-                 ORDER BY channel_id, generation, name",
-                args![claim.id.uuid()],
-            )
-            .await?
+        record.instances.extend(ledger::twins(rows())?);
+        let channels = records::channels(rows())?;
+        let secrets = rows()
             .into_iter()
             .map(|mut row| {
                 Ok(SealedSecret {
@@ -182,18 +205,9 @@ impl SqlStore {
                 })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let operation = tx
-            .row(
-                "SELECT doc FROM operations WHERE connection_id = $1 AND finished_at IS NULL ORDER BY id DESC LIMIT 1",
-                args![claim.id.uuid()],
-            )
-            .await?
-            .map(|mut row| row.doc("operation"))
-            .transpose()?;
-        let calls = ledger::calls(&mut tx, claim.id).await?;
-        let held = watch::held(&mut tx).await?;
-        tx.done().await?;
-        let [record] = records;
+        let operation = rows().pop().map(|mut row| row.doc("operation")).transpose()?;
+        let calls = ledger::calls(rows())?;
+        let held = watch::held(rows())?;
         Ok(Workpiece { record, channels, calls, secrets, operation, failures, last_progress_at, watch, held, now })
     }
 

@@ -129,8 +129,8 @@ pub(super) async fn insert(write: &mut Write, new: NewConnection) -> Result<(), 
         .execute(
             "INSERT INTO connections (id, project, name, environment_id, a_attach_point_id, b_attach_point_id, kind,
                  generation, last_operation_id, created_at, updated_at, due_at, last_progress_at,
-                 intent, negotiated, status, peer, shared_uuid)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, {now}, {now}, $11, $12, $13, $14, $15)
+                 intent, negotiated, status, peer, shared_uuid, carried_of)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, {now}, {now}, $11, $12, $13, $14, $15, $8)
              ON CONFLICT (project, name) DO NOTHING",
             args![
                 new.id.uuid(),
@@ -265,7 +265,8 @@ async fn set_intent(
     }
     tx.execute(
         "UPDATE connections
-         SET name = $2, environment_id = $3, a_attach_point_id = $4, b_attach_point_id = $5, intent = $6, negotiated = $7
+         SET name = $2, environment_id = $3, a_attach_point_id = $4, b_attach_point_id = $5, intent = $6, negotiated = $7,
+             carried_of = generation
          WHERE id = $1",
         args![
             id.uuid(),
@@ -290,7 +291,7 @@ async fn supersede(tx: &mut Tx, id: ConnectionId, by: &Operation) -> Result<(), 
         let mut operation: Operation = row.doc("operation")?;
         operation.state = tieline_openapi::v1::OperationState::Superseded;
         operation.finished_at = Some(by.created_at);
-        operations::replace(tx, &operation).await?;
+        operations::replace(tx, id, &operation).await?;
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::store::{NewEvent, Page, StoreError};
 
-/// Writes events with the next cursors; the caller holds the lock on them.
+/// Writes events with the next cursors. Drawing them locks the counter's row until the transaction ends: cursors are given out
+/// one transaction after the other, so that a reader who was given cursor n is never shown a later commit below n.
 pub(super) async fn insert(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), StoreError> {
     let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
     let row = tx

@@ -8,12 +8,16 @@ use tieline_providers::ResourceKind;
 
 use super::{
     allocations::{self, slots},
+    questions::{
+        Column::{Int, Text},
+        Question,
+    },
     records,
     row::{Row, Value, args},
     tx::Tx,
 };
 use crate::{
-    plan::negotiate::{Allocated, Touched},
+    plan::negotiate::Allocated,
     store::{Holding, StoreError},
 };
 
@@ -120,32 +124,29 @@ pub(super) async fn subnet_holder(
     tx.row(sql, args![attach_point.as_str(), first, last]).await?.map(|mut row| row.text()).transpose()
 }
 
-/// Adds what others have of these ports and attach points.
-pub(super) async fn read(tx: &mut Tx, touched: &Touched, all: &mut Allocated) -> Result<(), StoreError> {
-    let ports: Vec<_> = touched.ports.iter().map(|port| Value::from(port.as_str())).collect();
-    for chunk in ports.chunks(CHUNK) {
-        let these = records::list(chunk.len());
-        // Of two that have the same, the first by id is told, each time.
-        let sql = format!(
-            "SELECT port_id, vlan, cloud_id FROM foreign_holdings WHERE port_id IN {these} ORDER BY cloud_id DESC"
-        );
-        for mut row in tx.rows(&sql, chunk.to_vec()).await? {
-            let (port, vlan, by): (PortId, i64, String) = (row.id()?, row.int()?, row.text()?);
-            let held = all.foreign_vlans.entry(port).or_default();
-            held.insert(u16::try_from(vlan).unwrap_or_default(), by);
-        }
+/// What others have of the ports of the statement's table `ports`.
+pub(super) const VLANS: Question = Question {
+    columns: &[Text("f.port_id"), Int("f.vlan"), Text("f.cloud_id")],
+    from: "ports p JOIN foreign_holdings f ON f.port_id = p.id",
+    order: &[Text("f.cloud_id")],
+};
+
+/// What others have of the attach points of the statement's table `points`.
+pub(super) const SUBNETS: Question = Question {
+    columns: &[Text("f.attach_point_id"), Text("f.subnet"), Text("f.cloud_id")],
+    from: "points p JOIN foreign_holdings f ON f.attach_point_id = p.id",
+    order: &[Text("f.cloud_id")],
+};
+
+/// Adds the answers to [`VLANS`] and [`SUBNETS`]. Of two that have the same, the first by id is told, each time.
+pub(super) fn add(vlans: Vec<Row>, subnets: Vec<Row>, all: &mut Allocated) -> Result<(), StoreError> {
+    for mut row in vlans {
+        let (port, vlan, by): (PortId, i64, String) = (row.id()?, row.int()?, row.text()?);
+        all.foreign_vlans.entry(port).or_default().entry(u16::try_from(vlan).unwrap_or_default()).or_insert(by);
     }
-    let points: Vec<_> = touched.attach_points().map(|point| Value::from(point.as_str())).collect();
-    for chunk in points.chunks(CHUNK) {
-        let these = records::list(chunk.len());
-        let sql = format!(
-            "SELECT attach_point_id, subnet, cloud_id FROM foreign_holdings WHERE attach_point_id IN {these}
-             ORDER BY cloud_id DESC"
-        );
-        for mut row in tx.rows(&sql, chunk.to_vec()).await? {
-            let (point, subnet, by): (AttachPointId, String, String) = (row.id()?, row.text()?, row.text()?);
-            all.foreign_subnets.entry(point).or_default().insert(allocations::subnet(&subnet)?, by);
-        }
+    for mut row in subnets {
+        let (point, subnet, by): (AttachPointId, String, String) = (row.id()?, row.text()?, row.text()?);
+        all.foreign_subnets.entry(point).or_default().entry(allocations::subnet(&subnet)?).or_insert(by);
     }
     Ok(())
 }

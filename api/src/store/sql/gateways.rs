@@ -143,12 +143,11 @@ impl SqlStore {
             arguments.extend(args![gateway.attach_point_id.as_str(), project]);
             let sql = format!(
                 "SELECT {} FROM connections WHERE id IN {places}
-                   AND (a_attach_point_id = ${point} OR b_attach_point_id = ${point}) AND project = ${owner} ORDER BY id",
+                   AND (a_attach_point_id = ${point} OR b_attach_point_id = ${point}) AND project = ${owner}",
                 records::COLUMNS
             );
-            let rows = tx.rows(&sql, arguments).await?;
-            served = rows.into_iter().map(|mut row| records::record(&mut row)).collect::<Result<Vec<_>, _>>()?;
-            records::complete(&mut tx, &mut served, true).await?;
+            let all = records::With::InstancesAndSamples;
+            (served, _) = records::read(&mut tx, &sql, arguments, all, &[]).await?;
         }
         tx.done().await?;
         Ok((gateway, served))
@@ -168,13 +167,11 @@ impl SqlStore {
             .count()?;
         let sql = format!(
             "SELECT {} FROM connections
-             WHERE project = $2 AND (a_attach_point_id = $1 OR b_attach_point_id = $1) ORDER BY id",
+             WHERE project = $2 AND (a_attach_point_id = $1 OR b_attach_point_id = $1)",
             records::COLUMNS
         );
-        let rows = tx.rows(&sql, args![attach_point.as_str(), project.as_str()]).await?;
-        let mut connections =
-            rows.into_iter().map(|mut row| records::record(&mut row)).collect::<Result<Vec<_>, _>>()?;
-        records::complete(&mut tx, &mut connections, false).await?;
+        let args = args![attach_point.as_str(), project.as_str()];
+        let (connections, _) = records::read(&mut tx, &sql, args, records::With::Instances, &[]).await?;
 
         let mut points: BTreeSet<String> = connections
             .iter()

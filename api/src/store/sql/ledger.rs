@@ -9,7 +9,11 @@ use tieline_providers::{Observed, ResourceKey};
 
 use super::{
     SqlStore, claims,
-    row::{args, from_doc, to_doc, to_word},
+    questions::{
+        Column::{Int, Text},
+        Question,
+    },
+    row::{Row, args, from_doc, to_doc, to_word},
     tx::Tx,
 };
 use crate::{
@@ -26,37 +30,18 @@ fn told_to_gateways(instance: &Instance) -> (Option<&String>, Option<&Observed>)
     (instance.cloud_id.as_ref(), present)
 }
 
-/// Writes an instance; true if it changed in what others than the engine look at.
-pub(super) async fn put_instance(
+/// Writes a new instance; true if others than the engine look at what it says. Written again, it stays as it is.
+pub(super) async fn new_instance(
     tx: &mut Tx,
     connection: ConnectionId,
     instance: &Instance,
 ) -> Result<bool, StoreError> {
-    let old = tx
-        .row("SELECT doc FROM instances WHERE id = $1", args![instance.id.uuid()])
-        .await?
-        .map(|mut row| row.doc::<Instance>("instance"))
-        .transpose()?;
-    if instance.twin.is_some() {
-        let args = args![instance.id.uuid(), connection.uuid(), to_doc("twin", instance)?];
-        tx.execute("UPDATE twins SET doc = $3 WHERE id = $1 AND connection_id = $2", args).await?;
-        return Ok(false);
-    }
-    let changed = old.as_ref().is_none_or(|old| told_to_gateways(old) != told_to_gateways(instance));
-    if old.is_some() {
-        tx.execute(
-            "UPDATE instances SET cloud_id = $3, doc = $4 WHERE id = $1 AND connection_id = $2",
-            args![instance.id.uuid(), connection.uuid(), instance.cloud_id.clone(), to_doc("instance", instance)?],
-        )
-        .await?;
-        return Ok(changed);
-    }
     let written = tx
         .execute(
             "INSERT INTO instances (id, connection_id, project, channel_id, generation, side, kind, account_id, cloud_id,
                  doc)
              SELECT $1, id, project, $3, $4, $5, $6, $7, $8, $9 FROM connections WHERE id = $2
-             ON CONFLICT (connection_id, channel_id, generation, side, kind) WHERE retired_at IS NULL DO NOTHING",
+             ON CONFLICT DO NOTHING",
             args![
                 instance.id.uuid(),
                 connection.uuid(),
@@ -70,11 +55,36 @@ pub(super) async fn put_instance(
             ],
         )
         .await?;
-    if written == 0 {
+    if written == 0 && stored(tx, instance.id).await?.is_none() {
         let what = format!("{} of channel {} has a living instance", instance.key.kind, instance.channel_id);
         return Err(StoreError::AllocationTaken { what });
     }
-    Ok(changed)
+    Ok(told_to_gateways(instance) != (None, None))
+}
+
+async fn stored(tx: &mut Tx, id: InstanceId) -> Result<Option<Instance>, StoreError> {
+    let row = tx.row("SELECT doc FROM instances WHERE id = $1", args![id.uuid()]).await?;
+    row.map(|mut row| row.doc("instance")).transpose()
+}
+
+/// Writes what is known of an instance, or of a twin, now; true if it changed in what others than the engine look at.
+pub(super) async fn put_instance(
+    tx: &mut Tx,
+    connection: ConnectionId,
+    instance: &Instance,
+) -> Result<bool, StoreError> {
+    if instance.twin.is_some() {
+        let args = args![instance.id.uuid(), connection.uuid(), to_doc("twin", instance)?];
+        tx.execute("UPDATE twins SET doc = $3 WHERE id = $1 AND connection_id = $2", args).await?;
+        return Ok(false);
+    }
+    let Some(old) = stored(tx, instance.id).await? else { return Ok(false) };
+    tx.execute(
+        "UPDATE instances SET cloud_id = $3, doc = $4 WHERE id = $1 AND connection_id = $2",
+        args![instance.id.uuid(), connection.uuid(), instance.cloud_id.clone(), to_doc("instance", instance)?],
+    )
+    .await?;
+    Ok(told_to_gateways(&old) != told_to_gateways(instance))
 }
 
 /// An instance, or a twin, is gone for good.
@@ -121,9 +131,15 @@ pub(super) async fn found_twin(
 }
 
 /// The twins of a connection that are still to be deleted.
-pub(super) async fn twins(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<Instance>, StoreError> {
-    let sql = "SELECT doc FROM twins WHERE connection_id = $1 AND retired_at IS NULL ORDER BY id";
-    tx.rows(sql, args![connection.uuid()]).await?.into_iter().map(|mut row| row.doc("twin")).collect()
+pub(super) const TWINS: Question = Question {
+    columns: &[Text("t.doc")],
+    from: "asked JOIN twins t ON t.connection_id = asked.id WHERE t.retired_at IS NULL",
+    order: &[Text("t.id")],
+};
+
+/// From the answer to [`TWINS`].
+pub(super) fn twins(rows: Vec<Row>) -> Result<Vec<Instance>, StoreError> {
+    rows.into_iter().map(|mut row| row.doc("twin")).collect()
 }
 
 /// What a ledger row says beside the call itself.
@@ -203,17 +219,26 @@ pub(super) async fn decide_call(
 }
 
 /// The ledger of a connection: of its living instances and twins, and every call without verdict; oldest first.
-pub(super) async fn calls(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<ProviderCall>, StoreError> {
-    let rows = tx
-        .rows(
-            "SELECT c.id, c.instance_id, c.verb, c.identity, c.written_at, c.deadline, c.verdict, c.decided_at, a.answer
-             FROM provider_calls c LEFT JOIN instances i ON i.id = c.instance_id
-                 LEFT JOIN twins t ON t.id = c.instance_id LEFT JOIN call_answers a ON a.call_id = c.id
-             WHERE c.connection_id = $1 AND ((i.retired_at IS NULL AND t.retired_at IS NULL) OR c.is_open = 1)
-             ORDER BY c.seq",
-            args![connection.uuid()],
-        )
-        .await?;
+pub(super) const CALLS: Question = Question {
+    columns: &[
+        Text("c.id"),
+        Text("c.instance_id"),
+        Text("c.verb"),
+        Text("c.identity"),
+        Int("c.written_at"),
+        Int("c.deadline"),
+        Text("c.verdict"),
+        Int("c.decided_at"),
+        Text("a.answer"),
+    ],
+    from: "asked JOIN provider_calls c ON c.connection_id = asked.id LEFT JOIN instances i ON i.id = c.instance_id
+           LEFT JOIN twins t ON t.id = c.instance_id LEFT JOIN call_answers a ON a.call_id = c.id
+           WHERE (i.retired_at IS NULL AND t.retired_at IS NULL) OR c.is_open = 1",
+    order: &[Int("c.seq")],
+};
+
+/// From the answer to [`CALLS`].
+pub(super) fn calls(rows: Vec<Row>) -> Result<Vec<ProviderCall>, StoreError> {
     rows.into_iter()
         .map(|mut row| {
             Ok(ProviderCall {

@@ -19,6 +19,7 @@ pub(crate) mod migrate;
 mod operations;
 mod plans;
 mod principals;
+mod questions;
 mod records;
 pub(crate) mod row;
 mod samples;
@@ -100,7 +101,9 @@ impl SqlStore {
             Backend::Sqlite(_) => super::sqlite::READERS / 2,
             Backend::Postgres(_) => super::postgres::CONNECTIONS / 4,
         };
-        let turns = Some(Arc::new(Semaphore::new(turns as usize)));
+        // More at a time than there are processors would only make those who wait for an answer wait longer.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let turns = Some(Arc::new(Semaphore::new((turns as usize).min(processors.max(2)))));
         Arc::new(Self { backend: Arc::clone(&self.backend), options: self.options.clone(), turns })
     }
 

@@ -28,11 +28,11 @@ pub(super) async fn insert(tx: &mut Tx, project: &str, operation: &Operation) ->
     Ok(())
 }
 
-/// Writes how far an operation is, unless it has ended: what is final stays.
-pub(super) async fn replace(tx: &mut Tx, operation: &Operation) -> Result<(), StoreError> {
+/// Writes how far an operation of a connection is, unless it has ended: what is final stays.
+pub(super) async fn replace(tx: &mut Tx, connection: ConnectionId, operation: &Operation) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE operations SET finished_at = $2, doc = $3 WHERE id = $1 AND finished_at IS NULL",
-        args![operation.id.uuid(), operation.finished_at, to_doc("operation", operation)?],
+        "UPDATE operations SET finished_at = $3, doc = $4 WHERE id = $1 AND connection_id = $2 AND finished_at IS NULL",
+        args![operation.id.uuid(), connection.uuid(), operation.finished_at, to_doc("operation", operation)?],
     )
     .await?;
     Ok(())

@@ -10,6 +10,11 @@ use uuid::Uuid;
 
 use super::{
     SqlStore, books, ledger,
+    questions::{
+        self,
+        Column::{Int, Text},
+        Question,
+    },
     row::{Row, Value, args, from_word},
     tx::Tx,
 };
@@ -25,8 +30,66 @@ use crate::{
 pub(super) const COLUMNS: &str = "id, project, kind, intent, generation, observed_generation, negotiated, status,
     last_operation_id, created_at, updated_at, deletion_requested_at, peer, shared_uuid, ended";
 
-/// Records that are completed with one statement each for instances and samples.
-const CHUNK: usize = 200;
+/// The records of the statement's table `asked`, which has their columns.
+const RECORDS: Question = Question {
+    columns: &[
+        Text("id"),
+        Text("project"),
+        Text("kind"),
+        Text("intent"),
+        Int("generation"),
+        Int("observed_generation"),
+        Text("negotiated"),
+        Text("status"),
+        Text("last_operation_id"),
+        Int("created_at"),
+        Int("updated_at"),
+        Int("deletion_requested_at"),
+        Text("peer"),
+        Text("shared_uuid"),
+        Text("ended"),
+    ],
+    from: "asked",
+    order: &[Text("id")],
+};
+
+/// The instances of the connections in `asked`.
+const INSTANCES: Question = Question {
+    columns: &[Text("i.connection_id"), Text("i.doc"), Int("CASE WHEN c.watch = 1 THEN w.observed_at END")],
+    from: "asked JOIN instances i ON i.connection_id = asked.id JOIN connections c ON c.id = i.connection_id
+           LEFT JOIN account_watches w ON w.account_id = i.account_id WHERE i.retired_at IS NULL",
+    order: &[Text("i.id")],
+};
+
+const SAMPLES: Question = Question {
+    columns: &[Text("s.connection_id"), Text("s.gateway_id"), Text("g.attach_point_id"), Text("s.doc")],
+    from: "asked JOIN latest_samples s ON s.connection_id = asked.id JOIN gateways g ON g.id = s.gateway_id",
+    order: &[Text("s.gateway_id"), Text("s.peer_id"), Text("s.path")],
+};
+
+const PATH_CONDITIONS: Question = Question {
+    columns: &[Text("p.connection_id"), Text("p.type"), Text("p.status"), Int("p.since")],
+    from: "asked JOIN path_conditions p ON p.connection_id = asked.id",
+    order: &[Text("p.type")],
+};
+
+/// The newest generation of every channel that there has been.
+const GENERATIONS: Question = Question {
+    columns: &[Text("n.channel_id"), Int("n.generation")],
+    from: "(SELECT c.channel_id, MAX(c.generation) AS generation
+            FROM asked JOIN channel_configurations c ON c.connection_id = asked.id GROUP BY c.channel_id) AS n",
+    order: &[Text("n.channel_id")],
+};
+
+/// The configurations of the channels of a connection, of every generation that is not retired.
+pub(super) const CHANNELS: Question = Question {
+    columns: &[Text("c.doc")],
+    from: "asked JOIN channel_configurations c ON c.connection_id = asked.id WHERE c.retired_at IS NULL",
+    order: &[Text("c.channel_id"), Int("c.generation")],
+};
+
+/// Connections that are looked through at a time for those that a filter lets pass.
+const STRETCH: u32 = 200;
 
 /// With whom a connection is shared; how it stands there is not read here.
 fn shared(row: &mut Row) -> Result<Option<SharedLink>, StoreError> {
@@ -73,77 +136,75 @@ pub(super) fn list_from(first: usize, n: usize) -> String {
     format!("({})", places.join(", "))
 }
 
-/// Adds the instances, and the samples where they are asked for.
-pub(super) async fn complete(
-    tx: &mut Tx,
-    records: &mut [ConnectionRecord],
-    with_samples: bool,
-) -> Result<(), StoreError> {
-    for chunk in records.chunks_mut(CHUNK) {
-        let at: BTreeMap<ConnectionId, usize> = chunk.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
-        let ids: Vec<Value> = chunk.iter().map(|r| Value::from(r.id.uuid())).collect();
-        let sql = format!(
-            "SELECT i.connection_id, i.doc, CASE WHEN c.watch = 1 THEN w.observed_at END
-             FROM instances i JOIN connections c ON c.id = i.connection_id
-             LEFT JOIN account_watches w ON w.account_id = i.account_id
-             WHERE i.connection_id IN {} AND i.retired_at IS NULL ORDER BY i.connection_id, i.id",
-            list(ids.len())
-        );
-        for mut row in tx.rows(&sql, ids.clone()).await? {
-            let id: ConnectionId = row.id()?;
-            if let Some(&i) = at.get(&id) {
-                let mut instance: Instance = row.doc("instance")?;
-                // What a list shows unchanged is not written again; the list's own time stands for all of it.
-                if let (Seen::Present { at, .. }, Some(listed)) = (&mut instance.seen, row.opt_time()?) {
-                    *at = listed.max(*at);
-                }
-                chunk[i].instances.push(instance);
-            }
+/// What is asked of connections beside their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum With {
+    Instances,
+    InstancesAndSamples,
+}
+
+impl With {
+    const fn questions(self) -> &'static [Question] {
+        match self {
+            Self::Instances => &[INSTANCES],
+            Self::InstancesAndSamples => &[INSTANCES, SAMPLES, PATH_CONDITIONS],
         }
-        if !with_samples {
-            continue;
+    }
+}
+
+/// Gives records the instances, samples and conditions that are theirs.
+fn complete(records: &mut [ConnectionRecord], answers: Vec<Vec<Row>>) -> Result<(), StoreError> {
+    let at: BTreeMap<ConnectionId, usize> = records.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
+    let mut answers = answers.into_iter();
+    for mut row in answers.next().into_iter().flatten() {
+        let Some(record) = at.get(&row.id()?).and_then(|i| records.get_mut(*i)) else { continue };
+        let mut instance: Instance = row.doc("instance")?;
+        // What a list shows unchanged is not written again; the list's own time stands for all of it.
+        if let (Seen::Present { at, .. }, Some(listed)) = (&mut instance.seen, row.opt_time()?) {
+            *at = listed.max(*at);
         }
-        let sql = format!(
-            "SELECT s.connection_id, s.gateway_id, g.attach_point_id, s.doc
-             FROM latest_samples s JOIN gateways g ON g.id = s.gateway_id
-             WHERE s.connection_id IN {} ORDER BY s.connection_id, s.gateway_id, s.peer_id, s.path",
-            list(ids.len())
-        );
-        for mut row in tx.rows(&sql, ids.clone()).await? {
-            let (id, gateway, attach_point): (ConnectionId, GatewayId, String) = (row.id()?, row.id()?, row.text()?);
-            let sample: PathSample = row.doc("sample")?;
-            if let Some(&i) = at.get(&id) {
-                let end = if chunk[i].intent.place(End::A) == attach_point { End::A } else { End::B };
-                chunk[i].gateway_ends.insert(gateway, end);
-                chunk[i].samples.push(Reported { by: gateway, sample });
-            }
-        }
-        let sql = format!(
-            "SELECT connection_id, type, status, since FROM path_conditions WHERE connection_id IN {}
-             ORDER BY connection_id, type",
-            list(ids.len())
-        );
-        for mut row in tx.rows(&sql, ids).await? {
-            let id: ConnectionId = row.id()?;
-            let (kind, status) = (row.word("condition")?, row.word("condition")?);
-            let since = row.time()?;
-            if let Some(&i) = at.get(&id) {
-                chunk[i].path_conditions.push(KeptCondition { kind, status, since });
-            }
-        }
+        record.instances.push(instance);
+    }
+    for mut row in answers.next().into_iter().flatten() {
+        let Some(record) = at.get(&row.id()?).and_then(|i| records.get_mut(*i)) else { continue };
+        let (gateway, attach_point): (GatewayId, String) = (row.id()?, row.text()?);
+        let sample: PathSample = row.doc("sample")?;
+        let end = if record.intent.place(End::A) == attach_point { End::A } else { End::B };
+        record.gateway_ends.insert(gateway, end);
+        record.samples.push(Reported { by: gateway, sample });
+    }
+    for mut row in answers.next().into_iter().flatten() {
+        let Some(record) = at.get(&row.id()?).and_then(|i| records.get_mut(*i)) else { continue };
+        let (kind, status) = (row.word("condition")?, row.word("condition")?);
+        record.path_conditions.push(KeptCondition { kind, status, since: row.time()? });
     }
     Ok(())
 }
 
-/// The configurations of a connection's channels, of every generation that is not retired.
-pub(super) async fn channels(tx: &mut Tx, connection: ConnectionId) -> Result<Vec<NegotiatedChannel>, StoreError> {
-    let rows = tx
-        .rows(
-            "SELECT doc FROM channel_configurations WHERE connection_id = $1 AND retired_at IS NULL
-             ORDER BY channel_id, generation",
-            args![connection.uuid()],
-        )
-        .await?;
+/// Everything about the connections whose columns a SELECT gives, in the order of their ids, and the answers to more
+/// questions about them; one statement.
+pub(super) async fn read(
+    tx: &mut Tx,
+    select: &str,
+    args: Vec<Value>,
+    with: With,
+    more: &[Question],
+) -> Result<(Vec<ConnectionRecord>, Vec<Vec<Row>>), StoreError> {
+    let asked = format!("WITH asked AS MATERIALIZED ({select})");
+    let mut questions = vec![RECORDS];
+    questions.extend_from_slice(with.questions());
+    questions.extend_from_slice(more);
+    let mut answers = questions::ask(tx, &asked, &questions, args).await?;
+    let more = answers.split_off(1 + with.questions().len());
+    let details = answers.split_off(1);
+    let rows = answers.pop().unwrap_or_default();
+    let mut records = rows.into_iter().map(|mut row| record(&mut row)).collect::<Result<Vec<_>, _>>()?;
+    complete(&mut records, details)?;
+    Ok((records, more))
+}
+
+/// Channels' configurations, from the answer to [`CHANNELS`].
+pub(super) fn channels(rows: Vec<Row>) -> Result<Vec<NegotiatedChannel>, StoreError> {
     rows.into_iter().map(|mut row| row.doc("channel configuration")).collect()
 }
 
@@ -152,25 +213,26 @@ fn passes(record: &ConnectionRecord, filter: &ConnectionFilter) -> bool {
         && filter.family.is_none_or(|family| record.intent.families.contains(&family))
 }
 
-async fn one(tx: &mut Tx, project: &ProjectId, id: ConnectionId) -> Result<ConnectionRecord, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM connections WHERE id = $1 AND project = $2");
-    let mut row = tx.row(&sql, args![id.uuid(), project.as_str()]).await?.ok_or(StoreError::NotFound)?;
-    let mut records = [record(&mut row)?];
-    complete(tx, &mut records, true).await?;
-    let [mut record] = records;
-    let rows = tx
-        .rows(
-            "SELECT channel_id, MAX(generation) FROM channel_configurations WHERE connection_id = $1 GROUP BY channel_id",
-            args![id.uuid()],
-        )
-        .await?;
-    for mut row in rows {
+/// One connection of a project, and the answers to more questions about it.
+async fn one(
+    tx: &mut Tx,
+    project: &ProjectId,
+    id: ConnectionId,
+    more: &[Question],
+) -> Result<(ConnectionRecord, Vec<Vec<Row>>), StoreError> {
+    let select = format!("SELECT {COLUMNS} FROM connections WHERE id = $1 AND project = $2");
+    let questions = [&[GENERATIONS], more].concat();
+    let args = args![id.uuid(), project.as_str()];
+    let (records, mut answers) = read(tx, &select, args, With::InstancesAndSamples, &questions).await?;
+    let more = answers.split_off(1);
+    let mut record = records.into_iter().next().ok_or(StoreError::NotFound)?;
+    for mut row in answers.into_iter().flatten() {
         let (channel, generation) = (row.id()?, row.small()?);
         if record.negotiated.channels.iter().all(|wanted| wanted.channel_id != channel) {
             record.given_up.insert(channel, generation);
         }
     }
-    Ok(record)
+    Ok((record, more))
 }
 
 impl SqlStore {
@@ -179,18 +241,19 @@ impl SqlStore {
         project: &ProjectId,
         id: ConnectionId,
     ) -> Result<ConnectionRecord, StoreError> {
-        let mut tx = self.read().await?;
-        let record = one(&mut tx, project, id).await?;
+        let mut tx = self.look().await?;
+        let (record, _) = one(&mut tx, project, id, &[]).await?;
         tx.done().await?;
         Ok(record)
     }
 
     pub(super) async fn find_standing(&self, project: &ProjectId, id: ConnectionId) -> Result<Standing, StoreError> {
-        let mut tx = self.read().await?;
-        let record = one(&mut tx, project, id).await?;
-        let channels = channels(&mut tx, id).await?;
-        let calls = ledger::calls(&mut tx, id).await?;
+        let mut tx = self.look().await?;
+        let (record, more) = one(&mut tx, project, id, &[CHANNELS, ledger::CALLS]).await?;
         tx.done().await?;
+        let mut more = more.into_iter();
+        let channels = channels(more.next().unwrap_or_default())?;
+        let calls = ledger::calls(more.next().unwrap_or_default())?;
         Ok(Standing { record, channels, calls })
     }
 
@@ -200,44 +263,47 @@ impl SqlStore {
         filter: &ConnectionFilter,
         page: Page,
     ) -> Result<Vec<ConnectionRecord>, StoreError> {
-        let limit = page.limit as usize;
-        let mut tx = self.read().await?;
-        let mut found: Vec<ConnectionRecord> = Vec::new();
-        let mut after: Option<Uuid> = page.after;
-        // Name and environment are columns; the rest is looked up in the documents, a stretch of rows at a time.
         let selective = !(filter.labels.is_empty() && filter.family.is_none());
-        let stretch = if selective { limit.max(CHUNK) } else { limit };
-        let sql = format!(
+        // Name and environment are columns; the rest is looked up in the documents, a stretch of rows at a time.
+        let select = format!(
             "SELECT {COLUMNS} FROM connections
              WHERE project = $1 AND id > $2 AND ($4 IS NULL OR name = $4) AND ($5 IS NULL OR environment_id = $5)
              ORDER BY id LIMIT $3"
         );
-        while found.len() < limit {
-            let rows = tx
-                .rows(
-                    &sql,
-                    args![
-                        project.as_str(),
-                        after.map(|id| id.to_string()).unwrap_or_default(),
-                        u32::try_from(stretch).unwrap_or(u32::MAX),
-                        filter.name.clone(),
-                        filter.environment.clone()
-                    ],
-                )
-                .await?;
-            let last = rows.len() < stretch;
+        let after = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
+        let args = |id: Option<Uuid>, limit: u32| {
+            args![project.as_str(), after(id), limit, filter.name.clone(), filter.environment.clone()]
+        };
+        if !selective {
+            let mut tx = self.look().await?;
+            let all = With::InstancesAndSamples;
+            let (found, _) = read(&mut tx, &select, args(page.after, page.limit), all, &[]).await?;
+            tx.done().await?;
+            return Ok(found);
+        }
+        let limit = page.limit as usize;
+        let stretch = page.limit.max(STRETCH);
+        let mut tx = self.read().await?;
+        let (mut passed, mut last) = (Vec::new(), page.after);
+        while passed.len() < limit {
+            let rows = tx.rows(&select, args(last, stretch)).await?;
+            let ends = rows.len() < stretch as usize;
             for mut row in rows {
                 let record = record(&mut row)?;
-                after = Some(record.id.uuid());
-                if found.len() < limit && passes(&record, filter) {
-                    found.push(record);
+                last = Some(record.id.uuid());
+                if passed.len() < limit && passes(&record, filter) {
+                    passed.push(Value::from(record.id.uuid()));
                 }
             }
-            if last {
+            if ends {
                 break;
             }
         }
-        complete(&mut tx, &mut found, true).await?;
+        let mut found = Vec::new();
+        if !passed.is_empty() {
+            let select = format!("SELECT {COLUMNS} FROM connections WHERE id IN {}", list(passed.len()));
+            (found, _) = read(&mut tx, &select, passed, With::InstancesAndSamples, &[]).await?;
+        }
         tx.done().await?;
         Ok(found)
     }

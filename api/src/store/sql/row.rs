@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::store::StoreError;
 
 /// One argument of a statement. NULL keeps its type: Postgres wants to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Value {
     Int(Option<i64>),
     Text(Option<String>),
@@ -101,6 +101,15 @@ pub(crate) fn check(args: &[Value]) -> Result<(), StoreError> {
 pub(crate) struct Row(std::vec::IntoIter<Value>);
 
 impl Row {
+    pub(crate) fn of(cells: Vec<Value>) -> Self {
+        Self(cells.into_iter())
+    }
+
+    /// The columns that are not read yet.
+    pub(crate) fn rest(self) -> Vec<Value> {
+        self.0.collect()
+    }
+
     fn next(&mut self) -> Result<Value, StoreError> {
         self.0.next().ok_or_else(|| odd("a row has too few columns"))
     }
@@ -201,12 +210,12 @@ pub(crate) fn from_doc<T: DeserializeOwned>(what: &'static str, text: &str) -> R
     serde_json::from_str(text).map_err(|source| StoreError::Decode { what, source })
 }
 
-/// An enum's bare word, as it stands in JSON.
 /// A word of an enum, as it is stored.
 pub(crate) fn from_word<T: DeserializeOwned>(what: &'static str, word: String) -> Result<T, StoreError> {
     serde_json::from_value(serde_json::Value::String(word)).map_err(|source| StoreError::Decode { what, source })
 }
 
+/// An enum's bare word, as it stands in JSON.
 pub(crate) fn to_word<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
     let word = serde_json::to_value(value).map_err(|source| StoreError::Decode { what, source })?;
     Ok(word.as_str().map_or_else(|| word.to_string(), str::to_owned))

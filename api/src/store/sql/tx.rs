@@ -109,22 +109,12 @@ impl Tx {
         Ok(self.rows(sql, args).await?.into_iter().next())
     }
 
-    /// The text that this database needs.
-    pub(crate) const fn either(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+    /// What is for this database.
+    pub(crate) fn either<T>(&self, sqlite: T, postgres: T) -> T {
         match &self.inner {
             Inner::Sqlite(_) | Inner::SqliteAlone(_) => sqlite,
             Inner::Postgres(_) | Inner::PostgresAlone(_) => postgres,
         }
-    }
-
-    /// Draws cursors one transaction after the other, so that a reader who was given cursor n is never shown a later
-    /// commit below n. SQLite has one writer anyway.
-    async fn lock_events(&mut self) -> Result<(), StoreError> {
-        if matches!(self.inner, Inner::Postgres(_)) {
-            // The key is this installation's own: nothing else uses advisory locks of the transaction in this database.
-            self.rows("SELECT 1::BIGINT FROM (SELECT pg_advisory_xact_lock(7451)) AS locked", Vec::new()).await?;
-        }
-        Ok(())
     }
 
     async fn commit(self) -> Result<(), StoreError> {
@@ -211,7 +201,6 @@ impl Write {
         let events = std::mem::take(&mut self.events);
         let any_event = !events.is_empty();
         if any_event {
-            self.tx.lock_events().await?;
             super::events::insert(&mut self.tx, events).await?;
         }
         self.tx.commit().await?;

@@ -4,7 +4,13 @@ use std::collections::BTreeSet;
 
 use tieline_openapi::ids::{AccountId, ConnectionId, InstanceId};
 
-use super::{SqlStore, events, leases, ledger, principals, row::args, tx::Tx, writes};
+use super::{
+    SqlStore, events, leases, ledger, principals,
+    questions::{Column::Text, Question},
+    row::{Row, args},
+    tx::Tx,
+    writes,
+};
 use crate::store::{
     Acceptance, AccountRound, AccountWatch, EngineWrite, Expected, SharedLease, Sighting, StoreError, Watch,
 };
@@ -38,8 +44,11 @@ pub(super) async fn put(tx: &mut Tx, connection: ConnectionId, watch: Watch) -> 
 }
 
 /// Accounts in which nothing may be created.
-pub(super) async fn held(tx: &mut Tx) -> Result<BTreeSet<AccountId>, StoreError> {
-    let rows = tx.rows("SELECT account_id FROM account_watches WHERE held = 1", args![]).await?;
+pub(super) const HELD: Question =
+    Question { columns: &[Text("account_id")], from: "account_watches WHERE held = 1", order: &[Text("account_id")] };
+
+/// From the answer to [`HELD`].
+pub(super) fn held(rows: Vec<Row>) -> Result<BTreeSet<AccountId>, StoreError> {
     rows.into_iter().map(|mut row| row.id()).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The engine's writes, one by one, inside the transaction that its fence began.
 
-use tieline_openapi::{ids::ChannelId, v1::Operation};
+use tieline_openapi::ids::ChannelId;
 
 use super::{
     allocations, asked, claims, connections, events, foreign, ledger, operations,
@@ -40,7 +40,7 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
         | EngineWrite::RetireChannel { .. }
         | EngineWrite::PutStatus { .. }
         | EngineWrite::PutWatch(_)
-        | EngineWrite::PutOperation { .. }
+        | EngineWrite::PutOperation(_)
         | EngineWrite::Remove { .. }
         | EngineWrite::Release { .. }) => {
             let claim = claim.ok_or_else(|| StoreError::Invalid {
@@ -53,7 +53,12 @@ pub(super) async fn apply(write: &mut Write, claim: Option<&Claim>, one: EngineW
 
 async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Result<(), StoreError> {
     match one {
-        EngineWrite::PutInstance(instance) | EngineWrite::UpdateInstance(instance) => {
+        EngineWrite::PutInstance(instance) => {
+            if ledger::new_instance(write, claim.id, &instance).await? {
+                write.configuration_changed();
+            }
+        }
+        EngineWrite::UpdateInstance(instance) => {
             if ledger::put_instance(write, claim.id, &instance).await? {
                 write.configuration_changed();
             }
@@ -85,20 +90,7 @@ async fn apply_owned(write: &mut Write, claim: &Claim, one: EngineWrite) -> Resu
             }
         }
         EngineWrite::PutWatch(to) => watch::put(write, claim.id, to).await?,
-        EngineWrite::PutOperation { id, state, stages, problem, finished_at } => {
-            let row = write
-                .row(
-                    "SELECT doc FROM operations WHERE id = $1 AND connection_id = $2",
-                    args![id.uuid(), claim.id.uuid()],
-                )
-                .await?;
-            let mut operation: Operation = row.ok_or(StoreError::NotFound)?.doc("operation")?;
-            operation.state = state;
-            operation.stages = stages;
-            operation.problem = problem;
-            operation.finished_at = finished_at;
-            operations::replace(write, &operation).await?;
-        }
+        EngineWrite::PutOperation(operation) => operations::replace(write, claim.id, &operation).await?,
         EngineWrite::Remove { .. } if claim.gone => rest(write, claim).await?,
         EngineWrite::Remove { quarantine_ms } => {
             allocations::quarantine_all(write, claim.id, quarantine_ms).await?;

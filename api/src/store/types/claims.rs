@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use tieline_openapi::{
-    ids::{AccountId, ChannelId, ConnectionId, InstanceId, OperationId, ProjectId, ProviderCallId},
-    v1::{Issue, Operation, OperationState, Stage, Timestamp},
+    ids::{AccountId, ChannelId, ConnectionId, InstanceId, ProjectId, ProviderCallId},
+    v1::{Issue, Operation, Timestamp},
 };
 use tieline_providers::{ResourceKey, ResourceKind};
 
@@ -142,19 +142,8 @@ pub enum EngineWrite {
     },
     /// How the connection is observed from now on. An intent that changed since the claim has the last word.
     PutWatch(Watch),
-    /// How far the operation is.
-    PutOperation {
-        /// Which.
-        id: OperationId,
-        /// How far.
-        state: OperationState,
-        /// Its stages.
-        stages: Vec<Stage>,
-        /// Why it failed or waits.
-        problem: Option<Box<tieline_openapi::problem::Problem>>,
-        /// When it ended.
-        finished_at: Option<Timestamp>,
-    },
+    /// How far the operation is; what is final stays as it is.
+    PutOperation(Box<Operation>),
     /// An event.
     Event(NewEvent),
     /// An issue, by its code and subject: raised once, updated while it stands.

@@ -1,8 +1,11 @@
 //! Gateways: joining, what they are told, what they report.
 
-use tieline_api::store::{
-    ChangeTo, EngineStatus, EngineWrite, KeptCondition, NewEvent, Page, ReportEffects, Store, StoreError,
-    StoredPrincipal,
+use tieline_api::{
+    plan::step::Instance,
+    store::{
+        ChangeTo, EngineStatus, EngineWrite, KeptCondition, NewEvent, Page, ReportEffects, Store, StoreError,
+        StoredPrincipal,
+    },
 };
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
@@ -93,11 +96,14 @@ async fn the_version_rises_with_what_gateways_are_told(db: Db) {
     };
     write(status(true, false)).await;
     write(EngineWrite::Event(event("x.y", id))).await;
+    let instance = db.instance(1, 2);
+    write(EngineWrite::PutInstance(Box::new(instance.clone()))).await;
     assert_eq!(version().await, last, "nothing that a gateway looks at");
     let retire = EngineWrite::RetireChannel { channel_id: channel_id(1), generation: 1, quarantine_ms: 1 };
     let put =
         EngineWrite::PutChannel { channel: Box::new(channel(id, 1, 2)), allocations: Vec::new(), secrets: Vec::new() };
-    let instance = EngineWrite::PutInstance(Box::new(db.instance(1, 2)));
+    let instance = Instance { cloud_id: Some("vif-1".to_owned()), ..instance };
+    let instance = EngineWrite::UpdateInstance(Box::new(instance));
     for told in [status(true, true), instance, put, retire, EngineWrite::Remove { quarantine_ms: 1 }] {
         let before = version().await;
         let name = format!("{told:?}");

@@ -4,7 +4,7 @@ use tieline_api::{
     plan::step::Verdict,
     store::{ChangeTo, EngineWrite, HousekeepingLimits, Page, ReportEffects, Store},
 };
-use tieline_openapi::v1::{Observations, OperationState, PathKind, PathSample, PathState, Verb};
+use tieline_openapi::v1::{Observations, Operation, OperationState, PathKind, PathSample, PathState, Verb};
 
 use super::{fixture::*, on_both};
 
@@ -56,13 +56,9 @@ async fn what_is_over_is_kept_for_its_time(db: Db) {
     let verdict = Verdict::Accepted;
     let decide = EngineWrite::DecideCall { id: call.id, verdict, at: ms(START), cloud_id: None, request_id: None };
     let first = db.store.connection(&project(), id).await.unwrap().last_operation;
-    let end = EngineWrite::PutOperation {
-        id: first,
-        state: OperationState::Succeeded,
-        stages: Vec::new(),
-        problem: None,
-        finished_at: Some(ms(START)),
-    };
+    let operation = db.store.operation(&project(), first).await.unwrap();
+    let ended = Operation { state: OperationState::Succeeded, finished_at: Some(ms(START)), ..operation };
+    let end = EngineWrite::PutOperation(Box::new(ended));
     let put = EngineWrite::PutInstance(Box::new(instance.clone()));
     let remove = EngineWrite::Remove { quarantine_ms: 1_000 };
     db.store.write_fenced(claim, vec![put, open, decide, end, remove]).await.unwrap();

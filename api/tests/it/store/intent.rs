@@ -9,7 +9,7 @@ use tieline_api::store::{
 };
 use tieline_openapi::{
     ids::{ConnectionId, PlanId},
-    v1::{AddressFamily, OperationState, Plan},
+    v1::{AddressFamily, Operation, OperationState, Plan},
 };
 
 use super::{fixture::*, on_both};
@@ -119,13 +119,9 @@ async fn a_change_supersedes_the_operation(db: Db) {
     assert_eq!(record.deletion_requested_at, Some(ms(START + 1)));
 
     // The engine, which claimed before, still writes about the first one: that is final.
-    let done = EngineWrite::PutOperation {
-        id: first,
-        state: OperationState::Succeeded,
-        stages: Vec::new(),
-        problem: None,
-        finished_at: Some(ms(START + 2)),
-    };
+    let operation = db.store.operation(&project(), first).await.unwrap();
+    let ended = Operation { state: OperationState::Succeeded, finished_at: Some(ms(START + 2)), ..operation };
+    let done = EngineWrite::PutOperation(Box::new(ended));
     db.store.write_fenced(&claim, vec![done]).await.unwrap();
     let operation = db.store.operation(&project(), first).await.unwrap();
     assert_eq!((operation.state, operation.finished_at), (OperationState::Superseded, Some(ms(START))));
