@@ -22,7 +22,8 @@ use tieline_openapi::{
     units::BandwidthMbps,
     v1::{
         ActivationKeyAcceptance, AddressFamily, BgpState, Connection, ConnectionEnd, ConnectionIntent, ConnectionState,
-        Fallback, PlacedChannel, Placement, ProvisioningState, Redundancy, Routing, VerificationState, Wanted,
+        Fallback, Migration, PlacedChannel, Placement, ProvisioningState, Redundancy, Routing, VerificationState,
+        Wanted,
     },
 };
 use tokio::time::{interval, timeout};
@@ -189,7 +190,7 @@ async fn carry_and_move(timeline: &mut Timeline, pair: &Pair, ids: Ids) -> anyho
     let [_, south] = &pair.sides;
     let now = south.there(ids).await?;
     let from = settled(&now).map(called).context("the connection is not settled")?.to_owned();
-    south.client.migrate_connection(now.id, now.generation, &Write::default()).await?;
+    south.client.migrate_connection(now.id, now.generation, &Migration::default(), &Write::default()).await?;
     timeline.plain("POST /v1/connections/{id}:migrate", "at south: 202");
     let (mut told, mut to) = (BTreeSet::new(), String::new());
     pair.until("moved on both sides", ids, |seen| {

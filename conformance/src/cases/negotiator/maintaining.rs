@@ -79,7 +79,7 @@ struct Stand {
 }
 
 impl Stand {
-    fn set(s: &Session) -> Result<Self, Stop> {
+    async fn set(s: &Session) -> Result<Self, Stop> {
         let held = Arc::clone(s.peer()?.stage().channels());
         s.plot().state().manners.channels = true;
         let names = s.active()?.channels.iter().map(|channel| name(channel.name.as_deref()));
@@ -87,6 +87,19 @@ impl Stand {
         if channels.len() < 2 {
             return Err(Stop::Skipped("the interconnect has one channel".to_owned()));
         }
+        // What the suite worked on before is over: the target had better look, but the rule is another.
+        let from = s.plot().state().heard.len();
+        for at in &channels {
+            s.call(Op::NotifyMaintenance, at, &[], &json!({})).await?.read::<serde_json::Value>()?;
+        }
+        let looked = |state: &State| {
+            let read = |at: &ChannelPath| {
+                let mut later = state.heard.iter().skip(from);
+                later.any(|heard| heard.op == Op::GetMaintenanceEvents && heard.id("channel") == at.channel.as_str())
+            };
+            channels.iter().all(read).then_some(())
+        };
+        let _ = s.plot().until(s.settings().window, "", looked).await;
         Ok(Self { channels, held })
     }
 
@@ -146,7 +159,7 @@ async fn until(
 const UNSHOWN: &str = "the target did not show its work on the channel";
 
 async fn shown(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     let at = &stand.channels[0];
     let shown = async || until(s, at, UNSHOWN, |events| !events.is_empty()).await;
     let events = stand.during(s, 0, false, shown).await?;
@@ -158,7 +171,7 @@ async fn shown(s: &Session) -> Result<(), Stop> {
 }
 
 async fn told(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     let at = &stand.channels[0];
     let id = at.channel.to_string();
     let more_than = |n: usize| {
@@ -174,7 +187,7 @@ async fn told(s: &Session) -> Result<(), Stop> {
 }
 
 async fn asks(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     let from = s.plot().state().heard.len();
     let others: Vec<&str> = stand.channels.iter().skip(1).map(|at| at.channel.as_str()).collect();
     let read = |state: &State| {
@@ -195,7 +208,7 @@ async fn nothing_goes_on(s: &Session, at: &ChannelPath, why: &str) -> Result<(),
 }
 
 async fn never_two(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     stand.held.held().works(&theirs(s, &stand.channels[1])?, true);
     let why = "the target's work went on beside the peer's on another channel";
     let at = place(&stand.channels[0]);
@@ -213,7 +226,7 @@ async fn never_two(s: &Session) -> Result<(), Stop> {
 }
 
 async fn own_two(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     let why = "the target's operator works on two channels at the same time";
     let (first, second) = (&stand.channels[0], &stand.channels[1]);
     let look = async || {
@@ -229,14 +242,14 @@ async fn own_two(s: &Session) -> Result<(), Stop> {
 }
 
 async fn emergency(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     stand.held.held().works(&theirs(s, &stand.channels[1])?, true);
     let shown = async || until(s, &stand.channels[0], UNSHOWN, |events| !events.is_empty()).await;
     stand.during(s, 0, true, shown).await.map(drop)
 }
 
 async fn over(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     let at = &stand.channels[0];
     let shown = async || until(s, at, UNSHOWN, |events| !events.is_empty()).await;
     stand.during(s, 0, false, shown).await?;
@@ -244,7 +257,7 @@ async fn over(s: &Session) -> Result<(), Stop> {
 }
 
 async fn not_recreated(s: &Session) -> Result<(), Stop> {
-    let stand = Stand::set(s)?;
+    let stand = Stand::set(s).await?;
     let made = s.agreed().await?;
     let statics = s.statics()?;
     let first = {

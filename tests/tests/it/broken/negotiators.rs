@@ -548,8 +548,12 @@ impl Behind {
         let url = format!("http://{}", listener.local_addr()?);
         let upstream = Upstream { base: self.north.peers.clone(), clients };
         let serving = serve(Proxy::new(upstream, Some(shows)), listener);
-        // A key that was refused is sent again after a while.
-        let patience = if case.starts_with("rotating/") { 15 } else { 8 };
+        // A client comes back the later the longer it is held up, and the next case waits for that.
+        let patience = match case {
+            "rotating/asked" | "rotating/old-goes" => 6,
+            _ if case.starts_with("rotating/") => 15,
+            _ => 8,
+        };
         let means = Means { url: &url, customer, patience, window: 3, jobs: 1 };
         let examined = examine(&self.north, means, Role::Negotiator, &[case.to_owned()]).await;
         serving.abort();

@@ -104,8 +104,8 @@ fn keys_and_work_survive_any_schedule() {
     let many = || 0..number("TIELINE_CHANNEL_SEEDS").unwrap_or(200);
     let seeds = number("TIELINE_CHANNEL_SEED").map_or_else(many, |seed| seed..seed + 1);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let part = &|n: u64| seeds.clone().filter(|seed| seed % threads == n).for_each(schedule);
     std::thread::scope(|scope| {
-        let part = &|n: u64| seeds.clone().filter(move |seed| seed % threads == n).for_each(schedule);
         let parts: Vec<_> = (0..threads).map(|n| scope.spawn(move || part(n))).collect();
         parts.into_iter().for_each(|part| part.join().expect("a schedule failed"));
     });
