@@ -199,7 +199,7 @@ async fn two_gateways_are_given_a_preshared_key(backing: Backing) {
 
     // Only when both have said that they have it, it is settled.
     for (n, configuration) in first.iter().enumerate() {
-        let report = json!({"sequence": 1, "configurationVersion": configuration.version});
+        let report = json!({"sequence": 1, "configurationVersion": configuration.version, "samples": []});
         let path = format!("/v1/gateways/{}/observations", id(n));
         service.ask_as(&credential(n), Method::POST, &path).json(&report).go(StatusCode::NO_CONTENT).await;
     }
