@@ -37,7 +37,8 @@ if [ ! -s "$machine/vmlinuz" ]; then
   (cd "$work" && apt-get -qq download "$package" >&2 && dpkg-deb -x linux-image-*.deb unpacked)
   mkdir -p "$machine/modules"
   for module in wireguard udp_tunnel ip6_udp_tunnel libchacha chacha-x86_64 poly1305-x86_64 libpoly1305 libchacha20poly1305 \
-    libcurve25519 libcurve25519-generic curve25519-x86_64 failover net_failover virtio_net; do
+    libcurve25519 libcurve25519-generic curve25519-x86_64 virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci \
+    failover net_failover virtio_net; do
     find "$work/unpacked" -name "$module.ko*" -exec cp {} "$machine/modules/" \;
   done
   [ -n "$(find "$machine/modules" -name 'wireguard.ko*')" ] || fail "$package has no WireGuard"

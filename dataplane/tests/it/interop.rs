@@ -133,6 +133,11 @@ impl<'a> Other<'a> {
         }
     }
 
+    fn ends_when_it_moves(&self) -> bool {
+        let program = std::env::var_os("TIELINE_WIREGUARD_GO").map(PathBuf::from);
+        matches!(self.runs, Runs::Daemon { .. }) && program.is_some_and(|program| program.ends_with("gotatun"))
+    }
+
     /// A file with a key, where `wg` reads it.
     fn file(&self, file: &str, bytes: &[u8]) -> String {
         let text = STANDARD.encode(bytes);
@@ -180,6 +185,10 @@ async fn the_gateway_and_another_wireguard_carry_for_each_other() {
     let transfer: Vec<u64> = other.show("transfer").split('\t').map(|bytes| bytes.parse().unwrap()).collect();
     assert!(transfer.iter().all(|bytes| *bytes > 4 << 20), "`wg show` counts both ways: {transfer:?}");
 
+    if other.ends_when_it_moves() {
+        println!("skipped in part: gotatun ends when it is given another port");
+        return gateway.stop();
+    }
     // The other side moves to another port, and is followed.
     other.sh(&format!("wg set {} listen-port 51999", other.name));
     bulk(theirs, ours, "169.254.200.1:9302".parse().unwrap(), 1 << 20);
