@@ -9,6 +9,7 @@ mod issuer;
 mod logged;
 mod pairing;
 mod proofs;
+mod routers;
 mod schemathesis;
 mod surface;
 mod tokens;
