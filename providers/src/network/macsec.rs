@@ -93,14 +93,16 @@ fn without(error: DeviceError, wanted: &MacSecKeys<'_>) -> DeviceError {
         };
         wanted.keys.iter().any(|(ckn, cak)| told(ckn) || told(cak))
     };
-    match error {
-        DeviceError::Refused { program, message } if tells(&message) => {
-            DeviceError::Refused { program, message: "[words that hold a key]".to_owned() }
-        }
-        DeviceError::Malformed { program, source } if tells(&source.to_string()) => {
-            let at = format!("words that hold a key, at line {} column {}", source.line(), source.column());
-            DeviceError::Malformed { program, source: serde::de::Error::custom(at) }
-        }
-        other => other,
+    if let DeviceError::Refused { program, message } = &error
+        && tells(message)
+    {
+        return DeviceError::Refused { program: program.clone(), message: "[words that hold a key]".to_owned() };
     }
+    if let DeviceError::Malformed { program, source } = &error
+        && tells(&source.to_string())
+    {
+        let at = format!("words that hold a key, at line {} column {}", source.line(), source.column());
+        return DeviceError::Malformed { program: program.clone(), source: serde::de::Error::custom(at) };
+    }
+    error
 }

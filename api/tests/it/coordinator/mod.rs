@@ -7,6 +7,7 @@ mod fixture;
 mod generated;
 mod issuer;
 mod logged;
+mod macsec_device;
 mod pairing;
 mod proofs;
 mod routers;
