@@ -10,7 +10,7 @@ use super::{
 };
 use crate::http::fixture::{Answer, Go};
 
-async fn patch(side: &Side, at: &str, patch: Value) -> Answer {
+pub(super) async fn patch(side: &Side, at: &str, patch: Value) -> Answer {
     let tag = side.ask(Method::GET, at).go(StatusCode::OK).await.header("etag").to_owned();
     side.ask(Method::PATCH, at).header("if-match", tag).json(&patch).answer().await
 }
