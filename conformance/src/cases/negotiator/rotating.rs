@@ -220,16 +220,17 @@ async fn one_channel(s: &Session) -> Result<(), Stop> {
 async fn bake_time(s: &Session) -> Result<(), Stop> {
     let stand = Stand::set(s, 2).await?;
     let other = &stand.lines.theirs[1];
-    stand.rotation(s).await?;
+    let from = stand.rotation(s).await?.at;
     stand.ask(s, other).await?;
-    let done =
-        |state: &State| state.heard.iter().find(|heard| deletes(heard) && heard.was_good()).map(|heard| heard.at);
+    let done = |state: &State| {
+        let mut later = state.heard.iter().filter(|heard| heard.at >= from);
+        later.find(|heard| deletes(heard) && heard.was_good()).map(|heard| heard.at)
+    };
     let ended = s.until("the old key was not deleted after the new one came into use", done).await?;
     // Not later than the new key's first use, which is what counts: it was in use when the old one was deleted.
     let bake = s.settings().bake.min(s.settings().window);
     let began = creates(other);
-    let early =
-        |state: &State| state.heard.iter().find(|heard| heard.at >= first.at && began(heard)).map(|heard| heard.at);
+    let early = |state: &State| state.heard.iter().find(|heard| heard.at >= from && began(heard)).map(|heard| heard.at);
     let why = |after: Duration| {
         format!(
             "{after:?} after a rotation the next one of the interconnect began: the bake time is {:?}",
