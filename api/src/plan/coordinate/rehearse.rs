@@ -15,8 +15,8 @@ use super::{
 
 /// More rounds than any wish takes: each asks for something, or waits.
 const ROUNDS: usize = 2_000;
-/// Rounds in which nothing happens but time; then nothing will.
-const IDLE: usize = 12;
+/// Rounds in which nothing happens but looks and time; then nothing will.
+const IDLE: usize = 24;
 
 /// One thing that we do, or ask the peer to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,16 @@ impl Book {
                 channel.macsec = None;
             }
         }
-        let mut run = Run { halves: halves(&book, uuid), book, uuid, now, drawn: 0, planned: Vec::new(), batch: 0..0 };
+        let mut run = Run {
+            halves: halves(&book, uuid),
+            book,
+            uuid,
+            now,
+            drawn: 0,
+            planned: Vec::new(),
+            batch: 0..0,
+            looked: false,
+        };
         run.apply(wished);
         let mut idle = 0;
         for _ in 0..ROUNDS {
@@ -94,7 +103,8 @@ impl Book {
                 break;
             }
             idle = if run.routers() || run.peer() || run.steps() { 0 } else { idle + 1 };
-            if idle > 0 {
+            // What follows from a look comes before the next one is due.
+            if idle > 0 && !run.looked {
                 run.now += run.book.terms.settled_poll;
             }
         }
@@ -128,6 +138,8 @@ struct Run {
     planned: Vec<Planned>,
     /// What was planned last, all at the same time.
     batch: std::ops::Range<usize>,
+    /// Whether the last steps were looks.
+    looked: bool,
 }
 
 impl Run {
@@ -263,6 +275,7 @@ impl Run {
     /// Each of our rows takes a step, and the peer answers at once.
     fn steps(&mut self) -> bool {
         let mut any = false;
+        self.looked = false;
         for place in self.places() {
             let draw = self.draw();
             let step = self.book.step(&place, self.now, &draw);
@@ -270,6 +283,7 @@ impl Run {
             let before = self.book.rows.get(&place).map_or(0, |row| row.bandwidth_mbps);
             self.apply(&step.changes);
             let Some(ask) = step.ask else { continue };
+            self.looked |= matches!(ask, Ask::Look { .. });
             self.plan(asked(&ask, before).into_iter().collect());
             let reply = self.answer(&ask);
             let absorbed = self.book.absorb(&place, &ask, Some(&reply), self.now);
