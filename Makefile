@@ -87,7 +87,7 @@ openapi:
 faults: tools-test
 	TIELINE_FAULT_SEEDS=20000 cargo nextest run --profile faults -p tieline-api faults
 
-# The gateway with each userspace WireGuard that can be had here: for a nightly run.
+# The gateway with each WireGuard that can be had here, and with the kernel's in a machine of its own: for a nightly run.
 interop: tools-test
 	@scripts/install-wireguards.sh
 	@for peer in wireguard-go gotatun boringtun-cli; do \
@@ -95,7 +95,11 @@ interop: tools-test
 		if [ ! -x $$program ]; then echo "$$peer: SKIPPED, it cannot be had here"; continue; fi; \
 		printf '\n== %s %s\n' $$peer "$$(cat $(WIREGUARDS)/../$$peer.version)"; \
 		TIELINE_WIREGUARD_GO=$$program cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
-	done; exit $${failed:-0}
+	done; \
+	if machine=$$(scripts/install-kernel-wireguard.sh); then \
+		printf '\n== the kernel %s\n' "$$(cat $$machine/version)"; \
+		TIELINE_KERNEL_WIREGUARD=$$machine cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
+	else echo "the kernel's WireGuard: SKIPPED, it cannot be had here"; fi; exit $${failed:-0}
 
 soak: tools-test
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) cargo nextest run --profile soak --no-capture -p tieline-dataplane runs_for_as_long

@@ -81,9 +81,13 @@ pub async fn serve(
         coordination,
         choosing: Default::default(),
     });
-    let router = http::router(Surface { app, metrics, streams, stop: shutdown.clone() })?;
-    // The surface may fail by itself; the engine then stops too.
+    // The surface may fail by itself; what goes on beside it then stops too.
     let stop = shutdown.child_token();
+    let keys = tokio::spawn({
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        async move { app.keep_tunnel_keys(stop).await }
+    });
+    let router = http::router(Surface { app, metrics, streams, stop: shutdown.clone() })?;
     let engine = engine.map(|engine| tokio::spawn(run(engine, hints, stop.clone())));
     let peers = coordinator.map(|(coordination, listener)| {
         let driven = tokio::spawn(Arc::clone(&coordination).run(stop.clone()));
@@ -91,6 +95,9 @@ pub async fn serve(
     });
     let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
     stop.cancel();
+    if let Err(error) = keys.await {
+        tracing::error!(error.cause = %error, "the keeper of preshared keys did not end well");
+    }
     if let Some(engine) = engine
         && let Err(error) = engine.await
     {

@@ -6,7 +6,7 @@ mod pairings;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tieline_openapi::{
-    config::{Config, EngineConfig, RetentionConfig},
+    config::{Config, EngineConfig, RetentionConfig, TunnelConfig},
     ids::{AccountId, AttachPointId, EnvironmentId, InterconnectId, ProviderName},
     v1::{Account, AttachPoint, ConnectionEnd, Environment, Interconnect, ProbeSettings, ShownInterconnect},
 };
@@ -39,6 +39,8 @@ pub struct Topology {
     pub retention: RetentionConfig,
     /// How gateways probe.
     pub probe: ProbeSettings,
+    /// The tunnels between them.
+    pub tunnel: TunnelConfig,
 }
 
 /// The IO half: one client an account.
@@ -126,6 +128,7 @@ impl Topology {
             engine: config.engine.clone(),
             retention: config.retention.clone(),
             probe: config.probe,
+            tunnel: config.tunnel,
         }
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tieline_openapi::ids::InterconnectId;
 
 pub(crate) use conformance::{Conformance, TargetRole};
 pub(crate) use coordinator::{Coordinator, Macsec, Maintenance};
@@ -374,6 +375,12 @@ pub(crate) enum Connections {
         api: Api,
         /// The id or the name.
         connection: String,
+        /// To this interconnect of its environment; without it, where there is most room.
+        #[arg(long, value_name = "INTERCONNECT")]
+        to: Option<InterconnectId>,
+        /// Show what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
         /// Wait until it has moved, at most this many seconds (600 if no number is given).
         #[arg(long, num_args = 0..=1, default_missing_value = "600", value_name = "SECONDS")]
         wait: Option<u64>,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tieline_openapi::v1::Timestamp;
 use uuid::Uuid;
 
 /// Now.
@@ -11,6 +12,12 @@ use uuid::Uuid;
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "until when work is announced that the demo begins now")]
+pub(crate) fn timestamp() -> Timestamp {
+    Timestamp::now()
 }
 
 /// A UUID that nobody has had.

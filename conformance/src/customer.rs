@@ -24,7 +24,18 @@ pub trait KeySource: Send + Sync {
     fn issue(&self, wanted: Wanted) -> BoxFuture<'_, Result<Sensitive, KeyError>>;
 }
 
-/// What a customer wants of the target.
+/// A channel of the target's, whose operator is to work on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WorkPlace {
+    /// The environment's id.
+    pub environment: String,
+    /// The interconnect's id.
+    pub interconnect: String,
+    /// The channel's id.
+    pub channel: String,
+}
+
+/// What a customer wants of the target, or its operator.
 #[derive(Debug, Clone)]
 pub enum Wish {
     /// Brings an activation key that the suite issued.
@@ -40,6 +51,18 @@ pub enum Wish {
     Migrate {
         /// Which.
         connection: Uuid,
+    },
+    /// Work on a channel, from now on and for some minutes.
+    Maintain {
+        /// Where.
+        at: WorkPlace,
+        /// Whether it waits for nobody.
+        emergency: bool,
+    },
+    /// The work on a channel is over.
+    Restore {
+        /// Where.
+        at: WorkPlace,
     },
     /// No connection any more.
     Delete {

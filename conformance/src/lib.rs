@@ -11,6 +11,7 @@
 
 mod cases;
 mod customer;
+mod macsec;
 mod peer;
 mod play;
 mod propose;
@@ -19,7 +20,7 @@ mod session;
 mod suite;
 mod wire;
 
-pub use customer::{Brought, Customer, KeyError, KeySource, Wanted, Wish, WishError};
+pub use customer::{Brought, Customer, KeyError, KeySource, Wanted, Wish, WishError, WorkPlace};
 pub use peer::{Peer, PeerError};
 pub use session::{Credential, HttpSource, Means, Settings};
 pub use suite::{Case, Outcome, Progress, Role, SetupError, Stop, Verdict, all_cases, run};

@@ -76,6 +76,8 @@ pub struct Settings {
     pub patience: Duration,
     /// How long is waited to see that something does not happen.
     pub window: Duration,
+    /// The bake time of MACsec keys that is agreed with the target: the specification's two hours, or less for a test.
+    pub bake: Duration,
     /// Cases at a time, of those that do not disturb each other.
     pub jobs: usize,
     /// Time and chance.
@@ -176,7 +178,12 @@ impl Session {
         if let (Some(peer), Ok(target)) = (&session.shared.settings.peer, session.target()) {
             let target = target.rsplit('/').next().unwrap_or_default();
             let own = session.shared.provider.provider.as_str();
-            peer.stage().agree(Statics::mirrored(own, target, &session.shared.places));
+            peer.stage().agree(Statics::mirrored(
+                own,
+                target,
+                &session.shared.places,
+                Arc::clone(peer.stage().channels()),
+            ));
         }
         Ok(session)
     }
@@ -439,6 +446,9 @@ impl Session {
     pub(crate) async fn clean_up(&self) {
         let mut made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
         self.plot.calm();
+        if let Some(peer) = self.shared.settings.peer.as_ref().filter(|_| self.plot.state().manners.channels) {
+            peer.stage().channels().held().calm();
+        }
         made.extend(self.brought_up());
         for path in made {
             let _ = self.get(Op::DeleteConnection, &path).await;

@@ -7,11 +7,15 @@
 //!
 //! The data path never waits for the API: with it gone, traffic flows, fails over and returns.
 
+#![cfg_attr(not(feature = "control"), allow(dead_code, reason = "what only a gateway that has joined does"))]
+
 pub mod proto;
 pub mod shell;
 
 pub use shell::{
     config::GatewayOptions,
     gateway::{Dataplane, DataplaneError, DataplaneOptions},
-    run::{Ended, GatewayError, run},
 };
+
+#[cfg(feature = "control")]
+pub use shell::run::{Ended, GatewayError, run};

@@ -42,7 +42,7 @@ pub fn inner_address(number: u32) -> Option<IpAddr> {
     (1..INNER_SIZE).contains(&number).then(|| IpAddr::V4(Ipv4Addr::from(INNER_BASE + number)))
 }
 
-/// What a gateway must know: pure.
+/// What a gateway must know, but for its preshared keys: pure.
 #[must_use]
 pub fn configuration(inputs: &GatewayInputs, topology: &Topology) -> GatewayConfiguration {
     let served = inputs.connections.iter().flat_map(|record| {
@@ -79,6 +79,9 @@ fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option
                     lanes: peer.lanes.clone(),
                     private_address: peer.private_address,
                     inner_address: address_of(peer.id)?,
+                    preshared_key: None,
+                    preshared_key_changing: false,
+                    former_preshared_key: None,
                 })
             })
             .collect(),
@@ -234,7 +237,10 @@ impl App {
     /// # Errors
     /// [`AppError::NotFound`], or the store's.
     pub async fn gateway_configuration(&self, id: GatewayId) -> Result<GatewayConfiguration, AppError> {
-        Ok(configuration(&self.store.gateway_inputs(id).await?, &self.topology))
+        let inputs = self.store.gateway_inputs(id).await?;
+        let mut configuration = configuration(&inputs, &self.topology);
+        self.give_tunnel_keys(id, &inputs.keys, &mut configuration)?;
+        Ok(configuration)
     }
 
     /// Waits for a configuration with another version than the one that the gateway has, at most for `longest`.

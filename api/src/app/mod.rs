@@ -10,6 +10,7 @@ pub mod operations;
 pub mod plans;
 pub mod shared;
 pub mod tokens;
+pub mod tunnel_keys;
 pub mod vault;
 pub mod view;
 

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tieline_openapi::{
     ids::{ConnectionId, OperationId, PlanId, ProjectId},
     v1::{
-        ActivationKeyAcceptance, Basis, ConnectionIntent, Disruption, Finding, Plan, PlanAction, PlanRequest, PlanStep,
-        Severity, Timestamp,
+        ActivationKeyAcceptance, Basis, ConnectionIntent, Disruption, Finding, Migration, Plan, PlanAction,
+        PlanRequest, PlanStep, Severity, Timestamp,
     },
 };
 
@@ -23,9 +23,12 @@ use super::{
     connections::{Change, IfMatch, Patched},
     digest,
     error::field,
-    intent, one_more, view,
+    intent, one_more,
+    shared::bandwidth_asked,
+    view,
 };
 use crate::{
+    coordinator::{Asked as PeerAsked, Foreseen},
     plan::negotiate::{Negotiated, Unsatisfiable},
     store::{ConnectionFilter, ConnectionRecord, IdempotencyKey, NewPlan, SavedAnswer, Standing, StoreError},
 };
@@ -74,6 +77,13 @@ impl Draft {
     fn rehearse(&mut self, run: steps::Run) {
         self.steps = run.steps;
         self.findings.extend(run.findings);
+    }
+
+    /// What a connection with a peer leads to.
+    fn foresee(&mut self, foreseen: Foreseen) {
+        self.steps = foreseen.steps;
+        self.findings.retain(|finding| finding.code != steps::INCOMPLETE);
+        self.findings.extend((!foreseen.reached).then(steps::unforeseen));
     }
 }
 
@@ -168,7 +178,7 @@ impl App {
                 let standing = self.of_body(caller, id).await?;
                 self.draft_patch(caller, standing, patch).await.map_err(|e| below("/patch", e))?
             }
-            Asked::Delete(id) => self.draft_delete(self.of_body(caller, id).await?)?,
+            Asked::Delete(id) => self.draft_delete(self.of_body(caller, id).await?).await?,
         };
         self.finish(draft)
     }
@@ -194,8 +204,11 @@ impl App {
     /// # Errors
     /// As [`App::accept`].
     pub async fn dry_accept(&self, caller: &Caller, acceptance: &ActivationKeyAcceptance) -> Result<Plan, AppError> {
-        let (intent, link) = self.foreseen(caller, acceptance).await?;
+        let (intent, link, foreseen) = self.foreseen(caller, acceptance).await?;
         let mut draft = self.draft_create(caller, &intent).await?;
+        if draft.after.is_some() {
+            draft.foresee(foreseen);
+        }
         if let Some(after) = &mut draft.after {
             after.shared = Some(link);
         }
@@ -239,7 +252,37 @@ impl App {
     pub async fn dry_delete(&self, caller: &Caller, id: ConnectionId, if_match: &IfMatch) -> Result<Plan, AppError> {
         let standing = self.standing(&caller.project, id).await?;
         if_match.check(standing.record.generation)?;
-        Ok(self.finish(self.draft_delete(standing)?)?.0)
+        Ok(self.finish(self.draft_delete(standing).await?)?.0)
+    }
+
+    /// The unsaved plan of a move to another interconnect.
+    ///
+    /// # Errors
+    /// As [`App::migrate`].
+    pub async fn dry_migrate(
+        &self,
+        caller: &Caller,
+        id: ConnectionId,
+        if_match: &IfMatch,
+        to: &Migration,
+    ) -> Result<Plan, AppError> {
+        let standing = self.standing(&caller.project, id).await?;
+        let record = standing.record;
+        if_match.check(record.generation)?;
+        let asked = self.move_asked(&record, to)?;
+        let Some(link) = &record.shared else { return Err(AppError::NotShared) };
+        let foreseen = self.change_foreseen(link, &asked).await?;
+        let after = ConnectionRecord { generation: record.generation + 1, updated_at: self.now(), ..record.clone() };
+        let mut draft = Draft {
+            action: PlanAction::Migrate,
+            after: Some(after),
+            steps: Vec::new(),
+            findings: Vec::new(),
+            saved: Saved { connection_id: record.id, intent: None, negotiated: None },
+            record: Some(record),
+        };
+        draft.foresee(foreseen);
+        Ok(self.finish(draft)?.0)
     }
 
     /// A page of saved plans, newest first.
@@ -280,7 +323,10 @@ impl App {
             Err(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
             Ok(negotiated) => {
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.rehearse(steps::run(&self.topology, None, &Goal::of(intent, &negotiated), now));
+                match self.topology.pairings.get(&intent.environment_id) {
+                    Some(pairing) => draft.foresee(self.order_foreseen(pairing, intent).await?),
+                    None => draft.rehearse(steps::run(&self.topology, None, &Goal::of(intent, &negotiated), now)),
+                }
                 let operation = OperationId(uuid::Uuid::nil());
                 draft.after = Some(self.new_record(&caller.project, id, intent, negotiated.clone(), operation, now));
                 draft.saved.negotiated = Some(negotiated);
@@ -317,7 +363,12 @@ impl App {
                     draft.findings.extend(self.name_findings(caller, &intent.name, Some(record.id)).await?);
                 }
                 draft.findings.extend(negotiated.findings.iter().cloned());
-                draft.rehearse(run(Goal::of(&intent, &negotiated)));
+                match &record.shared {
+                    Some(link) => {
+                        draft.foresee(self.change_foreseen(link, &bandwidth_asked(record, &intent)).await?);
+                    }
+                    None => draft.rehearse(run(Goal::of(&intent, &negotiated))),
+                }
                 let mut after = record.clone();
                 after.intent = intent.clone();
                 after.negotiated = negotiated.clone();
@@ -332,7 +383,7 @@ impl App {
         Ok(draft)
     }
 
-    fn draft_delete(&self, standing: Standing) -> Result<Draft, AppError> {
+    async fn draft_delete(&self, standing: Standing) -> Result<Draft, AppError> {
         if standing.record.intent.deletion_protection {
             return Err(AppError::Protected);
         }
@@ -345,7 +396,10 @@ impl App {
             saved: Saved { connection_id: standing.record.id, intent: None, negotiated: None },
         };
         let goal = Goal::nothing(&standing.record);
-        draft.rehearse(steps::run(&self.topology, Some(&standing), &goal, self.now()));
+        match &standing.record.shared {
+            Some(link) => draft.foresee(self.change_foreseen(link, &PeerAsked::End).await?),
+            None => draft.rehearse(steps::run(&self.topology, Some(&standing), &goal, self.now())),
+        }
         draft.record = Some(standing.record);
         Ok(draft)
     }

@@ -6,8 +6,8 @@ use tieline_openapi::{
     coordinator::Sensitive,
     ids::{ConnectionId, EnvironmentId, InterconnectId},
     v1::{
-        ActivationKeyAcceptance, AddressFamily, ConnectionIntent, DecodedActivationKey, Fallback, OperationKind,
-        Redundancy, Routing, Timestamp, Wanted,
+        ActivationKeyAcceptance, AddressFamily, ConnectionIntent, DecodedActivationKey, Fallback, Migration,
+        OperationKind, Redundancy, Routing, Timestamp, Wanted,
     },
 };
 use uuid::Uuid;
@@ -19,9 +19,9 @@ use super::{
     intent,
 };
 use crate::{
-    coordinator::{Asked, Coordination, CoordinationError, Decoded, Order},
+    coordinator::{Asked, Coordination, CoordinationError, Decoded, Foreseen, Order},
     plan::{
-        coordinate::{IssuedKey, Room, Standing},
+        coordinate::{IssuedKey, Room, Standing, WishError},
         negotiate::{Allocated, Negotiated, Unsatisfiable},
     },
     store::{ChangeTo, ConnectionRecord, IdempotencyKey, IntentWrite, SharedLink, StoreError},
@@ -156,12 +156,27 @@ impl App {
         &self,
         caller: &Caller,
         acceptance: &ActivationKeyAcceptance,
-    ) -> Result<(ConnectionIntent, SharedLink), AppError> {
+    ) -> Result<(ConnectionIntent, SharedLink, Foreseen), AppError> {
         let decoded = self.decoded(caller, &acceptance.activation_key).await?;
         let intent = self.accepted_intent(acceptance, &decoded)?;
         let standing = self.paired()?.foresee(&decoded).await?;
+        let foreseen = self.paired()?.rehearse_acceptance(&decoded).await?;
         let uuid = decoded.contents.shared_connection_uuid;
-        Ok((intent, SharedLink { peer: decoded.peer, uuid, ended: None, standing: Some(standing) }))
+        Ok((intent, SharedLink { peer: decoded.peer, uuid, ended: None, standing: Some(standing) }, foreseen))
+    }
+
+    /// What follows when a key for this intent is handed out, and brought.
+    pub(super) async fn order_foreseen(
+        &self,
+        pairing: &Pairing,
+        intent: &ConnectionIntent,
+    ) -> Result<Foreseen, AppError> {
+        Ok(self.paired()?.rehearse_order(pairing, intent.bandwidth_mbps.get()).await?)
+    }
+
+    /// What follows when this is wished of a connection.
+    pub(super) async fn change_foreseen(&self, link: &SharedLink, asked: &Asked) -> Result<Foreseen, AppError> {
+        self.paired()?.rehearse(link, asked).await.map_err(at_target)
     }
 
     /// Tells what an activation key says.
@@ -223,16 +238,38 @@ impl App {
         if errors.is_empty() { Ok(intent) } else { Err(AppError::Invalid(errors)) }
     }
 
+    /// What a wish to move asks of the peer.
+    pub(super) fn move_asked(&self, record: &ConnectionRecord, to: &Migration) -> Result<Asked, AppError> {
+        if record.deletion_requested_at.is_some() {
+            return Err(AppError::Deleting);
+        }
+        if record.shared.is_none() {
+            return Err(AppError::NotShared);
+        }
+        let Some(wanted) = &to.interconnect_id else { return Ok(Asked::Move(None)) };
+        let pairing = self.topology.pairings.get(&record.intent.environment_id);
+        let mut interconnects = pairing.iter().flat_map(|pairing| &pairing.interconnects);
+        let found = interconnects.find(|(_, shown)| *shown == wanted).map(|(id, _)| id.clone());
+        let environment = &record.intent.environment_id;
+        let none = || {
+            let what = format!("environment `{environment}` has no interconnect `{wanted}`: see GET /v1/interconnects");
+            AppError::Invalid(vec![field("/interconnectId", what)])
+        };
+        found.map(|id| Asked::Move(Some(id))).ok_or_else(none)
+    }
+
     /// Moves a connection to another interconnect of its environment, make before break.
     ///
     /// # Errors
-    /// [`AppError::Stale`], [`AppError::Deleting`], [`AppError::NotShared`], [`AppError::Coordination`] without room or while
-    /// it changes, [`AppError::KeyReused`], or the store's.
+    /// [`AppError::Invalid`] where the target cannot be it, [`AppError::Stale`], [`AppError::Deleting`],
+    /// [`AppError::NotShared`], [`AppError::Coordination`] without room or while it changes, [`AppError::KeyReused`], or the
+    /// store's.
     pub async fn migrate(
         &self,
         caller: &Caller,
         id: ConnectionId,
         if_match: &IfMatch,
+        to: &Migration,
         key: Option<IdempotencyKey>,
     ) -> Result<Accepted, AppError> {
         if let Some(done) = self.replay(key.as_ref()).await? {
@@ -240,15 +277,11 @@ impl App {
         }
         let record = self.record(&caller.project, id).await?;
         if_match.check(record.generation)?;
-        if record.deletion_requested_at.is_some() {
-            return Err(AppError::Deleting);
-        }
-        if record.shared.is_none() {
-            return Err(AppError::NotShared);
-        }
+        let asked = self.move_asked(&record, to)?;
+        let data = json!({"name": record.intent.name, "interconnectId": to.interconnect_id});
         let to = (record.clone(), OperationKind::Migrate, ChangeTo::Place);
-        let as_event = ("connection.migrationRequested", json!({"name": record.intent.name}));
-        self.write_shared(caller, &record, Asked::Move, to, as_event, key).await
+        let as_event = ("connection.migrationRequested", data);
+        self.write_shared(caller, &record, asked, to, as_event, key).await
     }
 
     /// Writes another intent, with what it asks of the peer.
@@ -308,7 +341,15 @@ fn refused(error: CoordinationError) -> Result<Accepted, AppError> {
     if let CoordinationError::Store(StoreError::IdempotencyReplay(answer)) = error {
         return Accepted::again(*answer);
     }
-    Err(error.into())
+    Err(at_target(error))
+}
+
+/// What is wrong with the place to move to is told at its field.
+pub(super) fn at_target(error: CoordinationError) -> AppError {
+    if let CoordinationError::Wish(wish @ (WishError::There | WishError::Closed | WishError::Full)) = &error {
+        return AppError::Invalid(vec![field("/interconnectId", wish.to_string())]);
+    }
+    error.into()
 }
 
 /// What is wrong with a key is told at its field.

@@ -13,6 +13,7 @@ mod channels;
 pub mod check;
 mod devices;
 mod drive;
+mod foresight;
 mod identity;
 mod keeper;
 mod keys;
@@ -47,6 +48,7 @@ use crate::{
 pub use answers::{Answered, Call, features_of};
 pub use channels::SharedChannel;
 pub use devices::{KeyDevice, RouterKeys};
+pub use foresight::Foreseen;
 pub use identity::{CredentialError, EndpointError, IdentityError, KeysError, SignError, TokenError};
 pub use routers::Router;
 pub use shown::{Catalogue, cut};

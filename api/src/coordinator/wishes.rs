@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tieline_openapi::{
     coordinator::{
         ActivationKey, EnvironmentPath, GetActivationKeyParameters, KeyContents, NoBody, Request, ResourceId,
-        Sensitive, decode_key,
+        Sensitive, Timestamp, decode_key,
     },
     ids::{AttachPointId, ProjectId},
     units::BandwidthMbps,
@@ -17,7 +17,7 @@ use super::{Coordination, CoordinationError, Peer, keeper::Doing};
 use crate::{
     plan::{
         checks::Findings,
-        coordinate::{Book, Change, Kind, Place, Room, Standing, WishError, check_intent, wire},
+        coordinate::{Book, Change, Draw, Kind, Place, Room, Standing, WishError, check_intent, wire},
         negotiate::Allocated,
     },
     secrets,
@@ -186,16 +186,7 @@ impl Coordination {
         let peer = self.provider(link.peer.as_str())?;
         let draw = self.draw();
         let changed = self.act(peer, None, None, |book, now| {
-            let changes = match asked {
-                Asked::Nothing => Ok(Vec::new()),
-                Asked::Bandwidth(to) => the_place(book, link.uuid).and_then(|place| book.resize(place, to, &draw)),
-                Asked::Move => {
-                    let moved = the_place(book, link.uuid).and_then(|place| book.migrate(place, now, &draw));
-                    moved.map(|(_, changes)| changes)
-                }
-                Asked::End => Ok(book.leave(link.uuid)),
-            };
-            doing(book, link.uuid, changes, &write)
+            doing(book, link.uuid, wished(book, link.uuid, &asked, now, &draw), &write)
         });
         changed.await?
     }
@@ -233,6 +224,24 @@ impl Coordination {
     }
 }
 
+/// What a wish changes in the book.
+pub(super) fn wished(
+    book: &Book,
+    uuid: Uuid,
+    asked: &Asked,
+    now: Timestamp,
+    draw: &Draw,
+) -> Result<Vec<Change>, WishError> {
+    match asked {
+        Asked::Nothing => Ok(Vec::new()),
+        Asked::Bandwidth(to) => book.resize(the_place(book, uuid)?, *to, draw),
+        Asked::Move(target) => {
+            book.migrate(the_place(book, uuid)?, target.as_ref(), now, draw).map(|(_, changes)| changes)
+        }
+        Asked::End => Ok(book.leave(uuid)),
+    }
+}
+
 /// Makes the intent that is written with a change of the book, and the caller's answer, from how the connection stands then.
 pub trait Writes<A>: Fn(Standing) -> Result<(IntentWrite, A), serde_json::Error> + Send + Sync {}
 
@@ -258,14 +267,14 @@ fn doing<A>(
 }
 
 /// What a change of an intent asks of the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// Nothing.
     Nothing,
     /// Another bandwidth, in Mbit/s.
     Bandwidth(u32),
-    /// Another interconnect.
-    Move,
+    /// Another interconnect: this one, or whichever has room.
+    Move(Option<ResourceId>),
     /// The end.
     End,
 }

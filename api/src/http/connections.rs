@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use tieline_openapi::{
     ids::{ConnectionId, ProjectId},
-    v1::{Connection, ConnectionIntent, ConnectionList, Plan},
+    v1::{Connection, ConnectionIntent, ConnectionList, Migration, Plan},
 };
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -49,16 +49,6 @@ pub(super) struct MutationQuery {
     #[serde(default)]
     #[param(required = false)]
     pub(super) dry_run: bool,
-}
-
-/// The query of a mutation that cannot be rehearsed.
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct WaitQuery {
-    /// Hold the answer until the operation is final, at most for so long: `60s`, up to `120s`.
-    #[param(value_type = Option<String>, pattern = "^([0-9]{1,2}|1[01][0-9]|120)s$")]
-    wait: Option<Wait>,
 }
 
 /// Lists connections in order of id.
@@ -199,10 +189,11 @@ async fn delete(
 /// Moves a coordinated connection to another interconnect of its environment: the new place comes up beside the old one, which
 /// is then drained and deleted.
 #[utoipa::path(post, path = "/v1/connections/{id}:migrate", operation_id = "migrateConnection", tag = "connections",
-    params(("id" = ConnectionId, Path, description = "The connection."), WaitQuery,
+    params(("id" = ConnectionId, Path, description = "The connection."), MutationQuery,
         ("If-Match" = String, Header, description = "The ETag that was read, or `*`. Without it the answer is 428."),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
             description = "The same key and request get the same answer for seven days; another request gets 422.")),
+    request_body(content = Option<Migration>, description = "Where to; it may be left out."),
     responses(
         (status = 202, description = "Accepted. Follow the operation in `Operation-Location`.", body = Connection,
             headers(
@@ -210,6 +201,8 @@ async fn delete(
                 ("Operation-Location", description = "The operation."),
                 ("ETag", description = "The generation of the intent."),
                 ("Idempotent-Replayed", description = "`true` where this answer was given before."))),
+        (status = 200, description = "With `dryRun=true`: what would be done.", body = Plan,
+            headers(("Dry-Run", description = "`true`."))),
         (status = 409, description = "It is not shared with another provider, no other interconnect has room, or it is \
                                       changing or being deleted."),
         (status = 412, description = "The connection has another generation."),
@@ -220,12 +213,14 @@ async fn migrate(
     caller: Caller,
     Id(id): Id<ConnectionId>,
     headers: Headers,
-    Query(query): Query<WaitQuery>,
-    NoBody: NoBody,
+    Query(query): Query<MutationQuery>,
+    extract::MaybeJson(to, raw): extract::MaybeJson<Migration>,
 ) -> Result<Response, Fault> {
     let if_match = headers.if_match()?;
-    let key = headers.key(&caller, &serde_json::Value::Null);
-    let accepted = http.app.migrate(&caller, id, if_match, key).await?;
+    if query.dry_run {
+        return Ok(dry(http.app.dry_migrate(&caller, id, if_match, &to).await?));
+    }
+    let accepted = http.app.migrate(&caller, id, if_match, &to, headers.key(&caller, &raw)).await?;
     answer(&http, &caller.project, accepted, query.wait).await
 }
 

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use axum::{
-    body::Bytes,
+    body::{Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -166,6 +166,20 @@ impl<T: DeserializeOwned> FromRequest<Http> for Json<T> {
         let decoded = serde_path_to_error::deserialize(&mut decoder)
             .map_err(|error| Fault::invalid(vec![intent::at_path(error.path(), &error.inner().to_string())]))?;
         Ok(Self(decoded, raw))
+    }
+}
+
+/// A JSON document that may be left out: then every member has its default. And as it came.
+pub(super) struct MaybeJson<T>(pub T, pub Value);
+
+impl<T: DeserializeOwned + Default> FromRequest<Http> for MaybeJson<T> {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, state: &Http) -> Result<Self, Fault> {
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default(), Value::Null));
+        }
+        Json::from_request(request, state).await.map(|Json(document, raw)| Self(document, raw))
     }
 }
 

@@ -262,6 +262,12 @@ pub trait Store: Send + Sync {
     async fn gateway(&self, project: &ProjectId, id: GatewayId) -> Result<Gateway, StoreError>;
     /// Everything that a gateway's configuration is computed from; `version` rises whenever any of it changed.
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError>;
+    /// Pairs of gateways whose preshared key has something due, at most `limit`: a change of which both have heard, and a key that
+    /// is `age_ms` old or, where there are to be keys, a pair without one. `None`: there are to be none, so every key is due.
+    async fn tunnel_keys_due(&self, age_ms: Option<u64>, limit: u32) -> Result<Vec<TunnelKeyDue>, StoreError>;
+    /// Changes a preshared key, which raises the version of every gateway's configuration; false where it is not as `due` says
+    /// any more.
+    async fn change_tunnel_key(&self, due: TunnelKeyDue, change: TunnelKeyChange) -> Result<bool, StoreError>;
     /// A gateway, and those of these connections that it serves.
     async fn reported_on(
         &self,

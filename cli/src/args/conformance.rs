@@ -42,8 +42,10 @@ pub(crate) struct Conformance {
     #[arg(long, value_name = "COMMAND")]
     pub trigger: Option<String>,
     /// A shell command that tells the target's customer side another wish: `TIELINE_WISH` is `update` (to
-    /// `TIELINE_BANDWIDTH_MBPS`), `migrate` or `delete`, `TIELINE_CONNECTION` says of what. A wish that the target's
-    /// customers cannot have ends with exit code 69, and the case is not tested.
+    /// `TIELINE_BANDWIDTH_MBPS`), `migrate` or `delete`, `TIELINE_CONNECTION` says of what. Its operators' wishes come the
+    /// same way: `maintain` (`TIELINE_EMERGENCY` is `true` or `false`) and `restore`, `TIELINE_CHANNEL` says where:
+    /// `ENVIRONMENT/INTERCONNECT/CHANNEL`. A wish that the target's customers cannot have ends with exit code 69, and the case is
+    /// not tested.
     #[arg(long, value_name = "COMMAND")]
     pub wish: Option<String>,
     /// The customer's account at the target: keys of the suite are for it.
@@ -55,6 +57,10 @@ pub(crate) struct Conformance {
     /// How long to watch for what the target must not do, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub window: u64,
+    /// The bake time after a change of a MACsec key that is agreed with the target, in seconds. The specification's is two
+    /// hours: what must come after it is then not tested.
+    #[arg(long, value_name = "SECONDS", default_value_t = 7_200, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub bake: u64,
     /// Cases at a time, of those that do not disturb each other.
     #[arg(long, value_name = "CASES", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,

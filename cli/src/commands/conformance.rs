@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use futures::future::BoxFuture;
 use tieline_conformance::{
     Credential, Customer, KeyError, KeySource, Means, Outcome, Peer, Role, Settings, SetupError, Verdict, Wanted, Wish,
-    WishError, all_cases,
+    WishError, WorkPlace, all_cases,
     report::{self, About},
     run as run_suite,
 };
@@ -87,6 +87,10 @@ impl Customer for CustomerByCommand {
             variables.extend(bandwidth.map(|mbps| ("TIELINE_BANDWIDTH_MBPS", mbps.to_string())));
             (self.wish.clone(), variables)
         };
+        let work = |what: &str, at: WorkPlace| {
+            let channel = format!("{}/{}/{}", at.environment, at.interconnect, at.channel);
+            (self.wish.clone(), vec![("TIELINE_WISH", what.to_owned()), ("TIELINE_CHANNEL", channel)])
+        };
         let (command, variables) = match wish {
             Wish::Bring(brought) => {
                 let variables = vec![
@@ -100,6 +104,12 @@ impl Customer for CustomerByCommand {
             Wish::Update { connection, bandwidth_mbps } => other("update", connection, Some(bandwidth_mbps)),
             Wish::Migrate { connection } => other("migrate", connection, None),
             Wish::Delete { connection } => other("delete", connection, None),
+            Wish::Maintain { at, emergency } => {
+                let (command, mut variables) = work("maintain", at);
+                variables.push(("TIELINE_EMERGENCY", emergency.to_string()));
+                (command, variables)
+            }
+            Wish::Restore { at } => work("restore", at),
         };
         Box::pin(async move {
             let Some(command) = command else {
@@ -157,6 +167,7 @@ pub(crate) async fn run(flags: Conformance) -> anyhow::Result<ExitCode> {
         peer: peer.clone(),
         patience: Duration::from_secs(flags.patience),
         window: Duration::from_secs(flags.window),
+        bake: Duration::from_secs(flags.bake),
         jobs: flags.jobs.into(),
         means,
     };

@@ -16,7 +16,7 @@ use tieline_openapi::{
     units::BandwidthMbps,
     v1::{
         ActivationKeyAcceptance, ActivationKeyText, AddressFamily, Connection, ConnectionEnd, ConnectionIntent,
-        Fallback, Operation, OperationState, Redundancy, Routing, StageState, Wanted,
+        Fallback, Migration, Operation, OperationState, Redundancy, Routing, StageState, Wanted,
     },
 };
 
@@ -78,10 +78,14 @@ pub(crate) async fn run(command: Connections) -> anyhow::Result<ExitCode> {
             let changed = client.update_connection(id, generation, &patch, &Write::default()).await?;
             finish(&client, changed.connection, changed.operation, wait, api.json).await?;
         }
-        Connections::Migrate { api, connection, wait } => {
-            let client = client(&api)?;
+        Connections::Migrate { api, connection, to, dry_run, wait } => {
+            let (client, to) = (client(&api)?, Migration { interconnect_id: to });
             let connection = find(&client, &connection).await?;
-            let changed = client.migrate_connection(connection.id, connection.generation, &Write::default()).await?;
+            let (id, generation) = (connection.id, connection.generation);
+            if dry_run {
+                return super::plan::show(&client.plan_migrate(id, generation, &to).await?, api.json);
+            }
+            let changed = client.migrate_connection(id, generation, &to, &Write::default()).await?;
             finish(&client, changed.connection, changed.operation, wait, api.json).await?;
         }
         Connections::Delete { api, connection, wait } => {

@@ -47,12 +47,12 @@ fn print(plan: &v1::Plan) {
             Disruption::None => String::new(),
             Disruption::Brief | Disruption::Outage => format!(", disruption {}", output::word(&step.disruption)),
         };
+        let channel = step.channel_id.as_ref().map_or_else(String::new, |channel| format!(", channel {channel}"));
         anstream::println!(
-            "{style}{sign}{style:#} {:>2}  {} on end {}, channel {}{disruption}",
+            "{style}{sign}{style:#} {:>2}  {} on end {}{channel}{disruption}",
             step.n,
             step.resource_type,
             step.end.as_str(),
-            step.channel_id
         );
         for field in &step.fields {
             let value = match (&field.after, field.sensitive) {

@@ -2,6 +2,8 @@
 //! router of its own, from an activation key to a connection that carries traffic, to another interconnect, and back to
 //! nothing.
 
+mod channels;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -22,16 +24,17 @@ use tieline_openapi::{
     units::BandwidthMbps,
     v1::{
         ActivationKeyAcceptance, AddressFamily, BgpState, Connection, ConnectionEnd, ConnectionIntent, ConnectionState,
-        Fallback, PlacedChannel, Placement, ProvisioningState, Redundancy, Routing, VerificationState, Wanted,
+        Fallback, Migration, PlacedChannel, Placement, ProvisioningState, Redundancy, Routing, VerificationState,
+        Wanted,
     },
 };
 use tokio::time::{interval, timeout};
 
 use super::{
-    LOOK, PATIENCE, SOCKET_DROPS,
+    LOOK, PATIENCE,
     process::Process,
     timeline::Timeline,
-    traffic::{self, Traffic},
+    traffic::{self, ENOUGH, Traffic},
     world,
 };
 use crate::args;
@@ -42,9 +45,6 @@ const NAME: &str = "demo";
 const ACCOUNT: &str = "default";
 /// A connection at north, and the same at south: each provider has an id of its own for it.
 type Ids = [ConnectionId; 2];
-
-/// Datagrams of each direction that are looked at before and after something happens.
-const ENOUGH: u64 = 1_000;
 
 /// One installation: a provider.
 struct Side {
@@ -67,13 +67,18 @@ pub(super) async fn play(timeline: &mut Timeline, dir: &Path, demo: &args::Demo)
     for side in &pair.sides {
         timeline.good(&format!("{} is up", side.provider), &format!("{}, a store, a router of its own", side.url));
     }
+    channels::secured(timeline, &pair).await?;
     let ids = connect(timeline, &pair).await?;
     if demo.keep {
         pair.explore(timeline);
         pair.keep();
         return Ok(());
     }
-    carry_and_move(timeline, &pair, ids).await?;
+    let mut traffic = carry(timeline, &pair).await?;
+    let at = relocate(timeline, &pair, ids, &mut traffic).await?;
+    channels::rotate(timeline, &pair, &at, &mut traffic).await?;
+    channels::maintain(timeline, &pair, ids, &at, &mut traffic).await?;
+    traffic.stop().await?;
     resize(timeline, &pair, ids).await?;
     end(timeline, &pair, ids).await
 }
@@ -171,8 +176,8 @@ fn called(placement: &Placement) -> &str {
     id.rsplit('.').next().unwrap_or(id)
 }
 
-/// Traffic, and a move to the other interconnect under it.
-async fn carry_and_move(timeline: &mut Timeline, pair: &Pair, ids: Ids) -> anyhow::Result<()> {
+/// Traffic that goes on from here.
+async fn carry(timeline: &mut Timeline, pair: &Pair) -> anyhow::Result<Traffic> {
     timeline.head("Traffic: 1,000 numbered datagrams a second each way, and a TCP stream that is checked byte by byte");
     timeline.restart();
     // A session is Established a moment before what it learns is in the kernel.
@@ -182,14 +187,18 @@ async fn carry_and_move(timeline: &mut Timeline, pair: &Pair, ids: Ids) -> anyho
     let first = traffic.until(|seen| seen.a_to_b.received > ENOUGH && seen.b_to_a.received > ENOUGH).await?;
     let sent = first.lost() + first.a_to_b.received + first.b_to_a.received;
     timeline.good("hosts reach each other", &format!("{} of the first {sent} datagrams lost", first.lost()));
+    Ok(traffic)
+}
 
+/// A move to the other interconnect under traffic; where it is then.
+async fn relocate(timeline: &mut Timeline, pair: &Pair, ids: Ids, traffic: &mut Traffic) -> anyhow::Result<String> {
     timeline.head("It moves to another interconnect, make before break");
     timeline.restart();
     let before = traffic.seen().context("the flows have reported before")?;
     let [_, south] = &pair.sides;
     let now = south.there(ids).await?;
     let from = settled(&now).map(called).context("the connection is not settled")?.to_owned();
-    south.client.migrate_connection(now.id, now.generation, &Write::default()).await?;
+    south.client.migrate_connection(now.id, now.generation, &Migration::default(), &Write::default()).await?;
     timeline.plain("POST /v1/connections/{id}:migrate", "at south: 202");
     let (mut told, mut to) = (BTreeSet::new(), String::new());
     pair.until("moved on both sides", ids, |seen| {
@@ -206,21 +215,8 @@ async fn carry_and_move(timeline: &mut Timeline, pair: &Pair, ids: Ids) -> anyho
     .await?;
     pair.established(CHANNELS).await?;
     timeline.good(&format!("moved from {from} to {to}"), "the old sessions and their VLANs are gone from both routers");
-    let now = traffic.seen().context("the flows have reported before")?;
-    let more = |now: u64, then: u64| now > then + ENOUGH;
-    let after = traffic
-        .until(|seen| {
-            more(seen.a_to_b.received, now.a_to_b.received) && more(seen.b_to_a.received, now.b_to_a.received)
-        })
-        .await?;
-    let lost = after.lost() - before.lost();
-    let arrived = after.a_to_b.received + after.b_to_a.received - before.a_to_b.received - before.b_to_a.received;
-    let sent = arrived + lost;
-    if lost > SOCKET_DROPS {
-        bail!("{lost} of {sent} datagrams were lost while the connection moved");
-    }
-    timeline.good("traffic went on", &format!("{lost} of {sent} datagrams lost while it moved"));
-    traffic.stop().await
+    traffic.kept(timeline, &before, "while it moved").await?;
+    Ok(to)
 }
 
 /// Another bandwidth: one customer asks, both providers change it, and the other customer agrees.
@@ -348,6 +344,13 @@ impl Pair {
                 side.provider
             ));
         }
+        let [north, _] = &self.sides;
+        let token = self.dir.join(north.provider).join("tieline.token");
+        timeline.command(&format!(
+            "TIELINE_URL={} TIELINE_TOKEN=$(cat {}) tieline coordinator macsec list",
+            north.url,
+            token.display()
+        ));
         timeline.command(&format!("tieline lab exec --dir {} a-host -- ip route get 10.1.1.10", lab.display()));
         timeline.command(&format!("tieline lab down --dir {}   # ends it all", lab.display()));
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::de::DeserializeOwned;
 use tieline_lab::{
     cell::{self, Place},
@@ -10,7 +10,7 @@ use tieline_lab::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::process::Process;
+use super::{process::Process, timeline::Timeline};
 
 /// How long a flow may take to begin, or to go on after a cut.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,6 +19,11 @@ const A_HOST: (&str, &str) = ("a-host", "10.0.1.10");
 const B_HOST: (&str, &str) = ("b-host", "10.1.1.10");
 const UDP_PORT: u16 = 9_000;
 const TCP_PORT: u16 = 9_001;
+
+/// Datagrams of each direction that are looked at before and after something happens.
+pub(crate) const ENOUGH: u64 = 1_000;
+/// How long a flow lives at most, in seconds: longer than a demo on a slow machine.
+const LIVES: &str = "900";
 
 /// A flow of 1,000 numbered datagrams a second in each direction, and a TCP stream that is echoed and checked.
 pub(crate) struct Traffic {
@@ -104,6 +109,24 @@ impl Traffic {
         Some(Seen { a_to_b: read(&self.a_to_b)?, b_to_a: read(&self.b_to_a)?, tcp: read(&self.tcp)? })
     }
 
+    /// Waits until more of each direction has arrived, and tells what was lost since a moment: nothing may be.
+    pub(crate) async fn kept(&mut self, timeline: &Timeline, since: &Seen, meanwhile: &str) -> anyhow::Result<()> {
+        let now = self.seen().context("the flows have reported before")?;
+        let more = |now: u64, then: u64| now > then + ENOUGH;
+        let after = self
+            .until(|seen| {
+                more(seen.a_to_b.received, now.a_to_b.received) && more(seen.b_to_a.received, now.b_to_a.received)
+            })
+            .await?;
+        let received = |seen: &Seen| seen.a_to_b.received + seen.b_to_a.received;
+        let lost = after.lost() - since.lost();
+        let sent = received(&after) - received(since) + lost;
+        ensure!(lost == 0, "{lost} of {sent} datagrams were lost {meanwhile}");
+        ensure!(after.tcp.echoed_bytes > since.tcp.echoed_bytes, "the TCP stream does not go on {meanwhile}");
+        timeline.good("traffic went on", &format!("{lost} of {sent} datagrams lost {meanwhile}"));
+        Ok(())
+    }
+
     /// Ends it.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         for process in self.processes {
@@ -134,7 +157,7 @@ pub(crate) async fn carried(lab: &Path, dir: &Path) -> anyhow::Result<()> {
 /// Starts one end of a flow on a host.
 fn flow(lab: &Path, dir: &Path, name: &str, host: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let mut command = cell::command(lab, &Place::parse(host), std::env::current_exe()?)?;
-    command.arg("lab-flow").args(arguments);
+    command.arg("lab-flow").args(arguments).args(["--seconds", LIVES]);
     Process::start(name, dir, command)
 }
 

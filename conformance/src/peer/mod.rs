@@ -12,6 +12,7 @@ mod plot;
 mod stage;
 mod world;
 
+pub(crate) use channels::Channels;
 pub(crate) use features::{OWN_ASN, breaks, strictly};
 pub(crate) use heard::Heard;
 pub(crate) use keys::{Pair, sealed};

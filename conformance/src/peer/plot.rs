@@ -104,9 +104,6 @@ pub(crate) struct State {
     pub replays: BTreeMap<String, (String, Said)>,
     pub manners: Manners,
     pub guide: Option<Guide>,
-    /// MACsec keys by name, and maintenance events by channel.
-    pub mac_sec_keys: BTreeMap<String, Value>,
-    pub maintenance: BTreeMap<String, Vec<Value>>,
     script: VecDeque<Rule>,
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tieline_openapi::coordinator::{GetActivationKeyParametersResponse, OperationId as Op};
 
 use super::{
+    channels::Channels,
     heard::Heard,
     plot::{Plot, Said},
 };
@@ -28,11 +29,12 @@ pub(crate) struct Statics {
     interconnects: BTreeMap<String, Value>,
     channels: BTreeMap<String, Value>,
     issues: Mutex<BTreeMap<String, (Value, Vec<Value>)>>,
+    held: Arc<Channels>,
 }
 
 impl Statics {
     /// The mirror image of what the target shows.
-    pub(crate) fn mirrored(own: &str, target: &str, places: &[Place]) -> Self {
+    pub(crate) fn mirrored(own: &str, target: &str, places: &[Place], held: Arc<Channels>) -> Self {
         let mirror = |value: Value| {
             let text = value.to_string();
             let text = text.replace(&format!("providers/{own}/"), &format!("providers/{target}/"));
@@ -42,7 +44,7 @@ impl Statics {
             let value: Value = mirror(value);
             (value["name"].as_str().unwrap_or_default().to_owned(), value)
         };
-        let mut statics = Self { own: own.to_owned(), target: target.to_owned(), ..Self::default() };
+        let mut statics = Self { own: own.to_owned(), target: target.to_owned(), held, ..Self::default() };
         for place in places {
             statics.environments.extend([named(json!(place.environment.1))]);
             statics.interconnects.extend([named(json!(place.interconnect.1))]);
@@ -97,20 +99,21 @@ impl Statics {
             Op::GetInterconnect => item(&self.interconnects),
             Op::ListChannels => list(&self.channels, "channels", parent),
             Op::GetChannel => item(&self.channels),
-            Op::GetMaintenanceEvents => Said::good(json!({ "events": [] })),
-            Op::ListMacSecKeys => Said::good(json!({ "macSecKeys": [] })),
+            Op::GetMaintenanceEvents
+            | Op::NotifyMaintenance
+            | Op::RequestMacSecKeyRotation
+            | Op::CreateMacSecKey
+            | Op::ListMacSecKeys
+            | Op::GetMacSecKey
+            | Op::DeleteMacSecKey => self.held.serve(heard, self),
             Op::ConfirmActivationKey => Said::good(json!({ "keyValid": false })),
             // A hint about something that no case has made: heard, and nothing follows.
-            Op::NotifyConnectionStatus | Op::NotifyMaintenance => Said::good(json!({})),
+            Op::NotifyConnectionStatus => Said::good(json!({})),
             Op::ListIssues | Op::CreateIssue | Op::GetIssue | Op::CloseIssue | Op::ListComments | Op::AddComment => {
                 self.issue(heard)
             }
             Op::GetProvider
             | Op::GetActivationKeyParameters
-            | Op::RequestMacSecKeyRotation
-            | Op::CreateMacSecKey
-            | Op::GetMacSecKey
-            | Op::DeleteMacSecKey
             | Op::ListConnections
             | Op::CreateConnection
             | Op::GetConnection
@@ -159,6 +162,7 @@ impl Statics {
 #[derive(Default)]
 pub(crate) struct Stage {
     statics: Mutex<Arc<Statics>>,
+    channels: Arc<Channels>,
     plots: Mutex<Vec<Arc<Plot>>>,
     /// Which activation keys the suite takes: version 1 if nothing else is said.
     parameters: Mutex<Option<GetActivationKeyParametersResponse>>,
@@ -167,6 +171,11 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn agree(&self, statics: Statics) {
         *self.statics.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(statics);
+    }
+
+    /// What the suite has on its channels.
+    pub(crate) fn channels(&self) -> &Arc<Channels> {
+        &self.channels
     }
 
     pub(crate) fn statics(&self) -> Arc<Statics> {

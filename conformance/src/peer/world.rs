@@ -49,7 +49,7 @@ impl State {
             | Op::CreateMacSecKey
             | Op::ListMacSecKeys
             | Op::GetMacSecKey
-            | Op::DeleteMacSecKey => self.of_channel(heard, statics),
+            | Op::DeleteMacSecKey => statics.serve(heard),
             Op::ListProviders
             | Op::GetProvider
             | Op::ListEnvironments

@@ -3,7 +3,8 @@
 //!
 //! Both ends learn of a new preshared key at different times. Until the new machine has a session, an initiation is answered
 //! by the old and the new one in turn, so whichever key the peer initiates with, the second try gets through. What the old
-//! sessions still receive is taken for as long as WireGuard would (whitepaper, section 6.1: REJECT_AFTER_TIME).
+//! sessions still receive is taken for as long as WireGuard would (whitepaper, section 6.1: REJECT_AFTER_TIME). The peer may
+//! learn of it hours later, or one of the two may be restarted in between: both keys are good until then.
 
 use std::{
     net::IpAddr,
@@ -12,13 +13,17 @@ use std::{
 };
 
 use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter};
+use zeroize::Zeroizing;
 
 use super::tunnel::LaneKeys;
 
 /// Bits of boringtun's index that tell generations apart.
 const BITS: u32 = 2;
-/// Between two initiations of the new machine.
-const KNOCK: Duration = Duration::from_secs(1);
+/// Between the first two initiations of the new machine; then twice as long each time, up to the longest. A peer that does
+/// not have the new key answers each of them with a session that is never used, and remembers eight: there must be fewer
+/// than that in the two minutes in which the machine in use makes a session of its own.
+const KNOCK: Duration = Duration::from_secs(2);
+const LONGEST_KNOCK: Duration = Duration::from_secs(64);
 /// How long the old machine still receives.
 const REJECT_AFTER: Duration = Duration::from_secs(180);
 
@@ -37,6 +42,7 @@ pub(super) struct Recipe {
 
 struct Machine {
     generation: u32,
+    preshared: Option<Zeroizing<[u8; 32]>>,
     tunn: Tunn,
 }
 
@@ -50,29 +56,35 @@ pub(super) struct Generations {
     /// Receives only; until when, which the next tick settles.
     previous: Option<(Machine, Option<Instant>)>,
     knock_at: Option<Instant>,
+    knock_in: Duration,
     /// Whether the next initiation is the new machine's to answer.
     new_answers: bool,
 }
 
 impl Generations {
     pub(super) fn new(recipe: Recipe, index: u32) -> Self {
-        let current = machine(&recipe, index, 0);
-        Self { recipe, index, current, next: None, previous: None, knock_at: None, new_answers: true }
+        let current = machine(&recipe, recipe.keys.preshared.clone(), index, 0);
+        let (next, previous, knock_at) = (None, None, None);
+        Self { recipe, index, current, next, previous, knock_at, knock_in: KNOCK, new_answers: true }
     }
 
     /// Begins a new machine from the recipe.
     pub(super) fn renew(&mut self) {
         let generation = (self.current.generation + 1) % (1 << BITS);
-        self.next = Some(machine(&self.recipe, self.index, generation));
+        self.next = Some(machine(&self.recipe, self.recipe.keys.preshared.clone(), self.index, generation));
         // Its index may have been of the one before the current one.
         self.previous = None;
-        (self.knock_at, self.new_answers) = (None, true);
+        (self.knock_at, self.knock_in, self.new_answers) = (None, KNOCK, true);
     }
 
-    /// Forgets everything, and begins from the recipe: there is no session to keep.
+    /// Begins again: there is no session to keep. A change goes on, since the peer may still have what was before.
     pub(super) fn restart(&mut self) {
-        self.current = machine(&self.recipe, self.index, self.current.generation);
-        (self.next, self.previous) = (None, None);
+        let Machine { generation, preshared, .. } = &self.current;
+        self.current = machine(&self.recipe, preshared.clone(), self.index, *generation);
+        self.previous = None;
+        if self.next.is_some() {
+            self.renew();
+        }
     }
 
     /// Whether a change waits for its first session.
@@ -144,7 +156,8 @@ impl Generations {
         if let Some(next) = &mut self.next {
             let _ = next.tunn.update_timers(&mut [0; 256]);
             if self.knock_at.is_none_or(|at| now >= at) {
-                self.knock_at = Some(now + KNOCK);
+                self.knock_at = Some(now + self.knock_in);
+                self.knock_in = (self.knock_in * 2).min(LONGEST_KNOCK);
                 return next.tunn.format_handshake_initiation(out, true);
             }
         }
@@ -157,13 +170,14 @@ impl Generations {
     }
 }
 
-fn machine(recipe: &Recipe, index: u32, generation: u32) -> Machine {
+fn machine(recipe: &Recipe, preshared: Option<Zeroizing<[u8; 32]>>, index: u32, generation: u32) -> Machine {
     let keys = &recipe.keys;
-    let preshared = keys.preshared.as_deref().copied();
     let keepalive = Some(recipe.keepalive_s).filter(|seconds| *seconds > 0);
     let limiter = Some(Arc::clone(&recipe.limiter));
     let index = index << BITS | generation;
-    Machine { generation, tunn: Tunn::new(keys.private.clone(), keys.peer, preshared, keepalive, index, limiter) }
+    let secret = preshared.as_deref().copied();
+    let tunn = Tunn::new(keys.private.clone(), keys.peer, secret, keepalive, index, limiter);
+    Machine { generation, preshared, tunn }
 }
 
 /// The receiver index of a response, a cookie or a data message (whitepaper, sections 5.4.3, 5.4.6 and 5.4.7); `None`: an

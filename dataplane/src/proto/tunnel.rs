@@ -403,7 +403,8 @@ impl Lane {
         if std::mem::take(&mut self.heard) {
             self.heard_at = now;
         }
-        if self.handshake_age().is_some() {
+        let age = self.handshake_age();
+        if age.is_some() {
             self.without_session_since = None;
         } else {
             let since = *self.without_session_since.get_or_insert(now);
@@ -419,7 +420,7 @@ impl Lane {
                 return self.initiate(out);
             }
         }
-        let old = self.handshake_age().is_some_and(|age| age >= self.rekey);
+        let old = age.is_some_and(|age| age >= self.rekey);
         if old && self.initiator && now >= self.knock_at && !self.is_changing() {
             self.knock_at = now + REKEY_TIMEOUT;
             return self.initiate(out);

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod bpf;
 mod clock;
 pub mod config;
+#[cfg(feature = "control")]
 pub mod control;
 mod datagrams;
 pub mod firewall;
@@ -19,6 +20,7 @@ pub mod offloads;
 pub mod privileges;
 mod random;
 pub mod routes;
+#[cfg(feature = "control")]
 pub mod run;
 mod sockets;
 pub mod state;

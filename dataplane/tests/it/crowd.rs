@@ -79,6 +79,9 @@ fn connection(peer: usize) -> GatewayConnection {
             }],
             private_address: private_address(1),
             inner_address: inner(1, peer),
+            preshared_key: None,
+            preshared_key_changing: false,
+            former_preshared_key: None,
         }],
         ..template
     }
@@ -196,12 +199,12 @@ impl Crowd {
 fn cpu() -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
     for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
-        let (head, tail) = stat.rsplit_once(')').unwrap();
-        if head.contains("(tl-") {
-            let fields: Vec<&str> = tail.split_whitespace().collect();
-            let ticks = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
-            all.insert(head.split_once('(').unwrap().1.to_owned(), f64::from(ticks) / 100.0);
+        // Nanoseconds on a processor come first: the ticks of `stat` are too coarse for threads that sleep most of the time.
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file));
+        let (Ok(name), Ok(times)) = (read("comm"), read("schedstat")) else { continue };
+        if name.starts_with("tl-") {
+            let ns: f64 = times.split_whitespace().next().unwrap().parse().unwrap();
+            all.insert(name.trim().to_owned(), ns / 1e9);
         }
     }
     all
@@ -286,7 +289,7 @@ async fn a_thousand_peers_and_a_hundred_thousand_prefixes() {
     let memory = resident_mib() - before;
     println!("{PEERS} idle peers: {:.1} % of a core, {memory:.0} MiB", idle * 100.0);
     assert!(memory <= 64.0, "{memory} MiB");
-    assert!(idle <= 0.05, "{idle} of a core");
+    assert!(idle <= 0.04, "{idle} of a core");
 
     // A hundred thousand prefixes come, and then one peer's change, while another has a flow.
     let steady = Steady::start(&world);

@@ -1,5 +1,6 @@
-//! With other implementations of WireGuard: the Debian package wireguard-go, or the daemon that `TIELINE_WIREGUARD_GO` names
-//! (`make interop` takes each in turn), told what to do by `wg`. Skips with a reason where they are not installed.
+//! With other implementations of WireGuard: the Debian package wireguard-go, the daemon that `TIELINE_WIREGUARD_GO` names, or
+//! the kernel's in a machine (`make interop` takes each in turn), told what to do by `wg`. Skips with a reason where they are
+//! not installed.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -15,6 +16,7 @@ use tieline_dataplane::proto::tunnel::{Lane, LaneKeys, MAX_HANDSHAKE, OVERHEAD, 
 use zeroize::Zeroizing;
 
 use super::{
+    machine::Machine,
     ns::Ns,
     packets::{bulk, datagrams},
     world::*,
@@ -22,87 +24,150 @@ use super::{
 
 const PRESHARED: [u8; 32] = [77; 32];
 
-/// wireguard-go in a namespace, gone when dropped.
-struct WireguardGo<'a> {
+/// Another WireGuard, gone when dropped.
+struct Other<'a> {
     ns: &'a Ns,
+    /// Of its interface.
     name: String,
-    child: Child,
-    control: PathBuf,
+    runs: Runs,
 }
 
-impl Drop for WireguardGo<'_> {
+/// How it runs.
+enum Runs {
+    /// As a daemon in the namespace.
+    Daemon { child: Child, control: PathBuf, files: tempfile::TempDir },
+    /// In the kernel of a machine.
+    Machine(Machine),
+}
+
+impl Drop for Runs {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.control);
+        if let Self::Daemon { child, control, .. } = self {
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = std::fs::remove_file(control);
+        }
     }
+}
+
+/// The machine with the kernel's WireGuard, where that is the one to be tried.
+fn kernel() -> Option<PathBuf> {
+    std::env::var_os("TIELINE_KERNEL_WIREGUARD").map(PathBuf::from)
 }
 
 fn cannot_run_with_others() -> bool {
-    let daemon = std::env::var_os("TIELINE_WIREGUARD_GO").is_some()
-        || Command::new("wireguard-go").arg("--version").output().is_ok();
-    let installed = daemon && Command::new("wg").arg("--version").output().is_ok();
-    if !installed {
-        println!("skipped: wireguard-go or `wg` is not installed (apt-get install wireguard-go wireguard-tools)");
+    let answers = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let missing = match kernel() {
+        Some(made) if !made.join("vmlinuz").exists() => Some("TIELINE_KERNEL_WIREGUARD names no machine"),
+        Some(_) if !answers("qemu-system-x86_64") => Some("qemu-system-x86_64 is not installed"),
+        Some(_) => None,
+        None if std::env::var_os("TIELINE_WIREGUARD_GO").is_none() && !answers("wireguard-go") => {
+            Some("wireguard-go is not installed (apt-get install wireguard-go)")
+        }
+        None if !answers("wg") => Some("`wg` is not installed (apt-get install wireguard-tools)"),
+        None => None,
+    };
+    if let Some(missing) = missing {
+        println!("skipped: {missing}");
     }
-    cannot_run() || !installed
+    cannot_run() || missing.is_some()
 }
 
-impl<'a> WireguardGo<'a> {
+fn daemon(ns: &Ns, name: &str) -> Runs {
+    let program = std::env::var_os("TIELINE_WIREGUARD_GO").unwrap_or_else(|| "wireguard-go".into());
+    let mut command = Command::new(&program);
+    // Others give up the root that `wg set` needs of them, and have a flag of the same name against it.
+    if !std::path::Path::new(&program).ends_with("wireguard-go") {
+        command.arg("--disable-drop-privileges");
+    }
+    command.args(["-f", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = ns.run(move || command.spawn()).join().unwrap().unwrap().unwrap();
+    let control = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));
+    let runs = Runs::Daemon { child, control: control.clone(), files: tempfile::tempdir().unwrap() };
+    let started = Instant::now();
+    while !control.exists() {
+        assert!(started.elapsed() < PATIENCE, "the daemon does not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    runs
+}
+
+impl<'a> Other<'a> {
     /// In the place of gateway 1, with gateway 0 as its peer.
     fn start(world: &'a World, preshared: bool) -> Self {
         let ns = &world.gateway[1];
         // Control sockets are in one folder for all namespaces.
-        let name = format!("wg{}", std::process::id());
-        let program = std::env::var_os("TIELINE_WIREGUARD_GO").unwrap_or_else(|| "wireguard-go".into());
-        let mut command = Command::new(&program);
-        // Others give up the root that `wg set` needs of them, and have a flag of the same name against it.
-        if !std::path::Path::new(&program).ends_with("wireguard-go") {
-            command.arg("--disable-drop-privileges");
+        let name = if kernel().is_some() { "wg0".to_owned() } else { format!("wg{}", std::process::id()) };
+        let runs = kernel().map_or_else(|| daemon(ns, &name), |made| Runs::Machine(Machine::start(ns, &made)));
+        let this = Self { ns, name, runs };
+        let name = &this.name;
+        if let Runs::Machine(machine) = &this.runs {
+            machine.sh(&format!("ip link add {name} type wireguard"));
         }
-        command.args(["-f", &name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = ns.run(move || command.spawn()).join().unwrap().unwrap().unwrap();
-        let control = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));
-        let this = Self { ns, name, child, control };
-        let started = Instant::now();
-        while !this.control.exists() {
-            assert!(started.elapsed() < PATIENCE, "wireguard-go does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let file = |file: &str, bytes: &[u8]| {
-            let path = folder.path().join(file);
-            std::fs::write(&path, STANDARD.encode(bytes)).unwrap();
-            path.display().to_string()
-        };
         let preshared =
-            if preshared { format!(" preshared-key {}", file("preshared", &PRESHARED)) } else { String::new() };
-        ns.sh(&format!(
-            "wg set {} listen-port 51820 private-key {} peer {}{preshared} endpoint {} allowed-ips 0.0.0.0/0",
-            this.name,
-            file("private", key(1).as_bytes()),
+            if preshared { format!(" preshared-key {}", this.file("preshared", &PRESHARED)) } else { String::new() };
+        this.sh(&format!(
+            "wg set {name} listen-port 51820 private-key {} peer {}{preshared} endpoint {} allowed-ips 0.0.0.0/0",
+            this.file("private", key(1).as_bytes()),
             public(&key(0)),
             endpoint(0),
         ));
-        ns.sh(&format!("ip address add 169.254.200.2/30 dev {}", this.name));
-        ns.sh(&format!("ip link set {} mtu 1420 up", this.name));
+        match &this.runs {
+            Runs::Daemon { .. } => {
+                ns.sh(&format!("ip address add 169.254.200.2/30 dev {name}"));
+                ns.sh(&format!("ip link set {name} mtu 1420 up"));
+            }
+            Runs::Machine(machine) => {
+                machine.sh(&format!("ip link set {name} mtu 1420 up"));
+                machine.sh(&format!("ip route add 169.254.200.1/32 dev {name}"));
+            }
+        }
         this
+    }
+
+    /// Runs a line where its interface is.
+    fn sh(&self, line: &str) -> String {
+        match &self.runs {
+            Runs::Daemon { .. } => self.ns.sh(line),
+            Runs::Machine(machine) => machine.sh(line),
+        }
+    }
+
+    fn ends_when_it_moves(&self) -> bool {
+        let program = std::env::var_os("TIELINE_WIREGUARD_GO").map(PathBuf::from);
+        matches!(self.runs, Runs::Daemon { .. }) && program.is_some_and(|program| program.ends_with("gotatun"))
+    }
+
+    /// A file with a key, where `wg` reads it.
+    fn file(&self, file: &str, bytes: &[u8]) -> String {
+        let text = STANDARD.encode(bytes);
+        match &self.runs {
+            Runs::Daemon { files, .. } => {
+                let path = files.path().join(file);
+                std::fs::write(&path, text).unwrap();
+                path.display().to_string()
+            }
+            Runs::Machine(machine) => {
+                machine.sh(&format!("echo {text} >/run/{file}"));
+                format!("/run/{file}")
+            }
+        }
     }
 
     /// What `wg show` says of its peer.
     fn show(&self, what: &str) -> String {
-        let said = self.ns.sh(&format!("wg show {} {what}", self.name));
+        let said = self.sh(&format!("wg show {} {what}", self.name));
         said.split_once('\t').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_gateway_and_wireguard_go_carry_for_each_other() {
+async fn the_gateway_and_another_wireguard_carry_for_each_other() {
     if cannot_run_with_others() {
         return;
     }
     let world = World::new();
-    let other = WireguardGo::start(&world, false);
+    let other = Other::start(&world, false);
     let (gateway, _reports) = start(&world, 0);
     let mut configuration = configuration(0, 1, false, &public(&key(1)));
     configuration.connections[0].mtu_bytes = 1_420_u64.try_into().unwrap();
@@ -120,8 +185,12 @@ async fn the_gateway_and_wireguard_go_carry_for_each_other() {
     let transfer: Vec<u64> = other.show("transfer").split('\t').map(|bytes| bytes.parse().unwrap()).collect();
     assert!(transfer.iter().all(|bytes| *bytes > 4 << 20), "`wg show` counts both ways: {transfer:?}");
 
+    if other.ends_when_it_moves() {
+        println!("skipped in part: gotatun ends when it is given another port");
+        return gateway.stop();
+    }
     // The other side moves to another port, and is followed.
-    other.ns.sh(&format!("wg set {} listen-port 51999", other.name));
+    other.sh(&format!("wg set {} listen-port 51999", other.name));
     bulk(theirs, ours, "169.254.200.1:9302".parse().unwrap(), 1 << 20);
     let moved: SocketAddr = "198.51.100.10:51999".parse().unwrap();
     until(&gateway, "the peer is followed", |status| status.connections[0].peers[0].lanes[0].endpoint == moved).await;
@@ -197,7 +266,7 @@ fn a_lane_rekeys_and_roams_without_a_lost_packet() {
         return;
     }
     let world = World::new();
-    let _other = WireguardGo::start(&world, true);
+    let _other = Other::start(&world, true);
     let bind = |port: u16| {
         world.gateway[0].run(move || UdpSocket::bind(("203.0.113.10", port)).unwrap()).join().unwrap().unwrap()
     };

@@ -10,14 +10,17 @@
 
 mod api;
 mod attacks;
+mod commands;
 mod crowd;
 mod failover;
 mod handover;
 mod interop;
 mod lifecycle;
+mod machine;
 mod mtu;
 mod ns;
 mod packets;
+mod preshared;
 mod privileges;
 mod rekey;
 mod soak;

@@ -26,7 +26,7 @@ const NEEDED: u64 = 1 << 12 | 1 << 23 | 1 << 39;
 const SYS_ADMIN: u64 = 1 << 21;
 
 /// The binary; `None`, with a reason: it was not built, or nothing can run here.
-fn binary() -> Option<PathBuf> {
+pub(crate) fn binary() -> Option<PathBuf> {
     let binary = std::env::var_os("TIELINE_BIN").map(PathBuf::from).filter(|path| path.exists());
     if binary.is_none() {
         println!("skipped: TIELINE_BIN does not name the `tieline` binary");
@@ -34,7 +34,7 @@ fn binary() -> Option<PathBuf> {
     binary.filter(|_| !cannot_run())
 }
 
-struct Gateway(Child);
+pub(crate) struct Gateway(pub(crate) Child);
 
 impl Drop for Gateway {
     fn drop(&mut self) {
@@ -45,7 +45,11 @@ impl Drop for Gateway {
 
 /// Starts one that waits to join: its API does not answer.
 fn start(binary: &Path, world: &World, state: &Path, inside: bool, more: &[&str]) -> Gateway {
-    let mut command = Command::new(binary);
+    start_from(Command::new(binary), world, state, inside, more)
+}
+
+/// The same, where the command names the binary and has what shall be in its environment.
+pub(crate) fn start_from(mut command: Command, world: &World, state: &Path, inside: bool, more: &[&str]) -> Gateway {
     command.args(["gateway", "--url", "http://127.0.0.1:1", "--join-token", "unused", "--name", "a-gw"]);
     command.args(["--private-address", &private_address(0).to_string(), "--endpoint", &endpoint(0).to_string()]);
     command.args(["--lanes", "2", "--uapi", "none", "--state-dir"]).arg(state).args(more);
@@ -88,7 +92,7 @@ fn open_to_all(node: &Path) {
     mount(Some(node), "/dev/net/tun", none, MsFlags::MS_BIND, none).unwrap();
 }
 
-async fn answers(state: &Path) {
+pub(crate) async fn answers(state: &Path) {
     let started = Instant::now();
     while !matches!(local::ask(state, &Request::Status).await, Ok(Answer::Status(_))) {
         assert!(started.elapsed() < PATIENCE, "the gateway does not answer");
@@ -114,7 +118,7 @@ fn capabilities(pid: u32) -> Vec<[u64; 3]> {
         .collect()
 }
 
-fn has_device(ns: &Ns) -> bool {
+pub(crate) fn has_device(ns: &Ns) -> bool {
     ns.sh("ip -o link").contains("tieline0")
 }
 

@@ -218,7 +218,8 @@ fn channel(end: End, interconnect: usize, n: usize) -> Result<SharedChannelConfi
         prefix_lengths: vec![30],
         size_gbps: 10,
         member_size_gbps: None,
-        macsec_manager: None,
+        // Each provider makes the keys of every other channel.
+        macsec_manager: Some(PROVIDERS[n % PROVIDERS.len()].parse()?),
         cross_connect_manager: None,
         demarc: None,
         enabled: true,

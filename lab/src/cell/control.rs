@@ -6,6 +6,7 @@
 //! | `POST /wires/{name}` with a [`WireChange`] | [`WireStatus`] |
 //! | `PUT /sites/{site}/links/{parent}/{vlan}` with a [`LinkWanted`] | nothing; the tagged interface is there |
 //! | `DELETE /sites/{site}/links/{parent}/{vlan}` | nothing; it is gone |
+//! | `PUT /sites/{site}/macsec/{trunk}` with a [`MacSecWanted`] | [`MacSecHeld`] |
 //! | `POST /shutdown` | nothing; the lab ends |
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
 use crate::clouds::network::{Network, SessionStatus};
+use crate::net::macsec::{MacSecHeld, MacSecStatus, MacSecWanted};
 use crate::net::wire::{WireChange, WireStatus};
 use crate::net::{LinkName, LinkWanted, NetError, VlanWay};
 
@@ -47,6 +49,8 @@ pub struct Status {
     pub sites: BTreeMap<String, BTreeMap<String, SessionStatus>>,
     /// Names of the tagged interfaces of each site's router.
     pub tagged: BTreeMap<String, Vec<String>>,
+    /// What each site's router tells of MACsec, by site and trunk; no trunk on which it is not run.
+    pub macsec: BTreeMap<String, BTreeMap<String, MacSecStatus>>,
     /// How tagged interfaces are made; `None` before the first session.
     pub vlan: Option<VlanWay>,
     /// What the lab said when it was up.
@@ -72,6 +76,7 @@ pub(super) fn serve(inside: Inside) -> Result<JoinHandle<()>, CellError> {
         .route("/status", get(status))
         .route("/wires/{name}", post(change_wire))
         .route("/sites/{site}/links/{parent}/{vlan}", put(put_link).delete(delete_link))
+        .route("/sites/{site}/macsec/{trunk}", put(put_macsec))
         .route("/shutdown", post(end))
         .with_state(Arc::new(inside));
     Ok(tokio::spawn(async move {
@@ -107,6 +112,7 @@ async fn status(State(inside): State<Arc<Inside>>) -> Result<Json<Status>, Refus
         wires: network.wires(),
         sites,
         tagged: network.tagged().await,
+        macsec: network.macsec(),
         vlan: network.vlan_way().await,
         ready: inside.said(),
     }))
@@ -144,6 +150,17 @@ fn linked(done: Result<(), NetError>) -> Result<StatusCode, Refusal> {
     done.map(|()| StatusCode::NO_CONTENT).map_err(|error| {
         let unknown = matches!(error, NetError::UnknownLink { .. });
         (if unknown { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR }, chain(&error))
+    })
+}
+
+async fn put_macsec(
+    State(inside): State<Arc<Inside>>,
+    UrlPath((site, trunk)): UrlPath<(String, String)>,
+    Json(wanted): Json<MacSecWanted>,
+) -> Result<Json<MacSecHeld>, Refusal> {
+    inside.network.put_macsec(&site, &trunk, &wanted).map(Json).map_err(|error| {
+        let unknown = matches!(error, NetError::UnknownTrunk { .. });
+        (if unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST }, chain(&error))
     })
 }
 
@@ -203,6 +220,15 @@ impl Client {
     /// As for [`Client::put_link`].
     pub async fn delete_link(&self, site: &str, link: &LinkName) -> Result<(), CellError> {
         self.send(self.http.delete(link_url(site, link))).await.map(drop)
+    }
+
+    /// Makes the MACsec keys of a trunk on a site's router that the operator configures what is wanted; how it is then.
+    ///
+    /// # Errors
+    /// [`CellError::Refused`] where there is no such site or trunk, or the keys are malformed.
+    pub async fn put_macsec(&self, site: &str, trunk: &str, wanted: &MacSecWanted) -> Result<MacSecHeld, CellError> {
+        let request = self.http.put(format!("http://lab/sites/{site}/macsec/{trunk}")).json(wanted);
+        self.send(request).await?.json().await.map_err(CellError::Control)
     }
 
     /// Asks the lab to end; it does so after the answer.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::bird::BirdError;
+use super::macsec::MacSecError;
 use super::spec::SpecError;
 
 /// A step of the network that failed.
@@ -91,6 +92,21 @@ pub enum NetError {
         /// The tag.
         vlan: u16,
     },
+    /// No trunk of the operator's has this name.
+    #[error("there is no trunk {trunk:?} that the operator may run MACsec on")]
+    UnknownTrunk {
+        /// The trunk that was named.
+        trunk: String,
+    },
+    /// Keys that no router takes.
+    #[error("the router does not take the MACsec keys of {trunk:?}")]
+    MacSec {
+        /// The trunk.
+        trunk: String,
+        /// Why.
+        #[source]
+        source: MacSecError,
+    },
     /// A tagged interface could not be made.
     #[error("tagged interface {interface:?}: cannot {operation}")]
     Vlan {
@@ -138,6 +154,8 @@ impl NetError {
             | Self::NoInterface { .. }
             | Self::UnknownWire { .. }
             | Self::UnknownLink { .. }
+            | Self::UnknownTrunk { .. }
+            | Self::MacSec { .. }
             | Self::Bird { .. } => false,
         }
     }

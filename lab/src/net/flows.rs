@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const MAGIC: [u8; 4] = *b"TLfl";
 /// Bytes of a datagram's fields: magic, sequence number, time of sending.
 const FIELDS: usize = 4 + 8 + 8;
+/// Bytes that a receiver's socket may hold.
+const ROOM: usize = 8 << 20;
 /// Datagrams received after which a report is made, where time does not say so first.
 const BLOCK: usize = 16 << 10;
 
@@ -162,6 +164,7 @@ pub async fn udp_receive(
     stop: CancellationToken,
     mut report: impl FnMut(UdpReceived),
 ) -> io::Result<UdpReceived> {
+    make_room(socket);
     let mut tally = Tally::default();
     let mut buffer = vec![0; usize::from(u16::MAX)];
     let mut due = tokio::time::interval(every.max(Duration::from_millis(1)));
@@ -185,6 +188,15 @@ pub async fn udp_receive(
         if let Some((sequence, sent)) = fields(&buffer[..length]) {
             tally.arrived(sequence, sent, monotonic()?);
         }
+    }
+}
+
+/// Room for seconds of datagrams, so that what a busy machine does not read at once is not lost at the last step. Where the
+/// kernel grants less, that is what there is.
+fn make_room(socket: &UdpSocket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    if setsockopt(socket, sockopt::RcvBufForce, &ROOM).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &ROOM);
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 pub mod flows;
 mod lab;
 pub mod links;
+pub mod macsec;
 pub mod namespace;
 mod priority;
 mod router;

@@ -247,13 +247,16 @@ impl Router {
         self.state.lock().await.tagged.values().map(|tagged| tagged.name().to_owned()).collect()
     }
 
+    /// The channel of a trunk that the operator may run MACsec on.
+    pub(super) fn operators_trunk(&self, name: &str) -> Option<usize> {
+        let channel = (0..self.spec.channels.len()).find(|channel| trunk(*channel) == name);
+        channel.filter(|_| self.spec.routers == Configured::ByOperator)
+    }
+
     /// The channel and the tag of a link that the operator may have.
     fn operators(&self, link: &LinkName) -> Result<(usize, u16), NetError> {
-        let channel = (0..self.spec.channels.len()).find(|channel| trunk(*channel) == link.parent);
-        match channel {
-            Some(channel) if self.spec.routers == Configured::ByOperator && (1..=4094).contains(&link.vlan) => {
-                Ok((channel, link.vlan))
-            }
+        match self.operators_trunk(&link.parent) {
+            Some(channel) if (1..=4094).contains(&link.vlan) => Ok((channel, link.vlan)),
             _ => Err(NetError::UnknownLink { parent: link.parent.clone(), vlan: link.vlan }),
         }
     }

@@ -13,8 +13,8 @@ use super::{Answer, Client, ClientError, PageQuery, TIMEOUT};
 use crate::{
     ids::{ConnectionId, EnvironmentId, OperationId},
     v1::{
-        AddressFamily, Connection, ConnectionIntent, ConnectionList, ConnectionState, Operation, OperationList,
-        OperationState, Plan,
+        AddressFamily, Connection, ConnectionIntent, ConnectionList, ConnectionState, Migration, Operation,
+        OperationList, OperationState, Plan,
     },
 };
 
@@ -182,11 +182,30 @@ impl Client {
         &self,
         id: ConnectionId,
         generation: u64,
+        to: &Migration,
         write: &Write,
     ) -> Result<Changed, ClientError> {
-        let path = format!("{}:migrate", connection_path(id));
-        let generation = Some(generation);
-        self.change(Mutation { method: Method::POST, path, generation, body: None, dry_run: false }, write).await
+        let body = encode(&format!("{}:migrate", connection_path(id)), to)?;
+        self.change(Self::migration(id, generation, &body, false), write).await
+    }
+
+    /// What a move would do; nothing is written.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plan_migrate(&self, id: ConnectionId, generation: u64, to: &Migration) -> Result<Plan, ClientError> {
+        let body = encode(&format!("{}:migrate", connection_path(id)), to)?;
+        self.mutate(Self::migration(id, generation, &body, true), &Write::default()).await?.json()
+    }
+
+    fn migration(id: ConnectionId, generation: u64, body: &Value, dry_run: bool) -> Mutation<'_> {
+        Mutation {
+            method: Method::POST,
+            path: format!("{}:migrate", connection_path(id)),
+            generation: Some(generation),
+            body: Some(("application/json", body)),
+            dry_run,
+        }
     }
 
     fn creation<'a>(&self, body: &'a Value, dry_run: bool) -> Mutation<'a> {

@@ -80,6 +80,7 @@ pub(super) fn all(config: &Config, document: &Document<'_>, problems: &mut Vec<C
     engine(config, &mut checker);
     retention(config, &mut checker);
     probe(config, &mut checker);
+    tunnel(config, &mut checker);
     if let Some(coordinator) = &config.coordinator {
         check_coordinator::all(coordinator, &mut checker);
     }
@@ -353,5 +354,11 @@ fn probe(config: &Config, checker: &mut Checker<'_, '_>) {
     }
     if probe.dead_ports > probe.bundle_ports {
         checker.say(&way.to("deadPorts"), format!("must be at most bundlePorts ({})", probe.bundle_ports));
+    }
+}
+
+fn tunnel(config: &Config, checker: &mut Checker<'_, '_>) {
+    if config.tunnel.preshared_key_hours.is_some_and(|hours| !(1..=8_760).contains(&hours)) {
+        checker.say(&Way::default().to("tunnel").to("presharedKeyHours"), "must be from 1 to 8760 (a year)");
     }
 }

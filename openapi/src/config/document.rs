@@ -171,11 +171,12 @@ pub(super) fn read(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     (Some(config), problems)
 }
 
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "serve",
     "engine",
     "retention",
     "probe",
+    "tunnel",
     "coordinator",
     "routers",
     "accounts",
@@ -193,6 +194,7 @@ fn sections(document: &Document<'_>, problems: &mut Vec<ConfigProblem>) -> Optio
             "engine" => one(document, value, &way, &mut config.engine, problems),
             "retention" => one(document, value, &way, &mut config.retention, problems),
             "probe" => one(document, value, &way, &mut config.probe, problems),
+            "tunnel" => one(document, value, &way, &mut config.tunnel, problems),
             "coordinator" => one(document, value, &way, &mut config.coordinator, problems),
             "routers" => list(document, value, &way, &mut config.routers, problems),
             "accounts" => list(document, value, &way, &mut config.accounts, problems),

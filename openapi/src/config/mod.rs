@@ -207,6 +207,16 @@ impl Default for RetentionConfig {
     }
 }
 
+/// The tunnels between gateways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct TunnelConfig {
+    /// Hours after which two gateways are given another preshared key; absent: they are given none, and lose the one that they
+    /// had. Every gateway must be of a version that knows of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preshared_key_hours: Option<u32>,
+}
+
 /// `tieline.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -220,6 +230,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// How gateways probe and choose.
     pub probe: ProbeSettings,
+    /// The tunnels between gateways.
+    pub tunnel: TunnelConfig,
     /// The open specification: who we are, and whom we are paired with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<CoordinatorConfig>,

@@ -7,7 +7,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ConnectionEnd;
-use crate::{coordinator::Sensitive, ids::EnvironmentId, units::BandwidthMbps};
+use crate::{
+    coordinator::Sensitive,
+    ids::{EnvironmentId, InterconnectId},
+    units::BandwidthMbps,
+};
 
 /// An activation key that the customer has from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,6 +49,16 @@ pub struct ActivationKeyAcceptance {
     /// While true, DELETE is refused.
     #[serde(default)]
     pub deletion_protection: bool,
+}
+
+/// The body of `POST /v1/connections/{id}:migrate`; it may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Migration {
+    /// The interconnect to move to, another one of the connection's environment. Without it the connection goes where there is
+    /// most room, and to the next where the peer has none there.
+    #[serde(default)]
+    pub interconnect_id: Option<InterconnectId>,
 }
 
 /// What an activation key says.

@@ -1,8 +1,10 @@
 //! Gateway: Tieline's agent in one attach point's network, always a member of a group; what it is told and what it reports.
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::{IpAddr, SocketAddr};
+use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
 use super::{End, PathKind, PathState, Timestamp};
@@ -133,6 +135,45 @@ pub struct JoinAnswer {
     pub credential: String,
 }
 
+/// A preshared key of WireGuard: 32 bytes as base64 (44 characters), as `wg genpsk` prints it. It is shown to the two gateways
+/// that have it and to nobody else, and by no `Debug`.
+#[derive(Debug, Clone, ToSchema)]
+#[schema(value_type = String, min_length = 44, max_length = 44)]
+pub struct PresharedKey(SecretString);
+
+impl PresharedKey {
+    /// From its text.
+    #[must_use]
+    pub fn new(text: SecretString) -> Self {
+        Self(text)
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl PartialEq for PresharedKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+impl Eq for PresharedKey {}
+
+impl Serialize for PresharedKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for PresharedKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        SecretString::deserialize(deserializer).map(Self)
+    }
+}
+
 /// A gateway at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -147,6 +188,16 @@ pub struct GatewayPeer {
     /// Its address inside the tunnel: where probes of the tunnel go.
     #[schema(value_type = String)]
     pub inner_address: IpAddr,
+    /// The key that the handshakes between the two are mixed with, on every lane; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared_key: Option<PresharedKey>,
+    /// Whether the key is being changed. The peer may not have heard of it yet, and then has the one before: traffic goes by
+    /// either until both have the new one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preshared_key_changing: bool,
+    /// The key before, during a change; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_preshared_key: Option<PresharedKey>,
 }
 
 /// One connection, as one gateway must serve it.

@@ -63,7 +63,7 @@ pub struct PlanField {
     pub sensitive: bool,
 }
 
-/// One provider call of a plan.
+/// One call of a plan: to a cloud, to the peer of a coordinated connection (end `b`), or to a router of our own (end `a`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanStep {
@@ -73,10 +73,10 @@ pub struct PlanStep {
     pub after: Vec<u32>,
     /// On which end.
     pub end: End,
-    /// In which cloud.
+    /// In which cloud, or at which provider.
     pub provider: ProviderName,
-    /// For which channel.
-    pub channel_id: ChannelId,
+    /// For which channel; null for a coordinated connection as a whole.
+    pub channel_id: Option<ChannelId>,
     /// What it does.
     pub verb: Verb,
     /// To which type of resource.

@@ -74,18 +74,35 @@ impl MacSecProgram {
         if held.installed.len() > MOST {
             return Err(self.program.refused(format!("it lists more than {MOST} keys")));
         }
+        let is = |ckn: &String| held.active.as_ref().is_some_and(|active| active.eq_ignore_ascii_case(ckn));
+        if held.active.is_some() && !held.installed.iter().any(is) {
+            return Err(self.program.refused("it says that it uses a key that it has not installed".to_owned()));
+        }
         Ok(held)
     }
 }
 
-/// A program's words without the keys that it may have repeated. They are cut at 300 characters before: what is left of a
-/// key at the cut is struck too.
+/// What a program said without the keys that it may have repeated. Words are cut at 300 characters before: what is left of a
+/// key at the cut is struck too. Where an answer is not as documented, the reason quotes it.
 fn without(error: DeviceError, wanted: &MacSecKeys<'_>) -> DeviceError {
-    let DeviceError::Refused { program, message } = error else { return error };
-    let told = wanted.keys.iter().any(|(ckn, cak)| {
-        let begins = |half: &str| half.get(..8).is_some_and(|head| message.contains(head));
-        begins(ckn) || begins(cak) || message.contains(ckn)
-    });
-    let message = if told { "[words that hold a key]".to_owned() } else { message };
-    DeviceError::Refused { program, message }
+    let tells = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        let told = |half: &str| {
+            let half = half.to_ascii_lowercase();
+            half.get(..8).map_or(text.contains(&half), |head| text.contains(head))
+        };
+        wanted.keys.iter().any(|(ckn, cak)| told(ckn) || told(cak))
+    };
+    if let DeviceError::Refused { program, message } = &error
+        && tells(message)
+    {
+        return DeviceError::Refused { program: program.clone(), message: "[words that hold a key]".to_owned() };
+    }
+    if let DeviceError::Malformed { program, source } = &error
+        && tells(&source.to_string())
+    {
+        let at = format!("words that hold a key, at line {} column {}", source.line(), source.column());
+        return DeviceError::Malformed { program: program.clone(), source: serde::de::Error::custom(at) };
+    }
+    error
 }

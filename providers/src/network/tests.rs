@@ -106,6 +106,82 @@ async fn a_program_that_misbehaves_is_told_apart() {
     assert!(matches!(nobody.list(&owner()).await.unwrap_err(), DeviceError::Start { .. }));
 }
 
+/// A program of a router, asked about its MACsec.
+async fn keys_of(
+    dir: &Path,
+    text: &str,
+    keys: Vec<(&str, &str)>,
+    active: Option<&str>,
+) -> Result<MacSecHeld, DeviceError> {
+    let config = RouterConfig {
+        id: "edge-1".parse().unwrap(),
+        announces: vec![],
+        poll_ms: 100,
+        drain_ms: 0,
+        driver: RouterDriver::Command(script(dir, text)),
+    };
+    MacSecProgram::new(&config).put(&MacSecKeys { interface: "eth1", keys, active }).await
+}
+
+const CKN: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
+const CAK: &str = "ca0beef0ca0beef0ca0beef0ca0beef0ca0beef0ca0beef0ca0beef0ca0beef0";
+
+#[tokio::test]
+async fn keys_go_by_standard_input_alone_and_what_the_program_says_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let text = format!(
+        r#"cat > {}; tr '\0' '\n' < /proc/$$/cmdline > {}; tr '\0' '\n' < /proc/$$/environ > {}
+        echo '{{"installed":["{}"],"active":null}}'"#,
+        at("told"),
+        at("arguments"),
+        at("environment"),
+        CKN.to_uppercase()
+    );
+    let held = keys_of(dir.path(), &text, vec![(CKN, CAK)], Some(CKN)).await.unwrap();
+    assert_eq!(held, MacSecHeld { installed: vec![CKN.to_uppercase()], active: None }, "not what was wanted of it");
+    let read = |name: &str| fs::read_to_string(at(name)).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&read("told")).unwrap();
+    let asked = serde_json::json!({"tieline": 1, "router": "edge-1", "verb": "putMacSecKeys", "interface": "eth1",
+        "keys": [{"ckn": CKN, "cak": CAK}], "active": CKN});
+    assert_eq!(told, asked);
+    for place in ["arguments", "environment"] {
+        let text = read(place);
+        assert!(!text.is_empty() && !text.contains(CKN) && !text.contains(CAK), "{place}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_misbehaves_about_keys_leaves_nothing_known_and_tells_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = async |text: &str| {
+        let error = keys_of(dir.path(), text, vec![(CKN, CAK)], Some(CKN)).await.unwrap_err();
+        let mut told = format!("{error:?} {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            told += &format!(" {cause}");
+            source = cause.source();
+        }
+        let told_lower = told.to_lowercase();
+        assert!(!told_lower.contains(&CAK[..8]) && !told_lower.contains(&CKN[..8]), "{told}");
+        error
+    };
+    assert!(matches!(fails("exec sleep 30").await, DeviceError::Slow { ms: 500, .. }));
+    assert!(matches!(fails("exit 3").await, DeviceError::Ended { .. }));
+    assert!(matches!(fails("cat").await, DeviceError::Malformed { .. }));
+    assert!(matches!(fails("echo '{}'").await, DeviceError::Malformed { .. }));
+    assert!(matches!(fails("head -c 5000000 /dev/zero").await, DeviceError::TooLong { .. }));
+    let quoted = format!(r#"echo '{{"installed":"{}"}}'"#, CAK.to_uppercase());
+    assert!(matches!(fails(&quoted).await, DeviceError::Malformed { .. }));
+    // A key at the end of the words that are kept.
+    let long = format!(r#"printf '{{"error":"%0290d{CAK}"}}' 0"#);
+    assert!(matches!(fails(&long).await, DeviceError::Refused { .. }));
+    let many = format!(r#"echo '{{"installed":[{}"00"]}}'"#, r#""00","#.repeat(20));
+    assert!(matches!(fails(&many).await, DeviceError::Refused { .. }));
+    let contrary = r#"echo '{"installed":[],"active":"00"}'"#;
+    assert!(fails(contrary).await.to_string().contains("not installed"));
+}
+
 #[test]
 fn names_and_fingerprints_tell_apart() {
     let (one, two) = (session("ch1"), session("ch2"));

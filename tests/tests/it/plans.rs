@@ -18,7 +18,12 @@ use crate::rig::{Rig, until};
 type Call = (Verb, String, End, String);
 
 fn planned(step: &PlanStep) -> Call {
-    (step.verb, step.resource_type.clone(), step.end, step.channel_id.to_string())
+    (
+        step.verb,
+        step.resource_type.clone(),
+        step.end,
+        step.channel_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+    )
 }
 
 /// By which operation of the cloud's API a step is done.

@@ -22,6 +22,9 @@ use crate::{
     topology::Topology,
 };
 
+/// A plan ends before its goal.
+pub(super) const INCOMPLETE: &str = "plan-incomplete";
+
 /// What an undisturbed run does, and what would stop it.
 pub(super) struct Run {
     pub(super) steps: Vec<PlanStep>,
@@ -82,6 +85,20 @@ fn generation(channel: &NegotiatedChannel) -> (&ChannelId, u32) {
     (&channel.channel_id, channel.generation)
 }
 
+/// Why a plan with a peer ends before its goal.
+pub(super) fn unforeseen() -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        code: INCOMPLETE.to_owned(),
+        pointer: String::new(),
+        message: "what is known of the peer and of our routers does not tell how it goes on after these steps"
+            .to_owned(),
+        rule: "a plan goes as far as the last look at the peer tells".to_owned(),
+        source: "Tieline".to_owned(),
+        resolve: "look at the connection's stateReason, and plan again when it has changed".to_owned(),
+    }
+}
+
 fn findings(reached: &Reached) -> Vec<Finding> {
     let stops = |trouble: &Trouble| Finding {
         severity: Severity::Warning,
@@ -97,7 +114,7 @@ fn findings(reached: &Reached) -> Vec<Finding> {
         Reached::Person(troubles) => troubles.iter().map(stops).collect(),
         Reached::Clouds => vec![Finding {
             severity: Severity::Warning,
-            code: "plan-incomplete".to_owned(),
+            code: INCOMPLETE.to_owned(),
             pointer: String::new(),
             message: "what a cloud shows now does not tell how the run goes on after these steps".to_owned(),
             rule: "a plan goes as far as the last look at the clouds tells".to_owned(),
@@ -132,7 +149,7 @@ impl Told<'_> {
             after: call.after.iter().map(|at| number(*at)).collect(),
             end: call.key.end,
             provider,
-            channel_id: call.channel_id.clone(),
+            channel_id: Some(call.channel_id.clone()),
             verb: call.verb,
             resource_type: call.key.kind.as_str().to_owned(),
             disruption: self.disruption(call, rules),

@@ -54,7 +54,10 @@ impl Coordination {
         let refusal =
             |shared: Uuid| (REFUSED, format!("routers/{}/peers/{}/connections/{shared}", router.config.id, peer.id));
         let mut troubles: BTreeMap<Code, Trouble> = BTreeMap::new();
-        let mut before = memory.standing.take().unwrap_or_else(|| BTreeSet::from([unreachable.clone()]));
+        let known = memory.standing.take();
+        // After a start nothing is known to stand, and whatever an earlier one has told may be over.
+        let mut before = known.clone().unwrap_or_else(|| BTreeSet::from([unreachable.clone()]));
+        let stands = |key: &Code| known.as_ref().is_some_and(|known| known.contains(key));
         match told {
             Told::Silent(error) => {
                 let title = format!("router {} does not do what it is asked: {error}", router.config.id);
@@ -78,8 +81,15 @@ impl Coordination {
         let mut writes: Vec<_> = gone
             .map(|(code, subject)| EngineWrite::ResolveIssue { code: (*code).to_owned(), subject: subject.clone(), at })
             .collect();
-        for ((code, subject), trouble) in troubles.iter().filter(|(key, _)| !before.contains(*key)) {
-            for (project, ids) in self.projects(peer, router, trouble.connection).await {
+        let mut standing: BTreeSet<Code> = troubles.keys().filter(|key| stands(key)).cloned().collect();
+        for (key, trouble) in troubles.iter().filter(|(key, _)| !stands(key)) {
+            let (code, subject) = key;
+            let projects = self.projects(peer, router, trouble.connection).await;
+            if !projects.is_empty() {
+                // Where the router carries nobody's connection yet nobody is told: whoever comes later is.
+                standing.insert(key.clone());
+            }
+            for (project, ids) in projects {
                 let connections = ids.iter().take(MOST).map(|id| format!("/v1/connections/{id}"));
                 let issue = Issue {
                     id: IssueId(self.parts.random.uuid_v7(at)),
@@ -98,10 +108,11 @@ impl Coordination {
         }
         let written = if writes.is_empty() { Ok(()) } else { self.parts.store.write_unclaimed(writes).await };
         match written {
-            Ok(()) => memory.standing = Some(troubles.into_keys().collect()),
+            Ok(()) if known.is_none() && standing.is_empty() && !troubles.is_empty() => {}
+            Ok(()) => memory.standing = Some(standing),
             Err(error) => {
                 tracing::warn!(%error, router = %router.config.id, "an issue was put off");
-                memory.standing = Some(before);
+                memory.standing = known;
             }
         }
     }

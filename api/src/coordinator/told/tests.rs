@@ -270,7 +270,7 @@ fn a_move_ends_at_one_place() {
     there(&mut book, Local::Up, Theirs::Final);
     shake(&mut book);
     let from = book.rows.keys().next().unwrap().clone();
-    let (to, changes) = book.migrate(&from, at(20), &draw(3)).unwrap();
+    let (to, changes) = book.migrate(&from, None, at(20), &draw(3)).unwrap();
     let stayed = book.clone();
     book.apply(&changes).unwrap();
     let moving = operation(OperationKind::Migrate, at(20));

@@ -30,6 +30,15 @@ pub enum WishError {
     /// The peer has not asked for it yet.
     #[error("the activation key says the bandwidth, and was not brought yet: delete the connection and create it anew")]
     NotBrought,
+    /// It is at the place that it is to move to.
+    #[error("the connection is at this interconnect already: name another one, or none")]
+    There,
+    /// The interconnect that it is to move to takes nothing new.
+    #[error("this interconnect takes no new connections: name another one, or none")]
+    Closed,
+    /// The interconnect that it is to move to is too full.
+    #[error("this interconnect has not so much free bandwidth: name another one, or none")]
+    Full,
     /// One at a time.
     #[error("the connection is changing already: wait until it has ended")]
     Busy,
@@ -125,21 +134,50 @@ impl Book {
     }
 
     /// Moves to another interconnect, make before break: a second connection comes up, and when it is verified the first
-    /// is drained and deleted.
+    /// is drained and deleted. Without a target it goes where there is most room, and on to the next where the peer has
+    /// none; a target is the one place where it goes.
     ///
     /// # Errors
-    /// [`WishError::NoRoom`], [`WishError::Gone`] and [`WishError::Busy`].
-    pub fn migrate(&self, place: &Place, now: Timestamp, draw: &Draw) -> Result<(Place, Vec<Change>), WishError> {
+    /// [`WishError::NoRoom`], [`WishError::There`], [`WishError::Closed`], [`WishError::Full`], [`WishError::Gone`] and
+    /// [`WishError::Busy`].
+    pub fn migrate(
+        &self,
+        place: &Place,
+        target: Option<&ResourceId>,
+        now: Timestamp,
+        draw: &Draw,
+    ) -> Result<(Place, Vec<Change>), WishError> {
         let old = self.settled(place)?;
         let avoided = [place.interconnect.clone()].into_iter().collect();
-        let interconnect = self.roomiest(&place.environment, old.held_mbps(), &avoided).ok_or(WishError::NoRoom)?;
+        let interconnect = match target {
+            None => self.roomiest(&place.environment, old.held_mbps(), &avoided).ok_or(WishError::NoRoom)?,
+            Some(target) => self.has_room_for(old, target)?,
+        };
         let connection = ResourceId::from(draw.ids[2]);
         let new = Place { environment: place.environment.clone(), interconnect, connection };
         let source = Source::Connection(place.clone());
         let mut row = Row::new(new.clone(), old.uuid, old.kind, old.bandwidth_mbps, source, now);
         row.confirmed = true;
         row.requests = (draw.ids[0], draw.ids[1]);
+        if target.is_some() {
+            // Where the target has no room at the peer it goes nowhere else.
+            let all = self.terms.environments.get(&place.environment).map(|terms| terms.interconnects.keys());
+            row.refused = all.into_iter().flatten().filter(|id| **id != new.interconnect).cloned().collect();
+        }
         Ok((new, vec![put(row)]))
+    }
+
+    /// An interconnect to which a connection may move.
+    fn has_room_for(&self, old: &Row, target: &ResourceId) -> Result<ResourceId, WishError> {
+        if *target == old.place.interconnect {
+            return Err(WishError::There);
+        }
+        let there = Place { interconnect: target.clone(), ..old.place.clone() };
+        let terms = self.terms.interconnect(&there).ok_or(WishError::Environment)?;
+        if !terms.open || terms.usable().next().is_none() {
+            return Err(WishError::Closed);
+        }
+        if self.free_mbps(&there, false) < old.held_mbps() { Err(WishError::Full) } else { Ok(target.clone()) }
     }
 
     /// Takes a connection down, at every place where it is.

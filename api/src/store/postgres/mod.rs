@@ -39,6 +39,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "shared connections", include_str!("../../../migrations/postgres/0009_shared_connections.sql")),
     (11, "channels", include_str!("../../../migrations/postgres/0011_channels.sql")),
     (12, "peer proofs", include_str!("../../../migrations/postgres/0012_peer_proofs.sql")),
+    (13, "tunnel keys", include_str!("../../../migrations/postgres/0013_tunnel_keys.sql")),
 ];
 
 /// The connections to one database.

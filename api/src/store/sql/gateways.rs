@@ -10,6 +10,7 @@ use tieline_openapi::{
 use super::{
     SqlStore, answers, principals, records,
     row::{Row, Value, args, to_doc},
+    tunnel_keys,
 };
 use crate::store::{ConnectionRecord, GatewayInputs, NewGateway, NewJoinToken, Page, StoreError};
 
@@ -193,8 +194,9 @@ impl SqlStore {
             numbers.insert(gateway.id, number);
             gateways.push(gateway);
         }
+        let keys = tunnel_keys::of(&mut tx, id).await?;
         tx.done().await?;
         let gateway = gateways.iter().find(|g| g.id == id).cloned().ok_or(StoreError::NotFound)?;
-        Ok(GatewayInputs { gateway, version, connections, gateways, numbers })
+        Ok(GatewayInputs { gateway, version, connections, gateways, numbers, keys })
     }
 }

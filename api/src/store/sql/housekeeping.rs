@@ -45,6 +45,7 @@ impl SqlStore {
                       AND w.tried_at > {now} - $1";
         let key = "foreign_holdings (account_id, kind, cloud_id)";
         self.prune(key, &format!("NOT EXISTS ({listed})"), UNLISTED_MS, limits.rows).await?;
+        self.prune_tunnel_keys(limits.rows).await?;
         self.enter_carried(CHUNK).await?;
         self.prune_ledger("instances", limits).await?;
         self.prune_ledger("twins", limits).await?;

@@ -24,6 +24,7 @@ mod records;
 pub(crate) mod row;
 mod samples;
 mod store;
+mod tunnel_keys;
 pub(crate) mod tx;
 mod watch;
 mod writes;

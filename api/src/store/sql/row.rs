@@ -84,6 +84,11 @@ impl From<Vec<u8>> for Value {
         Self::Bytes(Some(bytes))
     }
 }
+impl From<Option<Vec<u8>>> for Value {
+    fn from(bytes: Option<Vec<u8>>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
 impl From<[u8; 32]> for Value {
     fn from(bytes: [u8; 32]) -> Self {
         Self::Bytes(Some(bytes.to_vec()))
@@ -157,11 +162,16 @@ impl Row {
         self.opt_text()?.ok_or_else(|| odd("a text is missing"))
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn opt_bytes(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         match self.next()? {
-            Value::Bytes(Some(bytes)) => Ok(bytes),
-            Value::Int(_) | Value::Text(_) | Value::Bytes(None) => Err(odd("a column holds no bytes")),
+            Value::Bytes(bytes) => Ok(bytes),
+            Value::Int(None) | Value::Text(None) => Ok(None),
+            Value::Int(Some(_)) | Value::Text(Some(_)) => Err(odd("a column holds no bytes")),
         }
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
+        self.opt_bytes()?.ok_or_else(|| odd("bytes are missing"))
     }
 
     pub(crate) fn hash(&mut self) -> Result<[u8; 32], StoreError> {

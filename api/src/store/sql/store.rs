@@ -18,7 +18,7 @@ use crate::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
         EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
         NewConnection, NewGateway, NewJoinToken, NewPlan, NewToken, Page, ReportEffects, SavedAnswer, SharedLease,
-        Sighting, Standing, Store, StoreError, StoredPrincipal, Workpiece,
+        Sighting, Standing, Store, StoreError, StoredPrincipal, TunnelKeyChange, TunnelKeyDue, Workpiece,
     },
 };
 
@@ -161,6 +161,14 @@ impl Store for SqlStore {
 
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
         self.inputs_of_gateway(id).await
+    }
+
+    async fn tunnel_keys_due(&self, age_ms: Option<u64>, limit: u32) -> Result<Vec<TunnelKeyDue>, StoreError> {
+        self.keys_due(age_ms, limit).await
+    }
+
+    async fn change_tunnel_key(&self, due: TunnelKeyDue, change: TunnelKeyChange) -> Result<bool, StoreError> {
+        self.change_key(due, change).await
     }
 
     async fn reported_on(

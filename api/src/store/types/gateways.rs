@@ -58,4 +58,46 @@ pub struct GatewayInputs {
     pub gateways: Vec<Gateway>,
     /// A small number for each gateway of the installation, never used twice: addresses inside the tunnel follow from it.
     pub numbers: BTreeMap<GatewayId, u32>,
+    /// Its preshared key with each of its peers that it has one with, or that is losing one.
+    pub keys: BTreeMap<GatewayId, TunnelKey>,
+}
+
+/// The preshared key of the tunnels between two gateways, sealed; `None` is no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelKey {
+    /// Rises with every change; the key before is of the one before.
+    pub generation: u32,
+    /// The key.
+    pub sealed: Option<Vec<u8>>,
+    /// Whether one of the two may not have heard of it yet.
+    pub changing: bool,
+    /// Then, the key before.
+    pub former: Option<Vec<u8>>,
+}
+
+/// Two gateways whose preshared key has something due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelKeyDue {
+    /// Which two, the lesser id first.
+    pub gateways: [GatewayId; 2],
+    /// The generation of their key; 0: they have none yet.
+    pub generation: u32,
+    /// Whether it was being changed, and now both have heard of it. If not, it is old, or there is none.
+    pub changing: bool,
+    /// Whether they have a key.
+    pub has_key: bool,
+}
+
+/// What becomes of a preshared key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TunnelKeyChange {
+    /// The next generation: another key, or none any more.
+    Begin {
+        /// The key.
+        sealed: Option<Vec<u8>>,
+    },
+    /// Both have heard of the change: the key before is forgotten.
+    Settle,
+    /// Both have heard that there is none any more.
+    Forget,
 }

@@ -22,7 +22,7 @@ pub use connections::{
     StatusReason,
 };
 pub use events::NewEvent;
-pub use gateways::{GatewayInputs, NewGateway, NewJoinToken};
+pub use gateways::{GatewayInputs, NewGateway, NewJoinToken, TunnelKey, TunnelKeyChange, TunnelKeyDue};
 pub use issues::IssueAnswered;
 pub use ledger::LedgerFacts;
 pub use plans::NewPlan;

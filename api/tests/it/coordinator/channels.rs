@@ -21,12 +21,12 @@ use super::{
 };
 use crate::http::fixture::{Backing, Go};
 
-const MACSEC: &str = "/v1/macSecChannels";
+pub(super) const MACSEC: &str = "/v1/macSecChannels";
 const MAINTENANCE: &str = "/v1/maintenanceEvents";
 const TWO_HOURS: Duration = Duration::from_secs(2 * 3_600);
 
 /// North manages the keys of c1 and c2, south of the others.
-fn with_macsec(config: &mut CoordinatorConfig) {
+pub(super) fn with_macsec(config: &mut CoordinatorConfig) {
     for environment in &mut config.peers[0].environments {
         for interconnect in &mut environment.interconnects {
             for (n, channel) in interconnect.channels.iter_mut().enumerate() {
@@ -40,7 +40,7 @@ async fn paired() -> Pair {
     Pair::start_with([Backing::sqlite(), Backing::sqlite()], with_macsec).await
 }
 
-fn id(text: &str) -> ResourceId {
+pub(super) fn id(text: &str) -> ResourceId {
     text.parse().unwrap()
 }
 
@@ -49,7 +49,7 @@ fn path(caller: &str, channel: &str) -> ChannelPath {
     format!("providers/{caller}/environments/e1/interconnects/i1/channels/{channel}").parse().unwrap()
 }
 
-fn channel<'v>(list: &'v Value, name: &str) -> Option<&'v Value> {
+pub(super) fn channel<'v>(list: &'v Value, name: &str) -> Option<&'v Value> {
     let all = list["macSecChannels"].as_array()?;
     let is = |one: &&Value| {
         let ChannelName(interconnect, channel) = ChannelName::of(&one["channel"]);
@@ -76,17 +76,17 @@ fn is_secure(list: &Value) -> bool {
     all.len() == 8 && all.iter().all(settled)
 }
 
-async fn until_secure(pair: &Pair) -> [Value; 2] {
+pub(super) async fn until_secure(pair: &Pair) -> [Value; 2] {
     let (north, south) = tokio::join!(pair.north.until(MACSEC, is_secure), pair.south.until(MACSEC, is_secure));
     [north, south]
 }
 
-fn one(provider: &str, channel: &str) -> Value {
+pub(super) fn one(provider: &str, channel: &str) -> Value {
     json!({"provider": provider, "environmentId": "e1", "interconnectId": "i1", "channelId": channel})
 }
 
 /// Another key than the one that was there.
-fn has_changed(name: &'static str, before: &Value) -> impl Fn(&Value) -> bool {
+pub(super) fn has_changed(name: &'static str, before: &Value) -> impl Fn(&Value) -> bool {
     let before = channel(before, name).unwrap()["keys"][0]["id"].clone();
     move |list| {
         let now = channel(list, name).unwrap();

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::http::fixture::{Answer, Go};
 
-async fn patch(side: &Side, at: &str, patch: Value) -> Answer {
+pub(super) async fn patch(side: &Side, at: &str, patch: Value) -> Answer {
     let tag = side.ask(Method::GET, at).go(StatusCode::OK).await.header("etag").to_owned();
     side.ask(Method::PATCH, at).header("if-match", tag).json(&patch).answer().await
 }
@@ -191,6 +191,50 @@ async fn a_change_is_asked_of_the_peer_and_ends() {
     assert_eq!((unsold.status, unsold.pointers()), (StatusCode::BAD_REQUEST, vec!["/bandwidthMbps"]));
     let fixed = patch(&pair.south, &at_south, json!({"environmentId": "left-right"})).await;
     assert_eq!((fixed.status, fixed.pointers()), (StatusCode::BAD_REQUEST, vec!["/environmentId"]));
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_is_planned_and_goes_where_it_is_told() {
+    let pair = Pair::start().await;
+    let (_, at) = connected(&pair, 1_000).await;
+    let side = &pair.south;
+    let now = side.get(&at).await["placements"][0]["interconnectId"].as_str().unwrap().to_owned();
+    let to = if now.ends_with(".i1") { now.replace(".i1", ".i2") } else { "north.e1.i1".to_owned() };
+    let ask = |to: &str, dry: bool| {
+        let path = format!("{at}:migrate{}", if dry { "?dryRun=true" } else { "" });
+        side.ask(Method::POST, &path).header("if-match", "*").json(&json!({"interconnectId": to}))
+    };
+    for wrong in [now.as_str(), "north.e1.nowhere"] {
+        for dry in [true, false] {
+            let no = ask(wrong, dry).answer().await;
+            assert_eq!((no.status, no.pointers()), (StatusCode::BAD_REQUEST, vec!["/interconnectId"]), "{wrong}");
+        }
+    }
+    let plan = ask(&to, true).go(StatusCode::OK).await.body;
+    assert_eq!((&plan["action"], &plan["applicable"]), (&json!("MIGRATE"), &json!(true)), "{plan}");
+    let steps: Vec<(&str, &str, &str)> = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| ["end", "verb", "resourceType"].map(|field| step[field].as_str().unwrap()).into())
+        .collect();
+    assert_eq!(steps.first(), Some(&("b", "CREATE", "connection")), "{plan}");
+    let at_peer: Vec<_> = steps.iter().filter(|(end, ..)| *end == "b").collect();
+    assert_eq!(at_peer.last(), Some(&&("b", "DELETE", "connection")), "{plan}");
+    assert_eq!(steps.iter().filter(|step| **step == ("b", "CREATE", "feature")).count(), 4);
+    assert_eq!(plan["steps"][0]["channelId"], Value::Null);
+    assert_eq!(side.get(&at).await["placements"].as_array().unwrap().len(), 1, "a plan does nothing");
+    ask(&to, false).go(StatusCode::ACCEPTED).await;
+    let goes = |connection: &Value| {
+        connection["placements"].as_array().unwrap().iter().any(|placed| placed["interconnectId"] == json!(to))
+    };
+    side.until(&at, goes).await;
+    // An end is planned as well, with what our routers are told first.
+    let gone =
+        side.ask(Method::DELETE, &format!("{at}?dryRun=true")).header("if-match", "*").go(StatusCode::OK).await.body;
+    let told = gone["steps"].as_array().unwrap().iter().filter(|step| step["resourceType"] == "connection");
+    assert!(told.into_iter().all(|step| step["verb"] == "DELETE"), "{gone}");
     pair.end().await;
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tieline_api::{
     app::{Vault, bootstrap},
-    coordinator::{Coordination, CoordinationParts, KeyDevice},
+    coordinator::{Coordination, CoordinationParts, KeyDevice, Router},
     engine::clock::{ChaChaRandom, Clock, Random, SystemClock},
     events::Hints,
     http::StreamLimits,
@@ -118,12 +118,19 @@ pub(crate) struct Half {
 pub(crate) struct Stepped {
     clock: SystemClock,
     ahead_ms: AtomicI64,
+    passed_ms: AtomicU64,
 }
 
 impl Stepped {
     /// Steps it forward. What was put off for longer than the longest wait is due then.
     pub(crate) fn step(&self, ahead: Duration) {
         self.ahead_ms.fetch_add(i64::try_from(ahead.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// So much time goes by, which the monotonic clock sees too.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.passed_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.step(time);
     }
 }
 
@@ -133,7 +140,7 @@ impl Clock for Stepped {
         self.clock.now() + jiff::SignedDuration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
     }
     fn monotonic(&self) -> Duration {
-        self.clock.monotonic()
+        self.clock.monotonic() + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
     }
     async fn sleep(&self, duration: Duration) {
         self.clock.sleep(duration).await;
@@ -177,6 +184,14 @@ impl KeyDevice for Keys {
     }
 }
 
+/// What an installation's channels end at.
+#[derive(Default)]
+pub(crate) struct Devices {
+    pub(crate) routers: Vec<Router>,
+    /// What holds keys; [`Side::keys`] where there is none.
+    pub(crate) macsec: Option<Arc<dyn KeyDevice>>,
+}
+
 /// One running installation.
 pub(crate) struct Side {
     pub(crate) id: &'static str,
@@ -200,6 +215,17 @@ impl Side {
         config: CoordinatorConfig,
         listener: TcpListener,
     ) -> Self {
+        Self::start_routed(id, backing, config, listener, Devices::default()).await
+    }
+
+    /// The same, with devices.
+    pub(crate) async fn start_routed(
+        id: &'static str,
+        backing: Backing,
+        config: CoordinatorConfig,
+        listener: TcpListener,
+        devices: Devices,
+    ) -> Self {
         let hints = Hints::new();
         let options = OpenOptions { hints: hints.clone(), ..OpenOptions::default() };
         let store = SqlStore::open(&backing.url, options).await.unwrap();
@@ -218,9 +244,9 @@ impl Side {
             vault: vault.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
-            routers: Vec::new(),
+            routers: devices.routers,
             hints: hints.clone(),
-            macsec: keys.clone(),
+            macsec: devices.macsec.unwrap_or_else(|| keys.clone()),
             owner: random.uuid_v7(clock.now()).to_string(),
         };
         let coordination = Coordination::new(config.clone(), parts).unwrap();
@@ -320,6 +346,15 @@ impl Pair {
     }
 
     pub(crate) async fn start_with(backings: [Backing; 2], change: impl Fn(&mut CoordinatorConfig)) -> Self {
+        Self::start_routed(backings, change, |_, _| Devices::default()).await
+    }
+
+    /// The same, each with the devices of its provider id.
+    pub(crate) async fn start_routed(
+        backings: [Backing; 2],
+        change: impl Fn(&mut CoordinatorConfig),
+        devices: impl Fn(&'static str, &CoordinatorConfig) -> Devices,
+    ) -> Self {
         let ca = Authority::new();
         let (north_pin, _) = (ca.certify("north"), ca.certify("south"));
         let bind = || TcpListener::bind("127.0.0.1:0");
@@ -339,10 +374,11 @@ impl Pair {
             parse(&half(&ca, "south", &address(&at_south), &north)),
         ];
         configs.iter_mut().for_each(change);
+        let [north_has, south_has] = [devices("north", &configs[0]), devices("south", &configs[1])];
         let ([of_north, of_south], [one, other]) = (configs, backings);
         let (north, south) = tokio::join!(
-            Side::start("north", one, of_north, at_north),
-            Side::start("south", other, of_south, at_south)
+            Side::start_routed("north", one, of_north, at_north, north_has),
+            Side::start_routed("south", other, of_south, at_south, south_has)
         );
         Self { north, south, ca }
     }

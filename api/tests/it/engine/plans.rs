@@ -188,7 +188,12 @@ impl Stage {
 }
 
 fn tuple(step: &PlanStep) -> (Verb, String, &'static str, String) {
-    (step.verb, step.resource_type.clone(), step.end.as_str(), step.channel_id.to_string())
+    (
+        step.verb,
+        step.resource_type.clone(),
+        step.end.as_str(),
+        step.channel_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+    )
 }
 
 fn told(row: &Row) -> (Verb, String, &'static str, String) {

@@ -15,7 +15,7 @@ use tieline_api::{
         Acceptance, AccountRound, AccountWatch, Audit, Claim, ConnectionChange, ConnectionFilter, ConnectionRecord,
         EngineWrite, Expected, GatewayInputs, HousekeepingLimits, IdempotencyKey, IssueAnswered, LedgerFacts,
         NewConnection, NewGateway, NewJoinToken, NewPlan, NewToken, Page, ReportEffects, SavedAnswer, SharedLease,
-        Sighting, SqlStore, Standing, Store, StoreError, StoredPrincipal, Workpiece,
+        Sighting, SqlStore, Standing, Store, StoreError, StoredPrincipal, TunnelKeyChange, TunnelKeyDue, Workpiece,
     },
 };
 use tieline_openapi::{
@@ -308,6 +308,12 @@ impl Store for SimStore {
     }
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
         self.inner.gateway_inputs(id).await
+    }
+    async fn tunnel_keys_due(&self, age_ms: Option<u64>, limit: u32) -> Result<Vec<TunnelKeyDue>, StoreError> {
+        self.inner.tunnel_keys_due(age_ms, limit).await
+    }
+    async fn change_tunnel_key(&self, due: TunnelKeyDue, change: TunnelKeyChange) -> Result<bool, StoreError> {
+        self.inner.change_tunnel_key(due, change).await
     }
     async fn reported_on(
         &self,

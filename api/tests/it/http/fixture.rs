@@ -192,6 +192,17 @@ impl Service {
     }
 
     pub(crate) async fn launch(backing: Backing, with_engine: bool, streams: StreamLimits) -> Self {
+        Self::launch_on(backing, with_engine, streams, topology()).await
+    }
+
+    /// With something more in `tieline.toml`, and without an engine.
+    pub(crate) async fn configured(backing: Backing, more: &str) -> Self {
+        let config = Config::parse(&format!("{CONFIG}\n{more}"), "test.toml").unwrap();
+        let topology = Arc::new(Topology::new(&config, rules()));
+        Self::launch_on(backing, false, StreamLimits::default(), topology).await
+    }
+
+    async fn launch_on(backing: Backing, with_engine: bool, streams: StreamLimits, topology: Arc<Topology>) -> Self {
         let hints = Hints::new();
         let options = OpenOptions { hints: hints.clone(), ..OpenOptions::default() };
         let store = SqlStore::open(&backing.url, options).await.unwrap();
@@ -201,7 +212,6 @@ impl Service {
         let vault = Vault::new(Arc::new(sealer), Arc::clone(&random));
         let token = backing.folder.path().join("tieline.token");
         assert!(bootstrap::first_token(&*store, &*clock, &*random, &token).await.unwrap());
-        let topology = topology();
         let now = Arc::clone(&clock);
         let forbidding = Arc::new(Forbidding::default());
         let world = FakeWorld::new(1, Timing::default(), move || now.now());

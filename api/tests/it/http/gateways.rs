@@ -1,12 +1,14 @@
 //! Gateways: joining once, being told, reporting.
 
+use eventsource_stream::Event;
+use futures::Stream;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tieline_api::{
     engine::clock::{Clock, SystemClock},
     store::Store,
 };
-use tieline_openapi::v1::{ConditionStatus, ConditionType, GatewayConfiguration, Timestamp};
+use tieline_openapi::v1::{ConditionStatus, ConditionType, GatewayConfiguration, GatewayPeer, Timestamp};
 
 use super::{
     fixture::{Answer, Backing, Go, Service},
@@ -161,6 +163,61 @@ async fn a_gateway_is_told_of_each_change_and_its_reports_are_seen(backing: Back
     service.end().await;
 }
 
+/// The next configuration whose peer is as wanted.
+async fn told(
+    stream: &mut (impl Stream<Item = Event> + Unpin),
+    wanted: impl Fn(&GatewayPeer) -> bool,
+) -> GatewayConfiguration {
+    loop {
+        let told: GatewayConfiguration = serde_json::from_str(&next(stream).await.data).unwrap();
+        if told.connections.first().is_some_and(|connection| wanted(&connection.peers[0])) {
+            return told;
+        }
+    }
+}
+
+async fn two_gateways_are_given_a_preshared_key(backing: Backing) {
+    let service = Service::configured(backing, "[tunnel]\npresharedKeyHours = 24\n").await;
+    let joined = [join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await];
+    let id = |n: usize| joined[n].body["gateway"]["id"].as_str().unwrap().to_owned();
+    let credential = |n: usize| joined[n].body["credential"].as_str().unwrap().to_owned();
+    service.create("one").await;
+    let watch = |n: usize| {
+        let path = format!("/v1/gateways/{}/configuration:watch", id(n));
+        service.ask_as(&credential(n), Method::GET, &path)
+    };
+    let mut streams = [open(watch(0)).await, open(watch(1)).await];
+    let mut first = Vec::new();
+    for stream in &mut streams {
+        first.push(told(stream, |peer| peer.preshared_key.is_some()).await);
+    }
+    let peers = [&first[0].connections[0].peers[0], &first[1].connections[0].peers[0]];
+    assert!(peers.iter().all(|peer| peer.preshared_key_changing && peer.former_preshared_key.is_none()));
+    let key = peers[0].preshared_key.clone().unwrap();
+    assert_eq!(peers[1].preshared_key.as_ref(), Some(&key), "both have the same");
+    assert_eq!((key.expose().len(), format!("{first:?}").contains(key.expose())), (44, false));
+
+    // Only when both have said that they have it, it is settled.
+    for (n, configuration) in first.iter().enumerate() {
+        let report = json!({"sequence": 1, "configurationVersion": configuration.version, "samples": []});
+        let path = format!("/v1/gateways/{}/observations", id(n));
+        service.ask_as(&credential(n), Method::POST, &path).json(&report).go(StatusCode::NO_CONTENT).await;
+    }
+    for stream in &mut streams {
+        let settled = told(stream, |peer| !peer.preshared_key_changing).await;
+        assert_eq!(settled.connections[0].peers[0].preshared_key.as_ref(), Some(&key));
+    }
+    for shown in ["/v1/gateways", "/v1/events", "/v1/connections"] {
+        assert!(!service.get(shown).await.to_string().contains(key.expose()), "{shown}");
+    }
+    for file in std::fs::read_dir(service.folder()).unwrap().map(Result::unwrap) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        let found = bytes.windows(key.expose().len()).any(|window| window == key.expose().as_bytes());
+        assert!(!found, "{} has it in plain", file.path().display());
+    }
+    service.end().await;
+}
+
 async fn a_condition_tells_since_when_it_has_its_status(backing: Backing) {
     let service = Service::start(backing).await;
     let (a, b) = (join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await);
@@ -219,6 +276,7 @@ fn now() -> Timestamp {
 }
 
 super::on_both! {
+    two_gateways_are_given_a_preshared_key,
     a_condition_tells_since_when_it_has_its_status,
     a_join_token_is_good_once_and_for_nothing_else,
     a_gateway_is_told_of_each_change_and_its_reports_are_seen,

@@ -3,8 +3,8 @@
 use tieline_api::{
     plan::step::Instance,
     store::{
-        ChangeTo, EngineStatus, EngineWrite, KeptCondition, NewEvent, Page, ReportEffects, Store, StoreError,
-        StoredPrincipal,
+        ChangeTo, EngineStatus, EngineWrite, HousekeepingLimits, KeptCondition, NewEvent, Page, ReportEffects, Store,
+        StoreError, StoredPrincipal, TunnelKey, TunnelKeyChange, TunnelKeyDue,
     },
 };
 use tieline_openapi::{
@@ -22,6 +22,7 @@ on_both!(
     the_version_rises_with_what_gateways_are_told,
     a_report_is_taken_once,
     a_gateway_speaks_for_its_own_network,
+    preshared_keys_change_one_generation_at_a_time,
 );
 
 async fn a_join_token_is_good_once(db: Db) {
@@ -110,6 +111,85 @@ async fn the_version_rises_with_what_gateways_are_told(db: Db) {
         write(told).await;
         assert!(version().await > before, "{name}");
     }
+}
+
+async fn preshared_keys_change_one_generation_at_a_time(db: Db) {
+    const AGE: u64 = 3_600_000;
+    let [a, b] = [db.joined("point-a").await, db.joined("point-b").await];
+    db.joined("point-c").await;
+    let due = async |age: Option<u64>| db.store.tunnel_keys_due(age, 10).await.unwrap();
+    let change = async |due, change| db.store.change_tunnel_key(due, change).await.unwrap();
+    let begin = |key: Option<u8>| TunnelKeyChange::Begin { sealed: key.map(|key| vec![key; 9]) };
+    let both = async || {
+        let [of_a, of_b] = [db.store.gateway_inputs(a).await.unwrap(), db.store.gateway_inputs(b).await.unwrap()];
+        assert_eq!(of_a.keys.get(&b), of_b.keys.get(&a));
+        (of_a.keys.get(&b).cloned(), of_a.version)
+    };
+    let told = async |gateway, sequence, version| {
+        let report =
+            Observations { sequence, configuration_version: Some(version), samples: Vec::new(), changes: Vec::new() };
+        db.store.observe(gateway, &report, ms(START), effects(Vec::new())).await.unwrap();
+    };
+    let kept = |generation, key: Option<u8>, changing, former: Option<u8>| {
+        let bytes = |key: Option<u8>| key.map(|key| vec![key; 9]);
+        Some(TunnelKey { generation, sealed: bytes(key), changing, former: bytes(former) })
+    };
+    assert_eq!(due(Some(AGE)).await, [], "no connection is between the two");
+    let id = db.created("one").await;
+    let mut gateways = [a, b];
+    gateways.sort_by_key(ToString::to_string);
+    let new = TunnelKeyDue { gateways, generation: 0, changing: false, has_key: false };
+    assert_eq!((due(Some(AGE)).await, due(None).await), (vec![new], vec![]));
+    let before = both().await.1;
+    assert!(change(new, begin(Some(1))).await);
+    assert!(!change(new, begin(Some(2))).await, "another replica was faster");
+    let (key, version) = both().await;
+    assert_eq!((key, version), (kept(1, Some(1), true, None), before + 1));
+
+    told(a, 1, version).await;
+    assert_eq!(due(Some(0)).await, [], "the other has not heard of it");
+    told(b, 1, version - 1).await;
+    assert_eq!(due(Some(0)).await, []);
+    told(b, 2, version).await;
+    let heard = TunnelKeyDue { generation: 1, changing: true, has_key: true, ..new };
+    assert_eq!(due(Some(AGE)).await, [heard]);
+    assert!(!change(heard, begin(Some(2))).await, "it is being changed");
+    assert!(change(heard, TunnelKeyChange::Settle).await);
+    assert_eq!(both().await.0, kept(1, Some(1), false, None));
+
+    assert_eq!(due(Some(AGE)).await, [], "it is young");
+    let old = TunnelKeyDue { changing: false, ..heard };
+    assert_eq!(due(Some(0)).await, [old]);
+    assert!(change(old, begin(Some(2))).await);
+    assert_eq!(both().await.0, kept(2, Some(2), true, Some(1)));
+    let settle = async |sequence| {
+        let version = both().await.1;
+        told(a, sequence, version).await;
+        told(b, sequence, version).await;
+        due(None).await
+    };
+    let heard = settle(3).await[0];
+    assert!(change(heard, TunnelKeyChange::Settle).await);
+
+    // There are to be none any more.
+    let unwanted = due(None).await;
+    assert_eq!(unwanted, [TunnelKeyDue { generation: 2, ..old }]);
+    assert!(change(unwanted[0], begin(None)).await);
+    assert_eq!(both().await.0, kept(3, None, true, Some(2)));
+    let gone = settle(4).await;
+    assert_eq!(gone, [TunnelKeyDue { generation: 3, changing: true, has_key: false, ..new }]);
+    assert!(change(gone[0], TunnelKeyChange::Forget).await);
+    assert_eq!((both().await.0, due(None).await), (None, vec![]));
+
+    // What two have that nothing is between any more is forgotten.
+    assert!(change(due(Some(AGE)).await[0], begin(Some(4))).await);
+    db.store.housekeep(&HousekeepingLimits::default()).await.unwrap();
+    assert!(both().await.0.is_some());
+    db.store.change_connection(db.change(id, 1, ChangeTo::Deletion)).await.unwrap();
+    let claim = db.claim("one").await;
+    db.store.write_fenced(&claim, vec![EngineWrite::Remove { quarantine_ms: 1 }]).await.unwrap();
+    db.store.housekeep(&HousekeepingLimits::default()).await.unwrap();
+    assert_eq!(both().await.0, None);
 }
 
 fn sample(connection_id: ConnectionId, peer_id: GatewayId, path: PathKind, at: i64, sent: u32) -> PathSample {

@@ -7,10 +7,12 @@ mod creating;
 mod deferring;
 mod hearing;
 mod leaving;
+mod maintaining;
 mod moving;
 mod proposing;
 mod reading;
 mod retrying;
+mod rotating;
 mod settling;
 
 use crate::suite::Case;
@@ -28,4 +30,6 @@ pub(super) const ALL: &[&[Case]] = &[
     moving::CASES,
     deferring::CASES,
     leaving::CASES,
+    rotating::CASES,
+    maintaining::CASES,
 ];

@@ -142,7 +142,7 @@ async fn delete_lost(s: &Session) -> Result<(), Stop> {
 }
 
 /// The peer loses the feature of one channel, and says that something changed. Gives back the channel and the feature.
-async fn forget(s: &Session, made: &Agreed) -> Result<(String, String), Stop> {
+pub(super) async fn forget(s: &Session, made: &Agreed) -> Result<(String, String), Stop> {
     let lost = {
         let mut state = s.plot().state();
         let held = state.connections.get_mut(&made.name).ok_or_else(|| violation("the connection went"))?;

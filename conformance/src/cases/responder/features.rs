@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 use tieline_openapi::coordinator::{
-    ConnectionPath, Feature, FeatureGuidance, FeaturePath, LOWEST_VLAN, ListFeaturesResponse, OperationId as Op,
-    ProvisioningState,
+    ChannelPath, ConnectionPath, Feature, FeatureGuidance, FeaturePath, LOWEST_VLAN, ListFeaturesResponse,
+    OperationId as Op, ProvisioningState,
 };
 
 use crate::{
     propose::{Proposal, proposal},
-    session::Session,
+    session::{Session, name},
     suite::{Case, Stop, case, must, violation},
     wire::Answer,
 };
@@ -147,6 +147,11 @@ impl Stage {
     /// How many channels there is guidance for.
     pub(super) fn channels(&self) -> usize {
         self.guidance.len()
+    }
+
+    /// The channel that a guidance is for.
+    pub(super) fn channel(&self, n: usize) -> Result<ChannelPath, Stop> {
+        name(self.guidance.get(n).and_then(|guidance| guidance.channel.as_deref()))
     }
 
     /// The n-th proposal that a channel's guidance allows.

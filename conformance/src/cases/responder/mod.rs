@@ -7,6 +7,7 @@ mod intent;
 mod issues;
 mod keys;
 mod lifecycle;
+mod macsec;
 mod pages;
 mod races;
 mod recovery;
@@ -27,5 +28,6 @@ pub(super) const ALL: &[&[Case]] = &[
     races::CASES,
     recovery::CASES,
     channels::CASES,
+    macsec::CASES,
     issues::CASES,
 ];

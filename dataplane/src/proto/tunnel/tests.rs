@@ -173,7 +173,7 @@ proptest! {
     ) {
         let mut wire = Wire::new();
         wire.tick(false);
-        for step in 0..160_u32 {
+        for step in 0..500_u32 {
             for (n, at) in at.into_iter().enumerate() {
                 if step == at {
                     wire.configure(n, [33; 32]);
@@ -189,13 +189,76 @@ proptest! {
             }
         }
         for (n, got) in wire.got.iter().enumerate() {
-            prop_assert_eq!(got, &(0..160).collect::<Vec<_>>());
+            prop_assert_eq!(got, &(0..500).collect::<Vec<_>>());
             let lane = &wire.lanes[n];
             prop_assert!(!lane.is_changing(), "lane {} still waits", n);
             prop_assert_eq!(lane.preshared().map(|key| **key), Some([44; 32]));
             prop_assert_eq!(lane.counters.drops.no_session, 0);
         }
     }
+}
+
+/// A lane as a gateway makes it that starts while the key is being changed.
+fn begun(wire: &Wire, former: Option<[u8; 32]>, wanted: [u8; 32]) -> Lane {
+    let (private, peer) = (StaticSecret::from([1; 32]), PublicKey::from(&StaticSecret::from([2; 32])));
+    let limiter = Arc::new(RateLimiter::new(&PublicKey::from(&private), 100));
+    let endpoint = SocketAddr::from(([192, 0, 2, 2], 51_820));
+    let keys = LaneKeys { private, peer, preshared: former.map(Zeroizing::new) };
+    let mut lane = Lane::new(keys, 11, endpoint, limiter, wire.now);
+    lane.configure(endpoint, Some(Zeroizing::new(wanted)));
+    lane
+}
+
+/// One end starts while the key is being changed, and the other has not heard of the change, for minutes, or has had the new
+/// key for long, or lies in between: there is a tunnel, and by the new key as soon as both have it.
+#[test]
+fn either_key_is_good_while_it_is_changed() {
+    for (has, learns) in [(Some([9; 32]), true), (Some([9; 32]), false), (None, true)] {
+        let mut wire = Wire::new();
+        wire.lanes[0] = begun(&wire, Some([9; 32]), [33; 32]);
+        if has.is_none() {
+            wire.configure(1, [33; 32]);
+        }
+        for step in 0..1_200 {
+            if learns && step == 20 {
+                wire.configure(1, [33; 32]);
+            }
+            wire.tick(false);
+            if step == 19 && has.is_some() {
+                assert!(wire.lanes[0].handshake_age().is_some() && wire.lanes[0].is_changing(), "by the key before");
+            }
+        }
+        assert!(wire.lanes.iter().all(|lane| lane.handshake_age().is_some()), "{has:?}");
+        assert_eq!(wire.lanes.iter().any(Lane::is_changing), !learns, "{has:?}");
+        // The other end has sessions that were answered and never used; the one in use is not forgotten for them.
+        for from in 0..2 {
+            let datagram = wire.packet(from, 7);
+            wire.deliver(1 - from, datagram, false);
+            assert_eq!(wire.got[1 - from], [7], "{has:?}");
+        }
+    }
+}
+
+/// Without a session for long, both keys are tried anew: the peer may have been away all the time, and has the one before.
+#[test]
+fn a_change_outlives_a_peer_that_is_away() {
+    let mut wire = Wire::new();
+    wire.lanes[0] = begun(&wire, Some([9; 32]), [33; 32]);
+    for _ in 0..2_000 {
+        let mut out = [0; 2_048];
+        wire.now += TICK;
+        let _ = wire.lanes[0].tick(wire.now, &mut out);
+    }
+    assert!(wire.lanes[0].handshake_age().is_none() && wire.lanes[0].is_changing());
+    for _ in 0..100 {
+        wire.tick(false);
+    }
+    assert!(wire.lanes[0].handshake_age().is_some(), "by the key before");
+    wire.configure(1, [33; 32]);
+    for _ in 0..1_000 {
+        wire.tick(false);
+    }
+    assert!(wire.lanes.iter().all(|lane| lane.handshake_age().is_some() && !lane.is_changing()));
 }
 
 #[test]

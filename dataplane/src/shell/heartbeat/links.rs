@@ -116,10 +116,16 @@ impl Connection {
         Self { config, socket: None, links: Vec::new(), active: 0, slot: 0, forwarded: None, load_mbps: None }
     }
 
-    pub(super) fn set_hold(&mut self, hold: Hold) {
+    pub(super) fn set_hold(&mut self, hold: Hold, now: Instant) {
         for link in &mut self.links {
             link.chooser.set_hold(hold);
+            link.touch(now);
         }
+    }
+
+    /// When something of it is to be done next, if nothing is heard before; `None`: it has no links.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.links.iter().map(|link| link.look_at.min(link.session.next_round())).min()
     }
 
     /// What carries, and over which link.

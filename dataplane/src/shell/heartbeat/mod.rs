@@ -1,5 +1,6 @@
 //! The heartbeat: one thread that probes, chooses and moves routes.
 
+mod agenda;
 mod links;
 mod wiring;
 
@@ -24,7 +25,7 @@ use tieline_openapi::{
     v1::{GatewayConfiguration, PathChange, PathKind},
 };
 
-use self::links::Connection;
+use self::{agenda::Agenda, links::Connection};
 use super::{
     clock,
     firewall::Guard,
@@ -40,8 +41,9 @@ use crate::proto::{
 
 /// How often ways are looked at when nothing arrives.
 const TICK: Duration = Duration::from_millis(5);
-/// The same with more than so many links: each has its round at a tick, and none is waited for by itself.
-const CROWDED_TICK: Duration = Duration::from_millis(10);
+/// The same with more than so many links: each has its round at a tick, and none is waited for by itself. A tick is then as
+/// long as the usual interval of probes.
+const CROWDED_TICK: Duration = Duration::from_millis(20);
 const CROWD: usize = 100;
 /// How often routes are put again.
 const REASSERT: Duration = Duration::from_secs(1);
@@ -73,6 +75,7 @@ pub(super) struct Heartbeat {
     holds: BTreeMap<ConnectionId, Hold>,
     configuration: Option<GatewayConfiguration>,
     connections: BTreeMap<ConnectionId, Connection>,
+    agenda: Agenda,
     peers: HashMap<GatewayId, Arc<Peer>>,
     next_lane: u32,
     /// What carried before this process took over.
@@ -128,6 +131,7 @@ impl Heartbeat {
             resolve_in: REASSERT,
             configuration: None,
             connections: BTreeMap::new(),
+            agenda: Agenda::default(),
             peers: HashMap::new(),
             next_lane,
             guards: Vec::new(),
@@ -154,14 +158,13 @@ impl Heartbeat {
             let wake = if crowded { None } else { self.next_round() }.map_or(next_tick, |round| round.min(next_tick));
             self.wait(wake.saturating_duration_since(clock::now()));
             self.drain();
-            self.probe();
+            self.look(clock::now());
             let now = clock::now();
-            self.choose(now);
             if now < next_tick {
                 continue;
             }
             next_tick = now + if crowded { CROWDED_TICK } else { TICK };
-            self.follow_mtu(now);
+            self.take_refused_sizes(now);
             if now >= next_assert {
                 next_assert = now + REASSERT;
                 self.resolve(now);
@@ -237,8 +240,10 @@ impl Heartbeat {
             Command::Apply(configuration) => self.apply(*configuration),
             Command::Hold(connection, hold) => {
                 self.holds.insert(connection, hold);
-                if let Some(connection) = self.connections.get_mut(&connection) {
-                    connection.set_hold(hold);
+                let now = clock::now();
+                if let Some(held) = self.connections.get_mut(&connection) {
+                    held.set_hold(hold, now);
+                    self.agenda.put(connection, now);
                 }
             }
             Command::Status(answer) => drop(answer.send(self.status())),
@@ -299,6 +304,7 @@ impl Heartbeat {
         let received = link.session.receive(now, path, bytes);
         if !matches!(received, Received::Ignored) {
             link.touch(now);
+            self.agenda.put(probe.connection, now);
         }
         if let Received::Reply(reply) = received {
             let socket = match came {
@@ -310,10 +316,28 @@ impl Heartbeat {
         }
     }
 
-    fn probe(&mut self) {
-        let padded = &mut self.buffer;
+    /// Probes, chooses and follows the path MTU where it is time to, and nowhere else: what a connection costs is what
+    /// happens with it.
+    fn look(&mut self, now: Instant) {
+        let due = self.agenda.take(now);
+        if due.is_empty() {
+            return;
+        }
+        self.probe(&due, now);
         let now = clock::now();
-        for connection in self.connections.values_mut() {
+        self.choose(&due, now);
+        self.follow_mtu(&due);
+        for id in due {
+            if let Some(at) = self.connections.get(&id).and_then(Connection::due) {
+                self.agenda.put(id, at);
+            }
+        }
+    }
+
+    fn probe(&mut self, due: &[ConnectionId], now: Instant) {
+        let padded = &mut self.buffer;
+        for id in due {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             for link in connection.links.iter_mut().filter(|link| link.session.next_round() <= now) {
                 while let Some(transmit) = link.session.poll_transmit(clock::now()) {
                     let socket = match transmit.path {
@@ -330,10 +354,11 @@ impl Heartbeat {
         }
     }
 
-    fn choose(&mut self, now: Instant) {
+    fn choose(&mut self, due: &[ConnectionId], now: Instant) {
         let mut moved = Vec::new();
         let mut peer_changed = false;
-        for connection in self.connections.values_mut() {
+        for id in due {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             let before = connection.active;
             let changes = connection.choose(now);
             peer_changed |= connection.active != before;
@@ -353,18 +378,22 @@ impl Heartbeat {
         }
     }
 
-    /// Takes what is new about the path MTU of the tunnels: routes and the clamp follow it.
-    fn follow_mtu(&mut self, now: Instant) {
+    /// Hears from the packet path what was too long to be sent in one piece.
+    fn take_refused_sizes(&mut self, now: Instant) {
         for (lane, size) in self.ground.lanes.take_refused_sizes() {
-            let links = self.connections.values_mut().flat_map(|connection| &mut connection.links);
-            for link in links.filter(|link| link.has_lane(lane)) {
-                link.session.size_refused(now, size);
+            for (id, connection) in &mut self.connections {
+                for link in connection.links.iter_mut().filter(|link| link.has_lane(lane)) {
+                    link.session.size_refused(now, size);
+                    self.agenda.put(*id, now);
+                }
             }
         }
-        let changed = self
-            .connections
-            .values_mut()
-            .filter_map(|connection| connection.follow_mtu().then_some(connection.config.connection_id));
+    }
+
+    /// Takes what is new about the path MTU of the tunnels: routes and the clamp follow it.
+    fn follow_mtu(&mut self, due: &[ConnectionId]) {
+        let connections = &mut self.connections;
+        let changed = due.iter().filter(|id| connections.get_mut(id).is_some_and(Connection::follow_mtu)).copied();
         let changed: Vec<ConnectionId> = changed.collect();
         if !changed.is_empty() {
             self.move_routes(&changed);

@@ -13,8 +13,9 @@ use ipnet::IpNet;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
-    v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, ProbeSettings},
+    v1::{GatewayConfiguration, GatewayConnection, GatewayPeer, PathKind, PresharedKey, ProbeSettings},
 };
+use zeroize::Zeroizing;
 
 use super::{CROWD, Connection, Heartbeat, REASSERT, links::Link};
 use crate::{
@@ -57,6 +58,7 @@ impl Heartbeat {
             self.connections.insert(config.connection_id, connection);
         }
         drop(old);
+        self.agenda.begin(self.connections.keys().copied(), clock::now());
         let used: BTreeSet<_> = configuration.connections.iter().flat_map(|c| &c.peers).map(|p| p.gateway_id).collect();
         self.peers.retain(|id, _| used.contains(id));
         self.open_senders(configuration.probe.bundle_ports);
@@ -89,7 +91,7 @@ impl Heartbeat {
             had.config = Arc::new(config.clone());
         }
         if let Some(hold) = self.holds.get(&config.connection_id) {
-            had.set_hold(*hold);
+            had.set_hold(*hold, clock::now());
         }
         had
     }
@@ -110,6 +112,10 @@ impl Heartbeat {
             tracing::warn!(connection = %name, peer = %peer.gateway_id, "the peer's key is of low order: not served");
             return None;
         };
+        let Some(preshared) = Preshared::read(peer) else {
+            tracing::warn!(connection = %name, peer = %peer.gateway_id, "the preshared key with the peer is not 32 bytes as base64: not served");
+            return None;
+        };
         let settings = SessionSettings {
             connection: config.connection_id,
             interval: Duration::from_millis(u64::from(probe.interval_ms.max(1))),
@@ -122,7 +128,7 @@ impl Heartbeat {
             header_bytes: if peer.inner_address.is_ipv4() { 28 } else { 48 },
         };
         let hold_down = Duration::from_millis(u64::from(probe.hold_down_ms));
-        let tunnel = config.tunnel.then(|| self.tunnel(peer));
+        let tunnel = config.tunnel.then(|| self.tunnel(peer, preshared));
         let now = clock::now();
         if let Some(mut link) = had.filter(|link| link.key == key) {
             link.session.configure(settings, now);
@@ -154,7 +160,7 @@ impl Heartbeat {
     }
 
     /// A lane to each lane of the peer for which we have one of the same number; what is unchanged goes on undisturbed.
-    fn tunnel(&mut self, peer: &GatewayPeer) -> Arc<Peer> {
+    fn tunnel(&mut self, peer: &GatewayPeer, preshared: Preshared) -> Arc<Peer> {
         let own = Arc::clone(&self.ground.lanes);
         let wanted: Vec<_> = (0..own.own.len())
             .zip(&peer.lanes)
@@ -163,17 +169,20 @@ impl Heartbeat {
         let had = self.peers.get(&peer.gateway_id).map(Arc::clone);
         let had = had.as_deref().map_or(&[][..], |had| &had.lanes);
         let mut lanes = Vec::with_capacity(wanted.len());
+        let Preshared { wanted: preshared, first } = preshared;
         for (n, key, endpoint) in wanted {
             if let Some(same) = had.get(n).filter(|had| had.key == key) {
-                same.lane().configure(endpoint, None);
+                same.lane().configure(endpoint, preshared.clone());
                 lanes.push(Arc::clone(same));
                 continue;
             }
             let index = self.next_lane;
             let base = own.handover.base();
             self.next_lane = if index == base + HALF - 1 { base + 1 } else { index + 1 };
-            let keys = LaneKeys { private: own.own[n].private().clone(), peer: PublicKey::from(key), preshared: None };
-            let lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
+            let private = own.own[n].private().clone();
+            let keys = LaneKeys { private, peer: PublicKey::from(key), preshared: first.clone() };
+            let mut lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
+            lane.configure(endpoint, preshared.clone());
             lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));
         }
         let same = |had: &Arc<Peer>| {
@@ -406,6 +415,28 @@ fn overlap(configuration: &GatewayConfiguration) -> bool {
     let pinned: HashSet<IpNet> = pins.map(IpNet::from).collect();
     let mut prefixes = connections.iter().flat_map(|connection| &connection.remote_prefixes).map(IpNet::trunc);
     prefixes.any(|net| pinned.contains(&net) || !seen.insert(net))
+}
+
+/// What the handshakes with a peer are mixed with.
+struct Preshared {
+    wanted: Option<Zeroizing<[u8; 32]>>,
+    /// What a new lane begins with: during a change the key before it, which a peer that has not heard of it still has.
+    first: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl Preshared {
+    /// As the configuration has it; `None`: a key cannot be read.
+    fn read(peer: &GatewayPeer) -> Option<Self> {
+        let read = |key: Option<&PresharedKey>| {
+            let Some(key) = key else { return Some(None) };
+            let bytes = Zeroizing::new(STANDARD.decode(key.expose()).ok()?);
+            Some(Some(Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).ok()?)))
+        };
+        let wanted = read(peer.preshared_key.as_ref())?;
+        let first =
+            if peer.preshared_key_changing { read(peer.former_preshared_key.as_ref())? } else { wanted.clone() };
+        Some(Self { wanted, first })
+    }
 }
 
 /// An X25519 public key as `wg` prints it.

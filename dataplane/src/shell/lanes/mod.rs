@@ -289,15 +289,13 @@ impl Lanes {
             lane.shares.renew();
         }
         let table = self.table();
-        let mut order: Vec<u32> = table.by_index.keys().copied().collect();
-        order.sort_unstable_by_key(|index| index.wrapping_sub(from));
+        let (before, after) = table.in_order.split_at(table.in_order.partition_point(|peer| peer.index < from));
         let mut out = [0; 2_048];
         let mut initiations = 0;
-        for index in order {
+        for peer in after.iter().chain(before) {
             if initiations == INITIATIONS_A_TICK {
-                return index;
+                return peer.index;
             }
-            let Some((peer, _)) = table.by_index.get(&index) else { continue };
             let mut lane = peer.lane();
             if let Output::Send(datagram) = lane.tick(now, &mut out) {
                 initiations += usize::from(datagram.len() == MAX_HANDSHAKE);

@@ -94,6 +94,8 @@ pub struct WireStatus {
     pub cut: Cut,
     /// Light at both ends.
     pub carrier: bool,
+    /// Whether what each end sends is read by the other: not where MACsec is run and they share no key.
+    pub keyed: [bool; 2],
     /// From the first end to the second.
     pub a_to_b: Counters,
     /// From the second end to the first.
@@ -105,6 +107,7 @@ struct Settings {
     wire: Impairment,
     cut: Cut,
     carrier: bool,
+    keyed: [bool; 2],
 }
 
 #[derive(Debug, Default)]
@@ -150,7 +153,7 @@ impl Wire {
     pub fn join(name: &str, a: Tap, b: Tap, wire: Impairment, seed: u64) -> Result<Self, NetError> {
         let fail = |operation| move |source| NetError::Wire { wire: name.to_owned(), operation, source };
         let taps = [Arc::new(a), Arc::new(b)];
-        let settings = Arc::new(Mutex::new(Settings { wire, cut: Cut::None, carrier: true }));
+        let settings = Arc::new(Mutex::new(Settings { wire, cut: Cut::None, carrier: true, keyed: [true; 2] }));
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let stop = EventFd::from_flags(flags).map_err(|e| fail("make its stop signal")(e.into()))?;
         let mut joined = Self {
@@ -209,11 +212,23 @@ impl Wire {
         }
         settings.wire = wire;
         settings.cut = change.cut.unwrap_or(settings.cut);
+        self.switch(&settings);
+        Ok(())
+    }
+
+    /// Tells whether what each end sends is read by the other.
+    pub(super) fn key(&self, keyed: [bool; 2]) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.keyed = keyed;
+        self.switch(&settings);
+    }
+
+    fn switch(&self, settings: &Settings) {
         // No light carries nothing, even where an end has not seen it go yet.
         let dark = !settings.carrier;
-        self.directions[0].cut.store(dark || matches!(settings.cut, Cut::Both | Cut::AToB), Relaxed);
-        self.directions[1].cut.store(dark || matches!(settings.cut, Cut::Both | Cut::BToA), Relaxed);
-        Ok(())
+        let [a_to_b, b_to_a] = settings.keyed;
+        self.directions[0].cut.store(dark || !a_to_b || matches!(settings.cut, Cut::Both | Cut::AToB), Relaxed);
+        self.directions[1].cut.store(dark || !b_to_a || matches!(settings.cut, Cut::Both | Cut::BToA), Relaxed);
     }
 
     /// The wire as it is now.
@@ -224,6 +239,7 @@ impl Wire {
             wire: settings.wire,
             cut: settings.cut,
             carrier: settings.carrier,
+            keyed: settings.keyed,
             a_to_b: self.directions[0].counters(),
             b_to_a: self.directions[1].counters(),
         }

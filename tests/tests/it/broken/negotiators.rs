@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::{
     all_found,
+    channels::CLIENTS,
     proxy::{Asked, Caller, Fault, Proxy, Tls, Upstream, serve},
 };
 use crate::conformance::{Customers, Means, North, examine};
@@ -28,7 +29,7 @@ const DELETE: &Method = &Method::DELETE;
 const CHANNELS: usize = 4;
 
 /// Where an implementation is wrong.
-enum Side {
+pub(super) enum Side {
     /// In what it asks its peer, and how it takes the answers.
     Asks(Fault),
     /// In what it shows of its own half.
@@ -64,12 +65,12 @@ fn config(asked: &mut Asked, change: fn(&mut Value)) {
 }
 
 /// A UUID that is another for each n.
-fn numbered(n: usize) -> String {
+pub(super) fn numbered(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
 }
 
 /// The same request under other names.
-fn renamed(asked: &Asked, id: &str, n: usize) -> Asked {
+pub(super) fn renamed(asked: &Asked, id: &str, n: usize) -> Asked {
     let mut other = asked.clone();
     other.set(id, &numbered(n));
     other.set("requestId", &numbered(n + 1_000));
@@ -84,7 +85,7 @@ fn proposed_anew(asked: &Asked) -> Vec<Asked> {
 }
 
 /// Many copies, at once.
-fn many(asked: &Asked) -> Vec<Asked> {
+pub(super) fn many(asked: &Asked) -> Vec<Asked> {
     vec![asked.clone(); 6]
 }
 
@@ -463,9 +464,13 @@ const BROKEN: &[(&str, Side)] = &[
     ("leaving/feature-by-peer", Asks(Ignores(never_again))),
 ];
 
+fn all() -> impl Iterator<Item = (&'static str, &'static Side)> {
+    BROKEN.iter().chain(CLIENTS).map(|(case, side)| (*case, side))
+}
+
 /// The cases that have a client that breaks their rule.
 pub(super) fn cases() -> impl Iterator<Item = &'static str> {
-    BROKEN.iter().map(|(case, _)| *case)
+    all().map(|(case, _)| case)
 }
 
 /// A customer of north's whose connections go wrong.
@@ -543,7 +548,13 @@ impl Behind {
         let url = format!("http://{}", listener.local_addr()?);
         let upstream = Upstream { base: self.north.peers.clone(), clients };
         let serving = serve(Proxy::new(upstream, Some(shows)), listener);
-        let means = Means { url: &url, customer, patience: 8, window: 3, jobs: 1 };
+        // A client comes back the later the longer it is held up, and the next case waits for that.
+        let patience = match case {
+            "rotating/asked" | "rotating/old-goes" => 6,
+            _ if case.starts_with("rotating/") => 15,
+            _ => 8,
+        };
+        let means = Means { url: &url, customer, patience, window: 3, jobs: 1 };
         let examined = examine(&self.north, means, Role::Negotiator, &[case.to_owned()]).await;
         serving.abort();
         examined?.pop().context("one case was asked for")
@@ -553,7 +564,7 @@ impl Behind {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_broken_client_is_found_by_the_case_that_names_its_rule() -> anyhow::Result<()> {
     let behind = Behind::start().await?;
-    all_found(BROKEN.iter().map(|(case, side)| (*case, side)).collect(), async |case, side: &'static Side| {
+    all_found(all().collect(), async |case, side: &'static Side| {
         // What is no single connection's is wrong as well, where nothing else runs.
         let alone = all_cases().iter().any(|known| known.id == case && known.is_alone());
         if let (true, Asks(fault)) = (alone, side) {

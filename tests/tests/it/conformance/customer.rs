@@ -7,11 +7,14 @@ use std::{
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tieline_conformance::{Customer, KeyError, KeySource, Wanted, Wish, WishError};
+use tieline_conformance::{Customer, KeyError, KeySource, Wanted, Wish, WishError, WorkPlace};
 use tieline_openapi::coordinator::Sensitive;
 use uuid::Uuid;
 
-use super::{North, north::chance};
+use super::{
+    North,
+    north::{chance, in_an_hour},
+};
 
 /// A customer with a token of north's.
 #[derive(Clone)]
@@ -21,11 +24,19 @@ pub(crate) struct Customers {
     token: String,
     /// Where north shows what was brought, by the UUID that both providers know it by.
     brought: Arc<Mutex<BTreeMap<Uuid, String>>>,
+    /// And what work is under way.
+    works: Arc<Mutex<BTreeMap<WorkPlace, String>>>,
 }
 
 impl Customers {
     pub(crate) fn of(north: &North) -> Self {
-        Self { http: north.http.clone(), url: north.url.clone(), token: north.token.clone(), brought: Arc::default() }
+        Self {
+            http: north.http.clone(),
+            url: north.url.clone(),
+            token: north.token.clone(),
+            brought: Arc::default(),
+            works: Arc::default(),
+        }
     }
 
     /// The answer, and where what it is about is.
@@ -78,9 +89,25 @@ impl Customer for Customers {
                     return Ok(());
                 }
                 Wish::Delete { connection } => any(self.http.delete(self.at(connection)?)),
-                Wish::Update { .. } | Wish::Migrate { .. } => {
-                    return Err(WishError::Unsupported("the customer of this test has no such wish".to_owned()));
+                Wish::Update { connection, bandwidth_mbps } => {
+                    any(self.http.patch(self.at(connection)?)).json(&json!({ "bandwidthMbps": bandwidth_mbps }))
                 }
+                Wish::Maintain { at, emergency } => {
+                    let body = json!({
+                        "provider": "south", "environmentId": at.environment, "interconnectId": at.interconnect,
+                        "channelId": at.channel, "endTime": in_an_hour().to_string(), "emergency": emergency,
+                    });
+                    let (_, work) =
+                        self.told(self.http.post(format!("{}/v1/maintenanceEvents", self.url)).json(&body)).await?;
+                    self.works.lock().unwrap_or_else(PoisonError::into_inner).insert(at, work);
+                    return Ok(());
+                }
+                Wish::Restore { at } => {
+                    let work = self.works.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+                    let work = work.ok_or_else(|| WishError::Refused("there is no work".to_owned()))?;
+                    self.http.delete(format!("{}{work}", self.url))
+                }
+                Wish::Migrate { connection } => any(self.http.post(format!("{}:migrate", self.at(connection)?))),
             };
             self.told(request).await.map(drop)
         })

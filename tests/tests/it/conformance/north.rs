@@ -16,8 +16,12 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use tieline_conformance::{Credential, Customer, KeySource, Outcome, Peer, PeerError, Role, Settings};
+use tieline_openapi::coordinator::Timestamp;
 
 use crate::rig::{PATIENCE, binary};
+
+/// The bake time of MACsec keys in these tests, in seconds.
+const BAKE: u64 = 2;
 
 /// A service that is paired with a provider `south`, which the suite plays.
 pub(crate) struct North {
@@ -59,6 +63,7 @@ impl North {
         certificates(dir.path())?;
         let south = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let south_at = south.local_addr()?;
+        std::fs::write(at("router"), ROUTER)?;
         let config = pairing(&dir.path().display().to_string(), &door.unwrap_or(south_at).to_string());
         std::fs::write(at("tieline.toml"), config)?;
         let monotonic = chance().monotonic;
@@ -123,13 +128,32 @@ pub(crate) fn certificates(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A router that uses the MACsec keys that it is told, by the protocol of docs/routers.md.
+const ROUTER: &str = r#"request=$(cat)
+case $request in
+*'"putMacSecKeys"'*)
+  installed=$(printf %s "$request" | grep -o '"ckn":"[^"]*"' | sed 's/"ckn"://' | paste -sd, -)
+  active=$(printf %s "$request" | grep -o '"active":"[^"]*"')
+  printf '{"installed":[%s],%s}' "$installed" "${active:-\"active\":null}"
+  ;;
+*'"listSessions"'*) printf '{"sessions":{}}' ;;
+*) printf '{}' ;;
+esac
+"#;
+
 /// What north's operator writes.
 fn pairing(folder: &str, south: &str) -> String {
     let channel = |interconnect: &str, n: u8| {
         let manager = if n > 2 { "north" } else { "south" };
+        // The keys of the last interconnect are in a router, so that they come into use.
+        let router = if interconnect == "i5" {
+            format!("router = {{ id = \"edge\", interface = \"eth{n}\" }}\n")
+        } else {
+            String::new()
+        };
         format!(
             "[[coordinator.peers.environments.interconnects.channels]]\nid = \"c{n}\"\ndevice = \"d-{interconnect}-{n}\"\n\
-             asn = 64512\nmacsecManager = \"{manager}\"\nvlans = [1025, 1100]\nsubnets = [\"169.254.0.0/16\"]\nsizeGbps = 10\n"
+             asn = 64512\nmacsecManager = \"{manager}\"\nvlans = [1025, 1100]\nsubnets = [\"169.254.0.0/16\"]\nsizeGbps = 10\n{router}"
         )
     };
     let interconnects = |ids: &[&str]| -> String {
@@ -153,10 +177,14 @@ fn pairing(folder: &str, south: &str) -> String {
         environment("e1", false, interconnects(&["i1", "i2"])),
         environment("e2", true, interconnects(&["i3"])),
         environment("e3", false, interconnects(&["i4"])),
+        environment("e4", false, interconnects(&["i5"])),
     ];
+    let router =
+        format!("[[routers]]\nid = \"edge\"\n[routers.driver.command]\nrun = [\"/bin/sh\", \"{folder}/router\"]\n");
     format!(
-        "[coordinator]\nprovider = \"north\"\nlisten = \"127.0.0.1:0\"\ncertificateFile = \"{folder}/north.pem\"\n\
+        "{router}[coordinator]\nprovider = \"north\"\nlisten = \"127.0.0.1:0\"\ncertificateFile = \"{folder}/north.pem\"\n\
          keyFile = \"{folder}/north.key\"\nrequestsPerSecond = 1000\npollMs = 1000\nsettledPollMs = 3000\n\
+         macsecBakeSeconds = {BAKE}\n\
          [[coordinator.peers]]\nprovider = \"south\"\nendpoint = \"https://{south}/coordinator/v1\"\n\
          caFile = \"{folder}/ca.pem\"\nidentity = {{ dnsName = \"south.example\" }}\n{}",
         environments.concat()
@@ -167,6 +195,12 @@ fn pairing(folder: &str, south: &str) -> String {
 pub(crate) fn chance() -> tieline_conformance::Means {
     let began = std::time::Instant::now();
     tieline_conformance::Means { uuid: Arc::new(uuid::Uuid::new_v4), monotonic: Arc::new(move || began.elapsed()) }
+}
+
+/// When work that begins now is over at the latest.
+#[expect(clippy::disallowed_methods, reason = "the suite plans real work")]
+pub(crate) fn in_an_hour() -> Timestamp {
+    Timestamp::now() + Duration::from_secs(3_600)
 }
 
 /// How north is examined.
@@ -199,12 +233,13 @@ pub(crate) async fn examine<C: KeySource + Customer + 'static>(
         peer: Some(north.south.clone()),
         patience: Duration::from_secs(means.patience),
         window: Duration::from_secs(means.window),
+        bake: Duration::from_secs(BAKE),
         jobs: means.jobs,
         means: tieline_conformance::Means { monotonic: Arc::clone(&north.monotonic), ..chance() },
     };
     let mut quiet = |_: &Outcome| {};
     let running = tieline_conformance::run(settings, role, only, &mut quiet);
-    Ok(tokio::time::timeout(Duration::from_secs(240), running).await.context("the suite ends")??)
+    Ok(tokio::time::timeout(Duration::from_secs(400), running).await.context("the suite ends")??)
 }
 
 fn client((anchors, identity): &(Vec<u8>, Vec<u8>), certified: bool) -> reqwest::ClientBuilder {

@@ -29,12 +29,7 @@ impl Book {
             return ChannelStep { changes: vec![put(next)], ask: None, wake: now };
         }
         let mut next = row.clone();
-        let ask = self.channel_look(&mut next, now);
-        let ask = ask.or_else(|| {
-            let ask = if row.attempts.is_rested(now) { self.channel_write(row) } else { None }?;
-            next.attempts.tried(now, draw.jitter);
-            Some(ask)
-        });
+        let ask = self.channel_ask(row, &mut next, now, draw);
         let Some(ask) = ask else { return idle(self.channel_wake(row, now)) };
         let wake = self.channel_wake(&next, now);
         let change = put(next);
@@ -89,24 +84,45 @@ impl Book {
         self.macsec(&row.at).is_some_and(|macsec| macsec.managed_here) && !(row.keys.is_empty() && row.stray.is_empty())
     }
 
-    fn channel_look(&self, next: &mut ChannelRow, now: Timestamp) -> Option<ChannelAsk> {
-        let at = next.at.clone();
+    /// What is asked next: of a change and the two looks that which is due for longest. Where a pass takes as long as the pause
+    /// between two looks, as with a slow device, one of them would else keep the others from their turn for ever.
+    fn channel_ask(
+        &self,
+        row: &ChannelRow,
+        next: &mut ChannelRow,
+        now: Timestamp,
+        draw: &ChannelDraw,
+    ) -> Option<ChannelAsk> {
         // A due time beyond the longest pause is a clock that was set back: it counts as due.
         let longest = self.terms.settled_poll.max(LONGEST);
-        let due = |when: Timestamp| when <= now || when.duration_since(now) > longest;
-        if due(next.events_at) {
-            let open = |row: &ChannelRow| row.windows.iter().any(Window::is_open) || !row.theirs.is_empty();
-            let busy = open(next) || self.beside(&at).any(open);
-            next.events_at = now + if busy { self.terms.poll } else { self.terms.settled_poll };
-            next.looks.0 += 1;
-            return Some(ChannelAsk::Events { at, look: next.looks.0 });
+        let due = |when: Timestamp| (when <= now || when.duration_since(now) > longest).then_some(when.min(now));
+        let write = if row.attempts.is_rested(now) { self.channel_write(row) } else { None };
+        let since = row.attempts.next_at.map_or(Timestamp::MIN, |at| at.min(now));
+        let write = write.map(|ask| (since, ask));
+        let at = || row.at.clone();
+        let events = due(row.events_at).map(|when| (when, ChannelAsk::Events { at: at(), look: row.looks.0 + 1 }));
+        let keys = if self.manages_keys(row) { due(row.keys_at) } else { None };
+        let keys = keys.map(|when| (when, ChannelAsk::Keys { at: at(), as_of: 0 }));
+        let (_, ask) = [write, events, keys].into_iter().flatten().min_by_key(|(when, _)| *when)?;
+        match &ask {
+            ChannelAsk::Events { look, .. } => {
+                let open = |row: &ChannelRow| row.windows.iter().any(Window::is_open) || !row.theirs.is_empty();
+                let busy = open(row) || self.beside(&row.at).any(open);
+                next.events_at = now + if busy { self.terms.poll } else { self.terms.settled_poll };
+                next.looks.0 = *look;
+            }
+            ChannelAsk::Keys { .. } => {
+                let settled = row.stray.is_empty() && matches!(row.keys.as_slice(), [key] if key.is_settled(true));
+                next.keys_at = now + if settled { self.terms.settled_poll } else { self.terms.poll };
+            }
+            ChannelAsk::NotifyMaintenance { .. }
+            | ChannelAsk::CreateKey { .. }
+            | ChannelAsk::DeleteKey { .. }
+            | ChannelAsk::RequestRotation { .. } => {
+                next.attempts.tried(now, draw.jitter);
+            }
         }
-        if self.manages_keys(next) && due(next.keys_at) {
-            let settled = next.stray.is_empty() && matches!(next.keys.as_slice(), [key] if key.is_settled(true));
-            next.keys_at = now + if settled { self.terms.settled_poll } else { self.terms.poll };
-            return Some(ChannelAsk::Keys { at, as_of: 0 });
-        }
-        None
+        Some(ask)
     }
 
     /// The change that is due at the peer.
@@ -155,6 +171,10 @@ impl Book {
         }
         // What has just been looked at is not due again at once.
         let soonest = now + SignedDuration::from_millis(100);
+        // A look that something else went before.
+        if row.events_at <= now || (self.manages_keys(row) && row.keys_at <= now) {
+            return soonest;
+        }
         let ahead = wakes.into_iter().filter(|wake| *wake > now).min();
         ahead.unwrap_or(now + self.terms.settled_poll).max(soonest)
     }

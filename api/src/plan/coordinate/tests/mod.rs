@@ -2,4 +2,5 @@
 
 mod model;
 mod recovery;
+mod rehearsal;
 pub(super) mod world;

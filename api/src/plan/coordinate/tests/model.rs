@@ -24,7 +24,7 @@ fn act(world: &mut World) {
         (4, Some(place)) => world.sides[side].book.leave(world.sides[side].book.rows[&place].uuid),
         (5, Some(place)) => world.sides[side].book.resize(&place, mbps, &draw).unwrap_or_default(),
         (6 | 7, Some(place)) => {
-            world.sides[side].book.migrate(&place, now, &draw).map(|(_, changes)| changes).unwrap_or_default()
+            world.sides[side].book.migrate(&place, None, now, &draw).map(|(_, changes)| changes).unwrap_or_default()
         }
         (8, Some(_)) => {
             world.sides[side].skew = SignedDuration::from_secs(world.random.random_range(-3_600..3_600));

@@ -123,6 +123,32 @@ fn a_request_id_is_answered_once() {
     assert!(matches!(other.reply, ChannelReply::Refused(refusal) if refusal.status == 409));
 }
 
+/// Passes that are further apart than everything that is due by time: each comes to its turn all the same.
+#[test]
+fn whatever_is_due_comes_to_its_turn_however_slow_passes_are() {
+    let (mut book, mut now) = (south(), start());
+    let (place, mut asked) = (at("i1", "c3"), [0; 3]);
+    for n in 0..13 {
+        now += HOUR;
+        let wanted = book.wanted_keys(&place).unwrap();
+        let installed = wanted.installed.iter().map(|key| key.ckn.expose().to_owned()).collect();
+        let seen = book.observe_keys(&place, &KeyReport { installed, active: None }, now);
+        book.apply(&seen).unwrap();
+        let step = book.step_channel(&place, now, &draw_of(n));
+        book.apply(&step.changes).unwrap();
+        let kind = step.ask.map(|ask| match ask {
+            ChannelAsk::Events { .. } => 0,
+            ChannelAsk::Keys { .. } => 1,
+            ChannelAsk::CreateKey { .. } => 2,
+            other @ (ChannelAsk::NotifyMaintenance { .. }
+            | ChannelAsk::DeleteKey { .. }
+            | ChannelAsk::RequestRotation { .. }) => panic!("{other:?}"),
+        });
+        kind.into_iter().for_each(|kind: usize| asked[kind] += 1);
+    }
+    assert_eq!(asked, [4; 3], "nobody answers, and each is asked as often");
+}
+
 fn window(n: u128, channel: &str, hours: (i64, i64)) -> WindowRequest {
     let (start, end) = (start() + HOUR * hours.0 as i32, start() + HOUR * hours.1 as i32);
     let at = at("i1", channel);

@@ -27,10 +27,17 @@ pub(super) fn terms(us: &str, them: &str) -> Terms {
         for (n, (channel, terms)) in interconnect.channels.iter_mut().enumerate() {
             terms.device = format!("{us}-{channel}");
             let managed_here = (n < 2) == (us == "north");
+            let place = ChannelPlace { environment: id("e1"), interconnect: id("i1"), channel: channel.clone() };
+            assert_eq!(managed_here, is_norths(&place) == (us == "north"));
             terms.macsec = Some(MacSecTerms { managed_here, bake: BAKE_TIME, rotate_after: None });
         }
     }
     terms
+}
+
+/// Whether north manages a channel's keys.
+fn is_norths(at: &ChannelPlace) -> bool {
+    matches!(at.channel.as_str(), "c1" | "c2")
 }
 
 pub(super) fn draw_of(n: u128) -> ChannelDraw {
@@ -137,9 +144,9 @@ impl World {
         for change in changes {
             if let Change::Channel(row) = change {
                 self.sides[side].due.insert(row.at.clone(), self.at);
+                self.check(side, &row.at.interconnect);
             }
         }
-        self.check();
     }
 
     fn send(&mut self, to: usize, mut make: impl FnMut() -> Message) {
@@ -153,6 +160,11 @@ impl World {
             self.sent += 1;
             self.network.insert((at, self.sent), (to, make()));
         }
+    }
+
+    /// Whether no message is on its way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.network.is_empty()
     }
 
     /// The next thing that happens; false if nothing will within `until`.
@@ -259,38 +271,33 @@ impl World {
         }
     }
 
-    /// What holds at every moment.
-    fn check(&self) {
-        for side in &self.sides {
-            for interconnect in ["i1", "i2"] {
-                let rows = side.book.channels.values().filter(|row| row.at.interconnect == id(interconnect));
-                let rows: Vec<&ChannelRow> = rows.collect();
-                assert!(rows.iter().all(|row| row.keys.len() <= 2), "more than two keys");
-                let known = |row: &&&ChannelRow| {
-                    let ours = side.book.macsec(&row.at).unwrap().managed_here;
-                    row.keys.iter().filter(|key| !key.is_tentative(ours) && key.theirs != KeyThere::Gone).count()
-                };
-                let all: usize = rows.iter().map(|row| known(&row)).sum();
-                assert!(all <= 5, "more keys than channels and one: {rows:#?}");
-                let in_rotation = rows.iter().filter(|row| known(row) > 1).count();
-                assert!(in_rotation <= 1, "{in_rotation} channels change their keys at {}", side.book.terms.us);
-            }
+    /// What holds at every moment, of an interconnect of which a side has just stored something.
+    fn check(&self, side: usize, interconnect: &ResourceId) {
+        let rows = || self.sides[side].book.channels.values().filter(|row| row.at.interconnect == *interconnect);
+        let (mut all, mut in_rotation) = (0, 0);
+        for row in rows() {
+            assert!(row.keys.len() <= 2, "more than two keys");
+            let ours = is_norths(&row.at) == (side == 0);
+            let known = |key: &&KeyRow| !key.is_tentative(ours) && key.theirs != KeyThere::Gone;
+            let known = row.keys.iter().filter(known).count();
+            all += known;
+            in_rotation += usize::from(known > 1);
         }
-        self.check_windows();
+        assert!(all <= 5, "more keys than channels and one: {:#?}", rows().collect::<Vec<_>>());
+        assert!(in_rotation <= 1, "{in_rotation} channels change their keys at {}", self.sides[side].book.terms.us);
+        self.check_windows(interconnect);
     }
 
     /// Never two channels of one interconnect under planned work, whoever's it is.
-    fn check_windows(&self) {
-        for interconnect in ["i1", "i2"] {
-            let mut closed: Vec<(&str, &ChannelPlace, Uuid)> = Vec::new();
-            for side in &self.sides {
-                for row in side.book.channels.values().filter(|row| row.at.interconnect == id(interconnect)) {
-                    let planned = row.windows.iter().filter(|w| w.is_under_way() && !w.emergency);
-                    closed.extend(planned.map(|w| (side.book.terms.us.as_str(), &row.at, w.id)));
+    fn check_windows(&self, interconnect: &ResourceId) {
+        let mut closed: Option<(usize, &ChannelPlace)> = None;
+        for (side, of) in self.sides.iter().enumerate() {
+            for row in of.book.channels.values().filter(|row| row.at.interconnect == *interconnect) {
+                if row.windows.iter().any(|window| window.is_under_way() && !window.emergency) {
+                    let (first, at) = *closed.get_or_insert((side, &row.at));
+                    assert!(*at == row.at, "{at:?} at {first} and {:?} at {side}, at {}", row.at, self.at);
                 }
             }
-            let channels: BTreeSet<_> = closed.iter().map(|(_, at, _)| *at).collect();
-            assert!(channels.len() <= 1, "{closed:?} at {}", self.at);
         }
     }
 
