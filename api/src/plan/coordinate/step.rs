@@ -307,9 +307,13 @@ impl Book {
         }
         let look_due = row.look_at <= now || row.look_at.duration_since(now) > self.terms.settled_poll.max(LONGEST);
         let mut next = row.clone();
-        // A look that is due comes first: after a hint, after an answer that was lost, and before any try in the background.
-        let ask = if look_due { self.look(&mut next, now) } else { None };
+        // A look that is due comes first: after a hint, after an answer that was lost, and before any try in the background. But
+        // what guidance is for is asked before a look makes it void: else, where a pass takes as long as the pause between two
+        // looks, it would be asked for again and again.
+        let guided = row.drives && row.guidance.is_some() && row.attempts.count == 0;
+        let ask = if look_due && !guided { self.look(&mut next, now) } else { None };
         let ask = ask.or_else(|| self.write(&mut next, now, draw));
+        let ask = ask.or_else(|| if look_due && guided { self.look(&mut next, now) } else { None });
         // What waits for its routers is woken by what they say; this is only in case.
         let Some(ask) = ask else { return idle(if look_due { now + self.terms.poll } else { row.look_at }) };
         if !matches!(ask, Ask::Look { .. }) {

@@ -302,6 +302,23 @@ fn only_the_channel_that_fails_is_repaired() {
     assert!(!world.asked.iter().any(|(_, ask)| matches!(ask, Ask::Delete { .. } | Ask::Create { .. })));
 }
 
+/// Guidance comes when the next look is nearly due: it is used before that makes it void.
+#[test]
+fn what_guidance_was_asked_for_is_done_before_the_next_look() {
+    let (mut world, place) = bare();
+    for _ in 0..20 {
+        world.at += 6_000;
+        let (now, draw) = (world.now(1), world.draw());
+        let step = world.sides[1].book.step(&place, now, &draw);
+        world.store(1, &step.changes);
+        if let Some(ask) = step.ask {
+            answer(&mut world, &place, &ask);
+        }
+    }
+    let features = &world.sides[1].book.rows[&place].features;
+    assert!(features.len() == 4 && features.values().all(|f| f.theirs != Theirs::Proposed), "{features:?}");
+}
+
 #[test]
 fn a_notification_is_only_a_hint() {
     // Lost: the next look says the same. Doubled: nothing more happens.
