@@ -25,7 +25,9 @@ use crate::{
 
 /// Runs a gateway until it is told to stop.
 pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
-    logs(gateway.log_format);
+    // What answers once is not to be read between the lines of a log.
+    let level = if gateway.command.is_some() { tracing::Level::WARN } else { tracing::Level::INFO };
+    logs(gateway.log_format, level);
     match gateway.command {
         Some(GatewayCommand::Bench(bench)) => return measure(bench).await,
         Some(GatewayCommand::Status(status)) => return show(status).await,

@@ -31,7 +31,7 @@ use crate::{
 
 /// Runs the service until it is told to stop. Its first line on standard output names the address.
 pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
-    logs(serve.log_format);
+    logs(serve.log_format, tracing::Level::INFO);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let random: Arc<dyn Random> = Arc::new(ChaChaRandom::from_system());
     let config = match &serve.config {
@@ -106,9 +106,9 @@ fn sealer(path: &Path, random: &dyn Random) -> anyhow::Result<Sealer> {
     Ok(sealer)
 }
 
-/// Sends log lines to standard error; `RUST_LOG` chooses which.
-pub(crate) fn logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Sends log lines to standard error; `RUST_LOG` chooses which, else they are of this level and worse.
+pub(crate) fn logs(format: LogFormat, level: tracing::Level) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
