@@ -26,12 +26,12 @@ use crate::{
     Settings,
     report::Row,
     seed,
-    world::{Wire, World},
+    world::{BY_QUOTA, Wire, World},
 };
 
 /// The service, until its standard input ends. Its first line is its address, its second a token.
 pub(crate) async fn service(settings: &Settings, dir: &Path, database: &str) -> anyhow::Result<()> {
-    let world = World::new(dir, settings.before, |fake| fake)?;
+    let world = World::new(dir, settings.before + made(settings), BY_QUOTA, |fake| fake)?;
     let hints = Hints::new();
     let store = world.open(database, &hints).await?;
     let config = EngineConfig { poll_ms: 500, calls_per_second: 10_000, ..EngineConfig::default() };
@@ -65,6 +65,14 @@ pub(crate) async fn service(settings: &Settings, dir: &Path, database: &str) -> 
     store.close().await;
     Ok(())
 }
+
+/// Links that the load makes, all in all.
+fn made(settings: &Settings) -> usize {
+    usize::try_from(settings.rate * settings.seconds / MIX).unwrap_or(usize::MAX).max(1)
+}
+
+/// Requests after which the mix begins anew: one of them is a create.
+const MIX: u64 = 50;
 
 /// Kinds of request, for telling which one is slow.
 const KINDS: [&str; 5] = ["read", "dry run", "create", "change", "delete"];
@@ -115,7 +123,7 @@ pub(crate) async fn run(
         token,
         links,
         seen: Mutex::new(seen),
-        world: World::new(dir, settings.before, |fake| fake)?,
+        world: World::new(dir, settings.before + made(settings), BY_QUOTA, |fake| fake)?,
     });
     let count = settings.rate * settings.seconds;
     let gap = Duration::from_secs(1) / u32::try_from(settings.rate)?;
@@ -157,7 +165,7 @@ impl Load {
     /// One request of the mix: 90 % reads, 4 % dry runs, and 2 % each of creates, changes and deletions.
     async fn one(&self, n: u64, moment: Instant) {
         let link = &self.links[self.world.random.below(self.links.len() as u64) as usize];
-        let (kind, answered) = match n % 50 {
+        let (kind, answered) = match n % MIX {
             0 => (2, self.create(n).await),
             17 => (3, self.change().await),
             33 => (4, self.delete().await),

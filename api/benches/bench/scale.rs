@@ -69,6 +69,9 @@ impl Chaos for LostAnswers {
     }
 }
 
+/// Links at a pair of attach points: each router is a list of its own.
+const LINKS_A_POINT: usize = 250;
+
 struct Scale<'a> {
     settings: &'a Settings,
     world: World,
@@ -81,7 +84,7 @@ struct Scale<'a> {
 pub(crate) async fn run(settings: &Settings, dir: &Path) -> anyhow::Result<Vec<Row>> {
     let lost = Arc::new(LostAnswers::default());
     let chaos = Arc::clone(&lost);
-    let world = World::new(dir, settings.links + settings.midway, |world| world.with_chaos(chaos))?;
+    let world = World::new(dir, settings.links + settings.midway, LINKS_A_POINT, |world| world.with_chaos(chaos))?;
     let url = format!("sqlite://{}", dir.join("tieline.db").display());
     let mut scale = Scale { settings, world, url, taken: BTreeMap::new(), links: Vec::new() };
     scale.seed(dir).await?;
@@ -94,7 +97,7 @@ pub(crate) async fn run(settings: &Settings, dir: &Path) -> anyhow::Result<Vec<R
 /// The calls that half as many links of one channel each cost: a list has a page for every so many channels.
 async fn single(settings: &Settings, dir: &Path) -> anyhow::Result<Row> {
     let links = (settings.links / 2).max(1);
-    let world = World::new(dir, links, |world| world)?.with_redundancy(Redundancy::Single);
+    let world = World::new(dir, links, LINKS_A_POINT, |world| world)?.with_redundancy(Redundancy::Single);
     let url = format!("sqlite://{}", dir.join("single.db").display());
     let settings = &Settings { links, ..settings.clone() };
     let mut scale = Scale { settings, world, url, taken: BTreeMap::new(), links: Vec::new() };

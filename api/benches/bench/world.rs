@@ -34,8 +34,9 @@ use tieline_providers::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Links that share an attach point on each side, a router and two ports.
-pub(crate) const LINKS_A_POINT: usize = 250;
+/// Links that share an attach point on each side, a router and two ports: as many private virtual interfaces as AWS lets one
+/// connection or LAG have ("AWS Direct Connect quotas"). Two channels each are 100 peers, of 128 that a Cloud Router takes.
+pub(crate) const BY_QUOTA: usize = 50;
 
 /// Resources on a page of a list: as many as Google and AWS give (`maxResults` of `interconnectAttachments.list` and of
 /// `DescribeVirtualInterfaces`).
@@ -81,15 +82,20 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Clouds with room for so many links, of two channels each.
-    pub(crate) fn new(dir: &Path, links: usize, fake: impl FnOnce(FakeWorld) -> FakeWorld) -> anyhow::Result<Self> {
+    /// Clouds with room for so many links, of two channels each, so many of them at a pair of attach points.
+    pub(crate) fn new(
+        dir: &Path,
+        links: usize,
+        a_point: usize,
+        fake: impl FnOnce(FakeWorld) -> FakeWorld,
+    ) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let random: Arc<dyn Random> = Arc::new(ChaChaRandom::from_system());
         let (sealer, _) = Sealer::from_key_file_or_new(&dir.join("tieline.key"), random.as_ref())?;
         let vault = Vault::new(Arc::new(sealer), Arc::clone(&random));
         let now = Arc::clone(&clock);
         let fake = Arc::new(fake(FakeWorld::new(1, Timing::default(), move || now.now())));
-        let points = links.div_ceil(LINKS_A_POINT).max(1);
+        let points = links.div_ceil(a_point).max(1);
         Ok(Self { clock, random, vault, fake, points, redundancy: Redundancy::Dual })
     }
 

@@ -353,7 +353,8 @@ impl Engine {
         let (poll, settled) = (self.config.poll_ms.max(1), self.config.settled_poll_ms.max(1));
         let due = match ending {
             Ending::Again | Ending::Gone => 1,
-            Ending::Wait { until } => millis_between(now, *until).clamp(1, poll),
+            // Only an absence is waited for longer than a poll.
+            Ending::Wait { until } => millis_between(now, *until).clamp(1, poll.max(settled)),
             Ending::Trouble { until, .. } => millis_between(now, *until).clamp(1, settled),
             // Lists make it due when anything changes; this is for what no list shows, as another configuration.
             Ending::Settled if watch == Watch::List => settled.saturating_mul(SETTLED_POLLS),

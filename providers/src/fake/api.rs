@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use std::{ops::Bound, sync::Arc, time::Duration};
 use tieline_openapi::{problem::ProviderDetail, v1::Verb};
 
-use super::world::{FakeObject, FakeWorld, Fault, Gate, Picks, Refusal, Request, State, WireRecord, Write};
+use super::{
+    state::{Parts, Refusal, State, Write},
+    world::{FakeWorld, Fault, Gate, Picks, Request, WireRecord},
+};
 use crate::{
     api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
     error::{CallError, CallErrorKind},
@@ -110,13 +113,13 @@ impl FakeApi {
     }
 
     /// A write of a part of a shared object replaces the whole object, so that is read first.
-    async fn basis(&self, target: &Target) -> Vec<FakeObject> {
-        let Some(parent) = &target.spec.shared_parent else { return Vec::new() };
+    async fn basis(&self, target: &Target) -> Parts {
+        let Some(parent) = &target.spec.shared_parent else { return Parts::new() };
         self.gate("parent").await;
         self.world.state().parts(&self.account, &target.spec.key.kind, parent)
     }
 
-    fn write(&self, target: &Target, verb: Verb, basis: Vec<FakeObject>) -> Write {
+    fn write(&self, target: &Target, verb: Verb, basis: Parts) -> Write {
         Write {
             verb,
             kind: target.spec.key.kind.clone(),

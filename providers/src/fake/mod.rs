@@ -7,6 +7,7 @@
 
 mod api;
 mod rules;
+mod state;
 mod world;
 
 pub use api::FakeApi;

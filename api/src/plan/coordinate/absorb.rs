@@ -66,7 +66,7 @@ impl Book {
                     next.guidance = Some(guidance.clone());
                     next.attempts = Attempts::default();
                 }
-                Reply::Done | Reply::Key(_) | Reply::Seen { .. } | Reply::Refused(_) => next.look_at = now,
+                Reply::Done | Reply::Key(_) | Reply::Seen { .. } | Reply::Refused(_) => next.look_again(now),
             },
             Ask::CreateFeature { channel, feature, .. } => self.proposed(&mut next, channel, feature, refusal, now),
             Ask::DeleteFeature { feature, .. } => {
@@ -78,7 +78,7 @@ impl Book {
                     next.shown.1 = next.shown.1.max(*shown);
                     next.attempts = Attempts::default();
                 }
-                Some(_) => next.look_at = now,
+                Some(_) => next.look_again(now),
             },
             Ask::Create { .. } | Ask::Resize { .. } | Ask::Delete { .. } => return Vec::new(),
         }
@@ -93,7 +93,7 @@ impl Book {
             None => {
                 row.remote = Remote::Present;
                 row.attempts = Attempts::default();
-                row.look_at = now;
+                row.look_again(now);
                 // A wish of the peer that goes first may have taken our room in the meantime.
                 if row.leaving.is_none() && row.held_mbps() > self.free_mbps(&row.place, true) {
                     row.leaving = Some(Reason::Displaced);
@@ -102,7 +102,7 @@ impl Book {
             // It is there already, or there is no room: a look tells which.
             Some(409) => {
                 row.refused.insert(row.place.interconnect.clone());
-                row.look_at = now;
+                row.look_again(now);
             }
             // The peer does not provision in our place, so we do.
             Some(400) if !row.drives => {
@@ -147,7 +147,7 @@ impl Book {
         row.place.interconnect = interconnect;
         row.version = 0;
         row.requests.0 = next(row.requests.0);
-        row.look_at = now;
+        row.look_again(now);
         if self.rows.contains_key(&row.place) || self.tombstones.contains_key(&row.place) {
             // The name is used up there.
             return Vec::new();
@@ -189,7 +189,7 @@ impl Book {
             row.attempts = Attempts::default();
             if row.held_mbps() > self.free_mbps(&row.place, true) {
                 row.leaving = Some(Reason::Displaced);
-                row.look_at = now;
+                row.look_again(now);
             }
         }
         // Who drives says what holds.
@@ -197,7 +197,7 @@ impl Book {
             let request_id = next(Uuid::from_u128(row.requests.1.as_u128() ^ u128::from(row.version) << 80));
             row.resize = Some(super::Resize { to_mbps: row.bandwidth_mbps, request_id });
         }
-        row.seen_at = Some(now);
+        (row.seen_at, row.looked) = (Some(now), true);
         row.guidance = None;
         row.avoid.clear();
         row.theirs_ever_final |= features.iter().any(|feature| feature.is_final);
@@ -284,7 +284,7 @@ impl Book {
         row.avoid.entry(channel.clone()).or_default().extend(tried);
         row.guidance = None;
         if refusal.is_some_and(|refusal| refusal.status != 409) {
-            row.look_at = now;
+            row.look_again(now);
         }
     }
 }

@@ -133,7 +133,7 @@ impl Book {
                 let mut row = self.visible(place)?.clone();
                 row.notified = true;
                 // The specification: refresh at once.
-                row.look_at = now;
+                row.look_again(now);
                 Ok(vec![put(row)])
             }
             Ask::Confirm { .. } | Ask::Look { .. } | Ask::Guidance { .. } => Ok(Vec::new()),
@@ -259,7 +259,7 @@ impl Book {
         let mut row = row.clone();
         row.leaving = Some(row.leaving.unwrap_or(Reason::Peer));
         row.remote = Remote::Absent { since: now };
-        row.look_at = now;
+        row.look_again(now);
         row.attempts = Default::default();
         Ok(vec![put(row), Change::Tombstone { place: place.clone(), at: now }])
     }

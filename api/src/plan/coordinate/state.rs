@@ -306,6 +306,9 @@ pub struct Row {
     pub look_at: Timestamp,
     /// When it was last seen.
     pub seen_at: Option<Timestamp>,
+    /// Whether it was seen after the last thing that was asked of the peer: what the look was for comes before another.
+    #[serde(default)]
+    pub looked: bool,
     /// Counts changes of what our half shows, and how many of them the peer has acknowledged.
     pub shown: (u64, u64),
     /// Whether the peer has notified us.
@@ -334,6 +337,11 @@ impl Row {
     #[must_use]
     pub fn is_tentative(&self) -> bool {
         self.role == Role::Negotiator && self.remote == Remote::Unknown
+    }
+
+    /// Something was learned that only the peer's half tells.
+    pub(super) fn look_again(&mut self, now: Timestamp) {
+        (self.look_at, self.looked) = (now, false);
     }
 
     /// Whether the peer's half was seen within this time.

@@ -216,6 +216,7 @@ impl Row {
             attempts: Attempts::default(),
             look_at: now,
             seen_at: None,
+            looked: false,
             shown: (0, 0),
             notified: false,
             ever_final: false,
@@ -308,15 +309,17 @@ impl Book {
         let look_due = row.look_at <= now || row.look_at.duration_since(now) > self.terms.settled_poll.max(LONGEST);
         let mut next = row.clone();
         // A look that is due comes first: after a hint, after an answer that was lost, and before any try in the background. But
-        // what guidance is for is asked before a look makes it void: else, where a pass takes as long as the pause between two
-        // looks, it would be asked for again and again.
+        // what a look was for comes before the next one, and what guidance is for before a look makes it void: else, where a
+        // pass takes longer than the pause between two looks, nothing but looks would ever be asked.
         let guided = row.drives && row.guidance.is_some() && row.attempts.count == 0;
-        let ask = if look_due && !guided { self.look(&mut next, now) } else { None };
+        let look_first = look_due && !row.looked && !guided;
+        let ask = if look_first { self.look(&mut next, now) } else { None };
         let ask = ask.or_else(|| self.write(&mut next, now, draw));
-        let ask = ask.or_else(|| if look_due && guided { self.look(&mut next, now) } else { None });
+        let ask = ask.or_else(|| if look_due && !look_first { self.look(&mut next, now) } else { None });
         // What waits for its routers is woken by what they say; this is only in case.
         let Some(ask) = ask else { return idle(if look_due { now + self.terms.poll } else { row.look_at }) };
         if !matches!(ask, Ask::Look { .. }) {
+            next.looked = false;
             next.attempt(now, draw.jitter);
         }
         let wake = next.attempts.next_at.unwrap_or(next.look_at).min(next.look_at);
@@ -436,7 +439,7 @@ impl Book {
         missing.peek()?;
         let Some(guidance) = &row.guidance else {
             // What the peer may have already is completed, not made anew: a look comes before new guidance.
-            if !row.was_seen(now, self.terms.poll) {
+            if !row.looked && !row.was_seen(now, self.terms.poll) {
                 // One that was asked a moment ago is waited for.
                 let asked = row.look_at > now && row.look_at.duration_since(now) <= self.terms.poll;
                 return if asked { None } else { self.look(row, now) };

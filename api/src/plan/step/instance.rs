@@ -9,7 +9,8 @@ use tieline_providers::{IdentityKind, Observed, Presence, ResourceSpec};
 
 use super::{
     CreateAnswer, Instance, NegotiatedChannel, ProviderCall, Seen, Situation, Step, Trouble, TroubleCode, Verdict, Why,
-    order, time::plus,
+    order,
+    time::{earlier, millis_between, plus},
 };
 
 /// What one instance needs.
@@ -375,7 +376,7 @@ impl<'a> Case<'a> {
                 if self.all_over() && self.absent_for_good() {
                     retire
                 } else {
-                    Need::Wait(self.poll(), Why::Absence(key()))
+                    Need::Wait(self.next_look_at_nothing(), Why::Absence(key()))
                 }
             }
         }
@@ -451,6 +452,22 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// When to look again at what is gone, as far as was seen: when half of the time is over in which it may still show up.
+    /// Nobody waits for it to come, so each look that the rule of two looks does not need is a call that somebody else's
+    /// change has to wait for.
+    fn next_look_at_nothing(&self) -> Timestamp {
+        let now = self.situation.now;
+        let since = match &self.instance.seen {
+            Seen::Absent { since, .. } => *since,
+            Seen::Present { .. } | Seen::Never | Seen::Unknown { .. } => now,
+        };
+        let over = self.unanswered_creates().map(|c| self.over(c)).max();
+        let until = over.into_iter().fold(plus(since, self.config.visibility_lag_ms), Timestamp::max);
+        let left = millis_between(now, until);
+        let half = plus(now, (left / 2).max(self.config.poll_ms));
+        if left == 0 { self.poll() } else { earlier(half, until) }
+    }
+
     fn last_look(&self) -> Option<Timestamp> {
         match &self.instance.seen {
             Seen::Absent { at, .. } | Seen::Present { at, .. } => Some(*at),
@@ -458,12 +475,15 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Creates whose fate was never answered, nor seen.
+    fn unanswered_creates(&self) -> impl Iterator<Item = &'a ProviderCall> {
+        let fate = |c: &&ProviderCall| matches!(c.verdict, Verdict::FoundUndone | Verdict::Open);
+        self.calls.iter().copied().filter(move |c| c.verb == Verb::Create && fate(c))
+    }
+
     /// Whether no create that went without an answer can still show up, by the last look.
     fn all_over(&self) -> bool {
-        self.calls
-            .iter()
-            .filter(|c| c.verb == Verb::Create && matches!(c.verdict, Verdict::FoundUndone | Verdict::Open))
-            .all(|c| self.last_look() >= Some(self.over(c)))
+        self.unanswered_creates().all(|c| self.last_look() >= Some(self.over(c)))
     }
 
     /// Calls of this verb at the end of the ledger.
@@ -487,7 +507,7 @@ impl<'a> Case<'a> {
     /// The time itself, or the next poll if that comes earlier: a clock that was stepped back must not stall for long.
     pub(super) fn soon(&self, until: Timestamp) -> Timestamp {
         let now = self.situation.now;
-        if until <= now { self.poll() } else { super::time::earlier(until, self.poll()) }
+        if until <= now { self.poll() } else { earlier(until, self.poll()) }
     }
 
     /// Milliseconds before another try of what may succeed soon.

@@ -309,20 +309,51 @@ pub(super) async fn quarantine_all(
     free_bandwidth(tx, connection, None).await
 }
 
-const VLANS_OF_PORTS: &str =
-    "ports p JOIN vlan_allocations v ON v.port_id = p.id WHERE v.free_at IS NULL OR v.free_at > {now} GROUP BY p.id";
-const SUBNETS_OF_POINTS: &str = "points p JOIN subnet_slots s ON s.attach_point_id = p.id
-    WHERE s.free_at IS NULL OR s.free_at > {now} GROUP BY p.id";
-
 /// VLANs and subnets that are held, or not free yet: one text for each port and attach point, since of thousands of rows
 /// fetching costs more than finding. A subnet stands in it once for each of its slots.
 const HELD_SQLITE: [Question; 2] = [
-    held(&[Text("p.id"), Text("group_concat(v.vlan)")], VLANS_OF_PORTS),
-    held(&[Text("p.id"), Text("group_concat(s.subnet)")], SUBNETS_OF_POINTS),
+    held(
+        &[
+            Text("p.id"),
+            Text(
+                "(SELECT group_concat(vlan) FROM vlan_allocations
+                  WHERE port_id = p.id AND (free_at IS NULL OR free_at > {now}))",
+            ),
+        ],
+        "ports p",
+    ),
+    held(
+        &[
+            Text("p.id"),
+            Text(
+                "(SELECT group_concat(subnet) FROM subnet_slots
+                  WHERE attach_point_id = p.id AND (free_at IS NULL OR free_at > {now}))",
+            ),
+        ],
+        "points p",
+    ),
 ];
 const HELD_POSTGRES: [Question; 2] = [
-    held(&[Text("p.id"), Text("string_agg(CAST(v.vlan AS TEXT), ',')")], VLANS_OF_PORTS),
-    held(&[Text("p.id"), Text("string_agg(s.subnet, ',')")], SUBNETS_OF_POINTS),
+    held(
+        &[
+            Text("p.id"),
+            Text(
+                "(SELECT string_agg(CAST(vlan AS TEXT), ',') FROM vlan_allocations
+                  WHERE port_id = p.id AND (free_at IS NULL OR free_at > {now}))",
+            ),
+        ],
+        "ports p",
+    ),
+    held(
+        &[
+            Text("p.id"),
+            Text(
+                "(SELECT string_agg(subnet, ',') FROM subnet_slots
+                  WHERE attach_point_id = p.id AND (free_at IS NULL OR free_at > {now}))",
+            ),
+        ],
+        "points p",
+    ),
 ];
 
 /// What channels carry.
@@ -364,12 +395,14 @@ impl SqlStore {
         let mut rows = || answers.next().unwrap_or_default();
         let mut all = Allocated::default();
         for mut row in rows() {
-            let (port, held): (PortId, String) = (row.id()?, row.text()?);
+            let (port, held): (PortId, Option<String>) = (row.id()?, row.opt_text()?);
+            let Some(held) = held else { continue };
             let vlans = held.split(',').map(|vlan| vlan.parse().map_err(|e| unusable("a VLAN that is none", e)));
             all.vlans.insert(port, vlans.collect::<Result<_, _>>()?);
         }
         for mut row in rows() {
-            let (point, held): (AttachPointId, String) = (row.id()?, row.text()?);
+            let (point, held): (AttachPointId, Option<String>) = (row.id()?, row.opt_text()?);
+            let Some(held) = held else { continue };
             let mut slots: Vec<&str> = held.split(',').collect();
             slots.dedup();
             all.subnets.insert(point, slots.into_iter().map(subnet).collect::<Result<_, _>>()?);

@@ -68,7 +68,9 @@ pub(super) async fn enter(tx: &mut Tx, id: ConnectionId, intent: &ConnectionInte
 
 /// Adds what other links carry that shares an address with one of these prefixes, at their attach points.
 pub(super) async fn read(tx: &mut Tx, touched: &Touched, all: &mut Allocated) -> Result<(), StoreError> {
-    let mut searches: Vec<Search> = touched.prefixes.iter().flat_map(|(point, nets)| searches(point, nets)).collect();
+    let of = tx.either(one_of_sqlite as OneOf, one_of_postgres);
+    let mut searches: Vec<Search> =
+        touched.prefixes.iter().flat_map(|(point, nets)| searches(point, nets, of)).collect();
     let mut found: BTreeMap<(AttachPointId, ConnectionId, i64, IpNet), Carried> = BTreeMap::new();
     while !searches.is_empty() {
         let (mut selects, mut arguments) = (Vec::new(), Vec::new());
@@ -121,7 +123,7 @@ type Search = (Box<dyn Fn(usize) -> String + Send>, Vec<Value>);
 
 /// Searches that find whatever overlaps one of these prefixes at an attach point: what is inside of one is a range of networks,
 /// what one is inside of has one of few.
-fn searches(point: &AttachPointId, prefixes: &BTreeSet<IpNet>) -> Vec<Search> {
+fn searches(point: &AttachPointId, prefixes: &BTreeSet<IpNet>, one_of: OneOf) -> Vec<Search> {
     let around: BTreeSet<String> = prefixes
         .iter()
         .flat_map(|net| (0..=net.prefix_len()).filter_map(|length| IpNet::new(net.network(), length).ok()))
@@ -130,25 +132,54 @@ fn searches(point: &AttachPointId, prefixes: &BTreeSet<IpNet>) -> Vec<Search> {
     let around: Vec<_> = around.into_iter().map(Value::from).collect();
     let by_network = around.chunks(CHUNK).map(|chunk| {
         let count = chunk.len();
-        search(point, chunk.to_vec(), move |at| format!("p.network IN {}", records::list_from(at, count)))
+        search(point, chunk.to_vec(), move |point| one_of(point, point + 1, count))
     });
     // A default route overlaps nothing but other default routes, which have its network.
     let by_range = prefixes.iter().filter(|net| net.prefix_len() > 0).map(|net| {
         let ends = [text(net.network()).into(), text(net.broadcast()).into()];
-        search(point, ends.to_vec(), |at| format!("p.network BETWEEN ${at} AND ${}", at + 1))
+        search(point, ends.to_vec(), |point| {
+            let (first, last) = (point + 1, point + 2);
+            format!("carried_prefixes p {CONNECTED} WHERE {} AND p.network BETWEEN ${first} AND ${last}", at(point))
+        })
     });
     by_network.chain(by_range).collect()
 }
 
-fn search(point: &AttachPointId, args: Vec<Value>, condition: impl Fn(usize) -> String + Send + 'static) -> Search {
+/// Only what stands for the newest generation.
+const CONNECTED: &str = "JOIN connections c ON c.id = p.connection_id AND c.carried_of = c.generation";
+
+fn at(point: usize) -> String {
+    format!("p.attach_point_id = ${point}")
+}
+
+/// What stands after FROM to find prefixes whose network is one of so many arguments from the second number on; the first is
+/// the number of the attach point's.
+type OneOf = fn(usize, usize, usize) -> String;
+
+fn one_of_sqlite(point: usize, first: usize, count: usize) -> String {
+    format!("carried_prefixes p {CONNECTED} WHERE {} AND p.network IN {}", at(point), records::list_from(first, count))
+}
+
+/// One search of the index each: of a list Postgres makes a walk through the attach point, unless it is kept from it.
+fn one_of_postgres(point: usize, first: usize, count: usize) -> String {
+    let values: Vec<String> = (first..first + count).map(|n| format!("(${n})")).collect();
+    format!(
+        "(VALUES {}) AS v CROSS JOIN LATERAL (
+             SELECT * FROM carried_prefixes p WHERE {} AND p.network = v.column1 OFFSET 0) AS p {CONNECTED}",
+        values.join(", "),
+        at(point)
+    )
+}
+
+/// `from` is what stands after FROM, by the number of the attach point's argument.
+fn search(point: &AttachPointId, args: Vec<Value>, from: impl Fn(usize) -> String + Send + 'static) -> Search {
     let select = move |first: usize| {
         format!(
             "SELECT p.attach_point_id, p.connection_id, p.way, p.prefix, c.name,
                     CASE WHEN c.a_attach_point_id = p.attach_point_id THEN c.b_attach_point_id
                          ELSE c.a_attach_point_id END
-             FROM carried_prefixes p JOIN connections c ON c.id = p.connection_id AND c.carried_of = c.generation
-             WHERE p.attach_point_id = ${first} AND {}",
-            condition(first + 1)
+             FROM {}",
+            from(first)
         )
     };
     let mut all = args![point.as_str()];

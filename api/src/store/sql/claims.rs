@@ -13,19 +13,27 @@ use super::{
 };
 use crate::store::{Claim, EngineWrite, SealedSecret, StoreError, Workpiece};
 
-/// Due, and without a lease that still runs. A time beyond the longest wait comes from a clock that was stepped back.
+/// Due, and without a lease that still runs. A time beyond the longest wait comes from a clock that was stepped back. Each is
+/// a range of the index: of both in one condition the whole index would be walked.
 /// `$2` is the length of the new lease: a row is due again when that runs out, whatever becomes of its holder.
 const CLAIM_SQLITE: &str = "UPDATE {table}
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
-    WHERE id IN (SELECT id FROM {table} WHERE {whose} (ready_at <= {now} OR ready_at > {now} + $4)
-                 ORDER BY ready_at, id LIMIT $3)
+    WHERE id IN (
+        SELECT id FROM (SELECT id FROM {table} WHERE {whose} ready_at <= {now} ORDER BY ready_at, id LIMIT $3)
+        UNION ALL
+        SELECT id FROM (SELECT id FROM {table} WHERE {whose} ready_at > {now} + $4 ORDER BY ready_at, id LIMIT $3)
+        LIMIT $3)
     RETURNING id, lease_epoch";
 
 /// The same, past the rows that another replica is claiming right now. The common table expression is materialized: a
 /// plan that ran it again would claim more than was picked.
-const CLAIM_POSTGRES: &str = "WITH picked AS MATERIALIZED (
-        SELECT id FROM {table} WHERE {whose} (ready_at <= {now} OR ready_at > {now} + $4)
-        ORDER BY ready_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
+const CLAIM_POSTGRES: &str = "WITH due AS MATERIALIZED (
+        SELECT id FROM {table} WHERE {whose} ready_at <= {now}
+        ORDER BY ready_at, id LIMIT $3 FOR UPDATE SKIP LOCKED),
+    far AS MATERIALIZED (
+        SELECT id FROM {table} WHERE {whose} ready_at > {now} + $4
+        ORDER BY ready_at, id LIMIT $3 FOR UPDATE SKIP LOCKED),
+    picked AS MATERIALIZED (SELECT id FROM due UNION ALL SELECT id FROM far LIMIT $3)
     UPDATE {table}
     SET lease_epoch = lease_epoch + 1, lease_owner = $1, lease_until = {now} + $2, due_at = {now} + $2, wake = 0
     FROM picked WHERE {table}.id = picked.id
@@ -177,14 +185,14 @@ impl SqlStore {
         // Lists expect nothing of what is gone.
         let watch = if claim.gone { "0 AS watch" } else { "watch" };
         let select = format!(
-            "SELECT {{now}} AS now, failures, last_progress_at, {watch}, {} FROM {} WHERE id = $1 AND lease_epoch = $2",
-            records::COLUMNS,
+            "SELECT {{now}} AS now, failures, last_progress_at, {watch}, id FROM {} WHERE id = $1 AND lease_epoch = $2",
             table(claim.gone)
         );
         let more = [CLAIMED, ledger::TWINS, records::CHANNELS, SECRETS, OPERATION, ledger::CALLS, watch::HELD];
         let mut tx = self.look().await?;
         let all = records::With::InstancesAndSamples;
-        let (records, more) = records::read(&mut tx, &select, args![claim.id.uuid(), claim.epoch], all, &more).await?;
+        let (records, more) =
+            records::read(&mut tx, claim.gone, &select, args![claim.id.uuid(), claim.epoch], all, &more).await?;
         tx.done().await?;
         let mut record = records.into_iter().next().ok_or(StoreError::Fenced)?;
         let mut more = more.into_iter();

@@ -143,12 +143,11 @@ impl SqlStore {
             let (point, owner) = (arguments.len() + 1, arguments.len() + 2);
             arguments.extend(args![gateway.attach_point_id.as_str(), project]);
             let sql = format!(
-                "SELECT {} FROM connections WHERE id IN {places}
-                   AND (a_attach_point_id = ${point} OR b_attach_point_id = ${point}) AND project = ${owner}",
-                records::COLUMNS
+                "SELECT id, watch FROM connections WHERE id IN {places}
+                   AND (a_attach_point_id = ${point} OR b_attach_point_id = ${point}) AND project = ${owner}"
             );
             let all = records::With::InstancesAndSamples;
-            (served, _) = records::read(&mut tx, &sql, arguments, all, &[]).await?;
+            (served, _) = records::read(&mut tx, false, &sql, arguments, all, &[]).await?;
         }
         tx.done().await?;
         Ok((gateway, served))
@@ -166,13 +165,10 @@ impl SqlStore {
             .await?
             .ok_or(StoreError::NotFound)?
             .count()?;
-        let sql = format!(
-            "SELECT {} FROM connections
-             WHERE project = $2 AND (a_attach_point_id = $1 OR b_attach_point_id = $1)",
-            records::COLUMNS
-        );
+        let sql = "SELECT id, watch FROM connections
+                   WHERE project = $2 AND (a_attach_point_id = $1 OR b_attach_point_id = $1)";
         let args = args![attach_point.as_str(), project.as_str()];
-        let (connections, _) = records::read(&mut tx, &sql, args, records::With::Instances, &[]).await?;
+        let (connections, _) = records::read(&mut tx, false, sql, args, records::With::Instances, &[]).await?;
 
         let mut points: BTreeSet<String> = connections
             .iter()

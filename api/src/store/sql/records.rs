@@ -27,36 +27,44 @@ use crate::{
 };
 
 /// The columns of a record.
-pub(super) const COLUMNS: &str = "id, project, kind, intent, generation, observed_generation, negotiated, status,
-    last_operation_id, created_at, updated_at, deletion_requested_at, peer, shared_uuid, ended";
+const COLUMNS: &str =
+    "id, project, kind, intent, generation, observed_generation, negotiated, status, last_operation_id,
+    created_at, updated_at, deletion_requested_at, peer, shared_uuid, ended";
 
-/// The records of the statement's table `asked`, which has their columns.
-const RECORDS: Question = Question {
-    columns: &[
-        Text("id"),
-        Text("project"),
-        Text("kind"),
-        Text("intent"),
-        Int("generation"),
-        Int("observed_generation"),
-        Text("negotiated"),
-        Text("status"),
-        Text("last_operation_id"),
-        Int("created_at"),
-        Int("updated_at"),
-        Int("deletion_requested_at"),
-        Text("peer"),
-        Text("shared_uuid"),
-        Text("ended"),
-    ],
-    from: "asked",
-    order: &[Text("id")],
-};
+/// The records of the connections in `asked`, which holds no document of theirs: it is walked for each question.
+const RECORDS: Question = records_of("asked JOIN connections c ON c.id = asked.id");
+
+/// The same of those that are gone.
+const GONE_RECORDS: Question = records_of("asked JOIN gone_connections c ON c.id = asked.id");
+
+const fn records_of(from: &'static str) -> Question {
+    Question {
+        columns: &[
+            Text("c.id"),
+            Text("c.project"),
+            Text("c.kind"),
+            Text("c.intent"),
+            Int("c.generation"),
+            Int("c.observed_generation"),
+            Text("c.negotiated"),
+            Text("c.status"),
+            Text("c.last_operation_id"),
+            Int("c.created_at"),
+            Int("c.updated_at"),
+            Int("c.deletion_requested_at"),
+            Text("c.peer"),
+            Text("c.shared_uuid"),
+            Text("c.ended"),
+        ],
+        from,
+        order: &[Text("c.id")],
+    }
+}
 
 /// The instances of the connections in `asked`.
 const INSTANCES: Question = Question {
-    columns: &[Text("i.connection_id"), Text("i.doc"), Int("CASE WHEN c.watch = 1 THEN w.observed_at END")],
-    from: "asked JOIN instances i ON i.connection_id = asked.id JOIN connections c ON c.id = i.connection_id
+    columns: &[Text("i.connection_id"), Text("i.doc"), Int("CASE WHEN asked.watch = 1 THEN w.observed_at END")],
+    from: "asked JOIN instances i ON i.connection_id = asked.id
            LEFT JOIN account_watches w ON w.account_id = i.account_id WHERE i.retired_at IS NULL",
     order: &[Text("i.id")],
 };
@@ -181,17 +189,18 @@ fn complete(records: &mut [ConnectionRecord], answers: Vec<Vec<Row>>) -> Result<
     Ok(())
 }
 
-/// Everything about the connections whose columns a SELECT gives, in the order of their ids, and the answers to more
+/// Everything about the connections whose `id` and `watch` a SELECT gives, in the order of their ids, and the answers to more
 /// questions about them; one statement.
 pub(super) async fn read(
     tx: &mut Tx,
+    gone: bool,
     select: &str,
     args: Vec<Value>,
     with: With,
     more: &[Question],
 ) -> Result<(Vec<ConnectionRecord>, Vec<Vec<Row>>), StoreError> {
     let asked = format!("WITH asked AS MATERIALIZED ({select})");
-    let mut questions = vec![RECORDS];
+    let mut questions = vec![if gone { GONE_RECORDS } else { RECORDS }];
     questions.extend_from_slice(with.questions());
     questions.extend_from_slice(more);
     let mut answers = questions::ask(tx, &asked, &questions, args).await?;
@@ -220,10 +229,10 @@ async fn one(
     id: ConnectionId,
     more: &[Question],
 ) -> Result<(ConnectionRecord, Vec<Vec<Row>>), StoreError> {
-    let select = format!("SELECT {COLUMNS} FROM connections WHERE id = $1 AND project = $2");
+    let select = "SELECT id, watch FROM connections WHERE id = $1 AND project = $2";
     let questions = [&[GENERATIONS], more].concat();
     let args = args![id.uuid(), project.as_str()];
-    let (records, mut answers) = read(tx, &select, args, With::InstancesAndSamples, &questions).await?;
+    let (records, mut answers) = read(tx, false, select, args, With::InstancesAndSamples, &questions).await?;
     let more = answers.split_off(1);
     let mut record = records.into_iter().next().ok_or(StoreError::NotFound)?;
     for mut row in answers.into_iter().flatten() {
@@ -264,20 +273,26 @@ impl SqlStore {
         page: Page,
     ) -> Result<Vec<ConnectionRecord>, StoreError> {
         let selective = !(filter.labels.is_empty() && filter.family.is_none());
-        // Name and environment are columns; the rest is looked up in the documents, a stretch of rows at a time.
-        let select = format!(
-            "SELECT {COLUMNS} FROM connections
-             WHERE project = $1 AND id > $2 AND ($4 IS NULL OR name = $4) AND ($5 IS NULL OR environment_id = $5)
-             ORDER BY id LIMIT $3"
+        // Name and environment are columns; the rest is looked up in the documents, a stretch of rows at a time. A condition
+        // that is not asked for is not in the statement: its plan would be one for any question, which walks them all.
+        let columns = [("name", &filter.name), ("environment_id", &filter.environment)];
+        let asked: Vec<_> = columns.into_iter().filter_map(|(column, is)| Some((column, is.clone()?))).collect();
+        let conditions = asked.iter().enumerate().map(|(n, (column, _))| format!(" AND {column} = ${}", n + 4));
+        let rest = format!(
+            "FROM connections WHERE project = $1 AND id > $2{} ORDER BY id LIMIT $3",
+            conditions.collect::<String>()
         );
-        let after = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
         let args = |id: Option<Uuid>, limit: u32| {
-            args![project.as_str(), after(id), limit, filter.name.clone(), filter.environment.clone()]
+            let after = id.map(|id| id.to_string()).unwrap_or_default();
+            let mut all = args![project.as_str(), after, limit];
+            all.extend(asked.iter().map(|(_, is)| Value::from(is.clone())));
+            all
         };
         if !selective {
             let mut tx = self.look().await?;
             let all = With::InstancesAndSamples;
-            let (found, _) = read(&mut tx, &select, args(page.after, page.limit), all, &[]).await?;
+            let select = format!("SELECT id, watch {rest}");
+            let (found, _) = read(&mut tx, false, &select, args(page.after, page.limit), all, &[]).await?;
             tx.done().await?;
             return Ok(found);
         }
@@ -286,7 +301,7 @@ impl SqlStore {
         let mut tx = self.read().await?;
         let (mut passed, mut last) = (Vec::new(), page.after);
         while passed.len() < limit {
-            let rows = tx.rows(&select, args(last, stretch)).await?;
+            let rows = tx.rows(&format!("SELECT {COLUMNS} {rest}"), args(last, stretch)).await?;
             let ends = rows.len() < stretch as usize;
             for mut row in rows {
                 let record = record(&mut row)?;
@@ -301,8 +316,8 @@ impl SqlStore {
         }
         let mut found = Vec::new();
         if !passed.is_empty() {
-            let select = format!("SELECT {COLUMNS} FROM connections WHERE id IN {}", list(passed.len()));
-            (found, _) = read(&mut tx, &select, passed, With::InstancesAndSamples, &[]).await?;
+            let select = format!("SELECT id, watch FROM connections WHERE id IN {}", list(passed.len()));
+            (found, _) = read(&mut tx, false, &select, passed, With::InstancesAndSamples, &[]).await?;
         }
         tx.done().await?;
         Ok(found)

@@ -1,8 +1,10 @@
 //! Clouds that give other values than they are asked for.
 
-use tieline_providers::Addressing;
+use ipnet::Ipv4Net;
+use tieline_openapi::v1::{End, Middle};
+use tieline_providers::{Addressing, Ipv4Pair, Learned};
 
-use super::*;
+use super::{super::rehearse::learned, model::channel, *};
 
 fn pair(subnet: &str) -> Ipv4Pair {
     let subnet: Ipv4Net = subnet.parse().unwrap();

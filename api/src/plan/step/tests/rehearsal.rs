@@ -1,7 +1,10 @@
 //! What a rehearsal plans, from every kind of start.
 
+use tieline_openapi::v1::Middle;
+
 use super::{
     super::rehearse::{Reached, Rehearsal, Start, rehearse},
+    model::{channel, config},
     *,
 };
 
