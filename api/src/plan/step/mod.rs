@@ -66,7 +66,7 @@ pub struct Twin {
 
 /// What was last seen of an instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "is")]
+#[serde(rename_all = "camelCase", tag = "is", try_from = "SeenRow")]
 pub enum Seen {
     /// Never looked.
     #[default]
@@ -76,7 +76,6 @@ pub enum Seen {
         /// As seen.
         observed: Box<Observed>,
         /// The first of the looks in a row that found this resource here.
-        #[serde(default)]
         since: Timestamp,
         /// The last of them.
         at: Timestamp,
@@ -97,6 +96,50 @@ pub enum Seen {
         /// Why.
         why: ProviderDetail,
     },
+}
+
+/// [`Seen`] as it is read: of an enum that names its variant inside, serde would first copy everything. A page of connections
+/// holds hundreds of them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SeenRow {
+    is: SeenKind,
+    observed: Option<Box<Observed>>,
+    since: Option<Timestamp>,
+    at: Option<Timestamp>,
+    times: Option<u32>,
+    why: Option<ProviderDetail>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum SeenKind {
+    Never,
+    Present,
+    Absent,
+    Unknown,
+}
+
+impl TryFrom<SeenRow> for Seen {
+    type Error = &'static str;
+
+    fn try_from(row: SeenRow) -> Result<Self, Self::Error> {
+        let SeenRow { is, observed, since, at, times, why } = row;
+        match (is, at) {
+            (SeenKind::Never, _) => Ok(Self::Never),
+            (_, None) => Err("`at` is missing"),
+            (SeenKind::Present, Some(at)) => {
+                let observed = observed.ok_or("`observed` is missing")?;
+                // An older version did not write it.
+                Ok(Self::Present { observed, since: since.unwrap_or_default(), at })
+            }
+            (SeenKind::Absent, Some(at)) => {
+                let (since, times) = since.zip(times).ok_or("`since` or `times` is missing")?;
+                Ok(Self::Absent { since, at, times })
+            }
+            (SeenKind::Unknown, Some(at)) => Ok(Self::Unknown { at, why: why.ok_or("`why` is missing")? }),
+        }
+    }
 }
 
 impl Seen {

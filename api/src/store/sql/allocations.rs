@@ -359,7 +359,7 @@ const HELD_POSTGRES: [Question; 2] = [
 /// What channels carry.
 const BANDWIDTH: Question = Question {
     columns: &[Text("c.id"), Int("b.used_mbps")],
-    from: "channels c JOIN channel_bandwidth b ON b.channel_id = c.id WHERE b.used_mbps > 0",
+    from: "channels c CROSS JOIN channel_bandwidth b WHERE b.channel_id = c.id AND b.used_mbps > 0",
     order: &[Text("c.id")],
 };
 

@@ -48,14 +48,14 @@ const CLAIMED: Question = Question {
 
 const SECRETS: Question = Question {
     columns: &[Text("s.channel_id"), Int("s.generation"), Text("s.name"), Bytes("s.sealed")],
-    from: "asked JOIN secrets s ON s.connection_id = asked.id",
+    from: "asked CROSS JOIN secrets s WHERE s.connection_id = asked.id",
     order: &[Text("s.channel_id"), Int("s.generation"), Text("s.name")],
 };
 
 /// The operations that are under way; the last is the newest.
 const OPERATION: Question = Question {
     columns: &[Text("o.doc")],
-    from: "asked JOIN operations o ON o.connection_id = asked.id WHERE o.finished_at IS NULL",
+    from: "asked CROSS JOIN operations o WHERE o.connection_id = asked.id AND o.finished_at IS NULL",
     order: &[Text("o.id")],
 };
 

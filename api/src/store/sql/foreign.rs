@@ -127,14 +127,14 @@ pub(super) async fn subnet_holder(
 /// What others have of the ports of the statement's table `ports`.
 pub(super) const VLANS: Question = Question {
     columns: &[Text("f.port_id"), Int("f.vlan"), Text("f.cloud_id")],
-    from: "ports p JOIN foreign_holdings f ON f.port_id = p.id",
+    from: "ports p CROSS JOIN foreign_holdings f WHERE f.port_id = p.id",
     order: &[Text("f.cloud_id")],
 };
 
 /// What others have of the attach points of the statement's table `points`.
 pub(super) const SUBNETS: Question = Question {
     columns: &[Text("f.attach_point_id"), Text("f.subnet"), Text("f.cloud_id")],
-    from: "points p JOIN foreign_holdings f ON f.attach_point_id = p.id",
+    from: "points p CROSS JOIN foreign_holdings f WHERE f.attach_point_id = p.id",
     order: &[Text("f.cloud_id")],
 };
 

@@ -133,7 +133,7 @@ pub(super) async fn found_twin(
 /// The twins of a connection that are still to be deleted.
 pub(super) const TWINS: Question = Question {
     columns: &[Text("t.doc")],
-    from: "asked JOIN twins t ON t.connection_id = asked.id WHERE t.retired_at IS NULL",
+    from: "asked CROSS JOIN twins t WHERE t.connection_id = asked.id AND t.retired_at IS NULL",
     order: &[Text("t.id")],
 };
 
@@ -231,9 +231,9 @@ pub(super) const CALLS: Question = Question {
         Int("c.decided_at"),
         Text("a.answer"),
     ],
-    from: "asked JOIN provider_calls c ON c.connection_id = asked.id LEFT JOIN instances i ON i.id = c.instance_id
+    from: "asked CROSS JOIN provider_calls c LEFT JOIN instances i ON i.id = c.instance_id
            LEFT JOIN twins t ON t.id = c.instance_id LEFT JOIN call_answers a ON a.call_id = c.id
-           WHERE (i.retired_at IS NULL AND t.retired_at IS NULL) OR c.is_open = 1",
+           WHERE c.connection_id = asked.id AND ((i.retired_at IS NULL AND t.retired_at IS NULL) OR c.is_open = 1)",
     order: &[Int("c.seq")],
 };
 

@@ -19,7 +19,8 @@ pub(super) enum Column {
 #[derive(Debug, Clone)]
 pub(super) struct Question {
     pub(super) columns: &'static [Column],
-    /// What stands after FROM.
+    /// What stands after FROM. What is asked about comes first and is joined by CROSS JOIN: SQLite keeps to that order, and for
+    /// all but the first question it would otherwise walk the other table.
     pub(super) from: &'static str,
     /// What its rows are ordered by. They are put in order here: a database that sorts whole documents is slower.
     pub(super) order: &'static [Column],
@@ -47,7 +48,7 @@ impl Question {
 }
 
 /// The statement: every question gives rows of the same shape, which begin with its number.
-fn statement(with: &str, questions: &[Question], no_bytes: &'static str) -> (String, [usize; 3]) {
+pub(super) fn statement(with: &str, questions: &[Question], no_bytes: &'static str) -> (String, [usize; 3]) {
     let sorted: Vec<Sorted> = questions.iter().map(Question::sorted).collect();
     let widest = |of: fn(&Sorted) -> usize| sorted.iter().map(of).max().unwrap_or(0);
     let widths = [widest(|s| s.0.len()), widest(|s| s.1.len()), widest(|s| s.2.len())];

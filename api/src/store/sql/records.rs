@@ -32,10 +32,10 @@ const COLUMNS: &str =
     created_at, updated_at, deletion_requested_at, peer, shared_uuid, ended";
 
 /// The records of the connections in `asked`, which holds no document of theirs: it is walked for each question.
-const RECORDS: Question = records_of("asked JOIN connections c ON c.id = asked.id");
+const RECORDS: Question = records_of("asked CROSS JOIN connections c WHERE c.id = asked.id");
 
 /// The same of those that are gone.
-const GONE_RECORDS: Question = records_of("asked JOIN gone_connections c ON c.id = asked.id");
+const GONE_RECORDS: Question = records_of("asked CROSS JOIN gone_connections c WHERE c.id = asked.id");
 
 const fn records_of(from: &'static str) -> Question {
     Question {
@@ -64,35 +64,36 @@ const fn records_of(from: &'static str) -> Question {
 /// The instances of the connections in `asked`.
 const INSTANCES: Question = Question {
     columns: &[Text("i.connection_id"), Text("i.doc"), Int("CASE WHEN asked.watch = 1 THEN w.observed_at END")],
-    from: "asked JOIN instances i ON i.connection_id = asked.id
-           LEFT JOIN account_watches w ON w.account_id = i.account_id WHERE i.retired_at IS NULL",
+    from: "asked CROSS JOIN instances i LEFT JOIN account_watches w ON w.account_id = i.account_id
+           WHERE i.connection_id = asked.id AND i.retired_at IS NULL",
     order: &[Text("i.id")],
 };
 
 const SAMPLES: Question = Question {
     columns: &[Text("s.connection_id"), Text("s.gateway_id"), Text("g.attach_point_id"), Text("s.doc")],
-    from: "asked JOIN latest_samples s ON s.connection_id = asked.id JOIN gateways g ON g.id = s.gateway_id",
+    from: "asked CROSS JOIN latest_samples s CROSS JOIN gateways g WHERE s.connection_id = asked.id AND g.id = s.gateway_id",
     order: &[Text("s.gateway_id"), Text("s.peer_id"), Text("s.path")],
 };
 
 const PATH_CONDITIONS: Question = Question {
     columns: &[Text("p.connection_id"), Text("p.type"), Text("p.status"), Int("p.since")],
-    from: "asked JOIN path_conditions p ON p.connection_id = asked.id",
+    from: "asked CROSS JOIN path_conditions p WHERE p.connection_id = asked.id",
     order: &[Text("p.type")],
 };
 
 /// The newest generation of every channel that there has been.
 const GENERATIONS: Question = Question {
     columns: &[Text("n.channel_id"), Int("n.generation")],
-    from: "(SELECT c.channel_id, MAX(c.generation) AS generation
-            FROM asked JOIN channel_configurations c ON c.connection_id = asked.id GROUP BY c.channel_id) AS n",
+    from:
+        "(SELECT c.channel_id, MAX(c.generation) AS generation
+            FROM asked CROSS JOIN channel_configurations c WHERE c.connection_id = asked.id GROUP BY c.channel_id) AS n",
     order: &[Text("n.channel_id")],
 };
 
 /// The configurations of the channels of a connection, of every generation that is not retired.
 pub(super) const CHANNELS: Question = Question {
     columns: &[Text("c.doc")],
-    from: "asked JOIN channel_configurations c ON c.connection_id = asked.id WHERE c.retired_at IS NULL",
+    from: "asked CROSS JOIN channel_configurations c WHERE c.connection_id = asked.id AND c.retired_at IS NULL",
     order: &[Text("c.channel_id"), Int("c.generation")],
 };
 
@@ -321,5 +322,45 @@ impl SqlStore {
         }
         tx.done().await?;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::OpenOptions;
+
+    /// What SQLite does for these questions about the connections that a SELECT gives.
+    async fn plan(select: &str, questions: &[Question]) -> Vec<String> {
+        let store = SqlStore::open("sqlite::memory:", OpenOptions::default()).await.unwrap();
+        let mut tx = store.look().await.unwrap();
+        let asked = format!("EXPLAIN QUERY PLAN WITH asked AS MATERIALIZED ({select})");
+        let (sql, _) = questions::statement(&asked, questions, "NULL");
+        let rows = tx.rows(&sql, Vec::new()).await.unwrap();
+        let step = |mut row: Row| {
+            for _ in ["id", "parent", "unused"] {
+                row.int().unwrap();
+            }
+            row.text().unwrap()
+        };
+        rows.into_iter().map(step).collect()
+    }
+
+    #[tokio::test]
+    async fn no_question_walks_a_table() {
+        let all = With::InstancesAndSamples.questions();
+        let one = "SELECT id, watch FROM connections WHERE id = 'x' AND project = 'p'";
+        let page = "SELECT id, watch FROM connections WHERE project = 'p' AND id > '' ORDER BY id LIMIT 20";
+        let mut seen = 0;
+        for select in [one, page] {
+            let questions = [&[RECORDS][..], all, &[GENERATIONS, CHANNELS, ledger::CALLS, ledger::TWINS]].concat();
+            for step in plan(select, &questions).await {
+                let of = |what: &str| step.split(' ').nth(1).is_some_and(|table| table == what);
+                let walks = step.starts_with("SCAN") && !of("asked") && !of("n");
+                assert!(!walks && !step.contains("AUTOMATIC"), "{step}");
+                seen += usize::from(step.starts_with("SEARCH"));
+            }
+        }
+        assert!(seen > 20, "it was told what is done: {seen}");
     }
 }
