@@ -79,6 +79,7 @@ pub(super) fn row(connection: &str, mbps: u32, vlan: u64, subnet: &str) -> Row {
         attempts: Attempts::default(),
         look_at: ms(START),
         seen_at: Some(ms(START)),
+        looked: false,
         shown: (1, 0),
         notified: true,
         ever_final: false,
