@@ -1,9 +1,14 @@
 //! Channels that are due: what our device is to hold, a step of the protocol, one call to the peer, and what its answer
 //! changes. And what operators see and wish of channels.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt as _;
+use jiff::SignedDuration;
 use secrecy::SecretString;
 use tieline_openapi::{
     client::coordinator::CallVerdict,
@@ -15,6 +20,7 @@ use tieline_openapi::{
     ids::{IssueId, ProjectId},
     v1::{Issue, IssueState, Severity},
 };
+use tieline_providers::network::DeviceError;
 use uuid::Uuid;
 
 use super::{Coordination, CoordinationError, Peer, answers::Call, call::NoAnswer, keeper::Doing};
@@ -38,6 +44,13 @@ const LONGEST_MS: u64 = 1_000;
 const WATCH: Duration = Duration::from_secs(60);
 /// The code of an issue about keys.
 const TROUBLE: &str = "macsec-rotation-stuck";
+/// The code of an issue about a device that says nothing of its keys.
+const SILENT: &str = "macsec-device-silent";
+/// How long a device may say nothing: what was known of its keys stands until then.
+const SILENCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Channels whose device could not be asked, each since when, and why at the last try.
+pub(super) type Silent = Mutex<BTreeMap<(ResourceId, ChannelPlace), (Timestamp, String)>>;
 
 /// A channel, as an operator sees it.
 #[derive(Debug, Clone)]
@@ -162,7 +175,9 @@ impl Coordination {
     /// Our device gets the keys that it is to have, and says how it is.
     async fn apply_keys(&self, peer: &Peer, at: &ChannelPlace) -> Result<(), CoordinationError> {
         let Some(wanted) = self.load(peer, None).await?.1.wanted_keys(at) else { return Ok(()) };
-        match self.parts.macsec.apply(&peer.id, at, &wanted).await {
+        let applied = self.parts.macsec.apply(&peer.id, at, &wanted).await;
+        self.note_silence(peer, at, applied.as_ref().err());
+        match applied {
             Ok(Some(report)) => {
                 self.act(peer, None, None, |book, now| Doing::new((), book.observe_keys(at, &report, now))).await
             }
@@ -173,6 +188,28 @@ impl Coordination {
                 Ok(())
             }
         }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<(ResourceId, ChannelPlace), (Timestamp, String)>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_silence(&self, peer: &Peer, at: &ChannelPlace, error: Option<&DeviceError>) {
+        let now = self.now();
+        let place = (peer.id.clone(), at.clone());
+        match error {
+            Some(error) => self.silent().entry(place).or_insert((now, String::new())).1 = error.to_string(),
+            None => {
+                self.silent().remove(&place);
+            }
+        }
+    }
+
+    /// Why a channel's device says nothing, if it has for long.
+    fn silence(&self, peer: &Peer, at: &ChannelPlace, now: Timestamp) -> Option<String> {
+        let silent = self.silent();
+        let (since, why) = silent.get(&(peer.id.clone(), at.clone()))?;
+        (now.duration_since(*since) >= SILENCE).then(|| why.clone())
     }
 
     /// Random choices for one step of a channel.
@@ -244,6 +281,10 @@ impl Coordination {
                 Some(what) => self.parts.books.raise(&project, &self.trouble(&subject, *what, now)).await?,
                 None => self.parts.books.resolve(TROUBLE, &subject, now).await?,
             }
+            match self.silence(peer, at, now) {
+                Some(why) => self.parts.books.raise(&project, &self.silence_issue(&subject, &why, now)).await?,
+                None => self.parts.books.resolve(SILENT, &subject, now).await?,
+            }
         }
         Ok(())
     }
@@ -261,14 +302,27 @@ impl Coordination {
                  not change it: see `tieline coordinator macsec list`, and ask the peer.",
             ),
         };
+        self.issue(TROUBLE, subject, title, remediation.to_owned(), now)
+    }
+
+    fn silence_issue(&self, subject: &str, why: &str, now: Timestamp) -> Issue {
+        let title = "A router does not say how the MACsec keys of a channel are";
+        let remediation = format!(
+            "What was known of them before still counts, and no key is changed. Run the router's program of `tieline.toml` by \
+             hand; its last try: {why}"
+        );
+        self.issue(SILENT, subject, title, remediation, now)
+    }
+
+    fn issue(&self, code: &str, subject: &str, title: &str, remediation: String, now: Timestamp) -> Issue {
         Issue {
             id: IssueId::from(self.parts.random.uuid_v7(now)),
             severity: Severity::Warning,
-            code: TROUBLE.to_owned(),
+            code: code.to_owned(),
             about: vec![subject.to_owned()],
             title: title.to_owned(),
             cost: None,
-            remediation: remediation.to_owned(),
+            remediation,
             state: IssueState::Open,
             created_at: now,
             resolved_at: None,

@@ -203,6 +203,8 @@ pub struct Coordination {
     config: CoordinatorConfig,
     peers: BTreeMap<ResourceId, Arc<Peer>>,
     parts: CoordinationParts,
+    /// Channels whose device does not say how their keys are.
+    silent: channels::Silent,
 }
 
 impl fmt::Debug for Coordination {
@@ -232,7 +234,7 @@ impl Coordination {
                 Ok((peer.provider.clone(), Arc::new(made)))
             })
             .collect::<Result<_, CoordinationError>>()?;
-        Ok(Arc::new(Self { config, peers, parts }))
+        Ok(Arc::new(Self { config, peers, parts, silent: channels::Silent::default() }))
     }
 
     /// Our section of `tieline.toml`.

@@ -197,7 +197,7 @@ impl Book {
             let request_id = next(Uuid::from_u128(row.requests.1.as_u128() ^ u128::from(row.version) << 80));
             row.resize = Some(super::Resize { to_mbps: row.bandwidth_mbps, request_id });
         }
-        (row.seen_at, row.looked) = (Some(now), true);
+        row.seen_at = Some(now);
         row.guidance = None;
         row.avoid.clear();
         row.theirs_ever_final |= features.iter().any(|feature| feature.is_final);
@@ -215,6 +215,17 @@ impl Book {
             }
             row.drop_closed();
         }
+        row.looked = self.has_more_to_ask(row);
+    }
+
+    /// Whether something is to be asked of the peer beside looks.
+    fn has_more_to_ask(&self, row: &Row) -> bool {
+        let interconnect = self.terms.interconnect(&row.place);
+        let missing =
+            || interconnect.is_some_and(|i| i.usable().any(|(channel, _)| !row.features.contains_key(channel)));
+        let proposed = || row.features.values().any(|f| f.theirs == Theirs::Proposed && !f.closing);
+        let (shown, told) = row.shown;
+        shown > told || row.resize.is_some() || !row.stray.is_empty() || (row.drives && (missing() || proposed()))
     }
 
     fn merge(&self, row: &mut Row, as_of: u64, seen: &SeenFeature) {

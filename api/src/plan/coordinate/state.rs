@@ -306,7 +306,7 @@ pub struct Row {
     pub look_at: Timestamp,
     /// When it was last seen.
     pub seen_at: Option<Timestamp>,
-    /// Whether it was seen after the last thing that was asked of the peer: what the look was for comes before another.
+    /// Whether the last look showed that there is something to ask, and nothing was asked since: that comes before another look.
     #[serde(default)]
     pub looked: bool,
     /// Counts changes of what our half shows, and how many of them the peer has acknowledged.

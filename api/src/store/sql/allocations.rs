@@ -311,29 +311,7 @@ pub(super) async fn quarantine_all(
 
 /// VLANs and subnets that are held, or not free yet: one text for each port and attach point, since of thousands of rows
 /// fetching costs more than finding. A subnet stands in it once for each of its slots.
-const HELD_SQLITE: [Question; 2] = [
-    held(
-        &[
-            Text("p.id"),
-            Text(
-                "(SELECT group_concat(vlan) FROM vlan_allocations
-                  WHERE port_id = p.id AND (free_at IS NULL OR free_at > {now}))",
-            ),
-        ],
-        "ports p",
-    ),
-    held(
-        &[
-            Text("p.id"),
-            Text(
-                "(SELECT group_concat(subnet) FROM subnet_slots
-                  WHERE attach_point_id = p.id AND (free_at IS NULL OR free_at > {now}))",
-            ),
-        ],
-        "points p",
-    ),
-];
-const HELD_POSTGRES: [Question; 2] = [
+const HELD: [Question; 2] = [
     held(
         &[
             Text("p.id"),
@@ -388,7 +366,7 @@ impl SqlStore {
             table("channels", 1 + ports.len() + points.len(), channels.len())
         );
         let mut tx = self.read().await?;
-        let [vlans, subnets] = tx.either(HELD_SQLITE, HELD_POSTGRES);
+        let [vlans, subnets] = HELD;
         let questions = [vlans, subnets, BANDWIDTH, foreign::VLANS, foreign::SUBNETS];
         let answers = questions::ask(&mut tx, &with, &questions, [ports, points, channels].concat()).await?;
         let mut answers = answers.into_iter();

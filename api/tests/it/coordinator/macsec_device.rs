@@ -137,10 +137,18 @@ fn passes(pair: &Pair, time: Duration) {
     }
 }
 
-/// Issues about keys that are open.
-fn stuck(issues: &Value) -> Vec<&Value> {
+/// Issues of a code that are open.
+fn open<'v>(issues: &'v Value, code: &str) -> Vec<&'v Value> {
     let all = issues["issues"].as_array().unwrap().iter();
-    all.filter(|issue| issue["code"] == "macsec-rotation-stuck" && issue["state"] == "OPEN").collect()
+    all.filter(|issue| issue["code"] == code && issue["state"] == "OPEN").collect()
+}
+
+fn stuck(issues: &Value) -> Vec<&Value> {
+    open(issues, "macsec-rotation-stuck")
+}
+
+fn silent(issues: &Value) -> Vec<&Value> {
+    open(issues, "macsec-device-silent")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,6 +208,37 @@ async fn a_program_that_fails_makes_no_key_active() {
     assert!(programs.told("north", "i1-c1").1.is_none(), "the manager uses no key that the other end does not");
     fs::remove_file(dead).unwrap();
     until_secure(&pair).await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_says_nothing_any_more_is_an_issue() {
+    let programs = Programs::new();
+    let pair = programs.pair(|_| {}).await;
+    until_secure(&pair).await;
+    let dead = programs.mark("south", "i1-c1.dead");
+    // Twice: it is silent for as long as lies between two looks.
+    let until_silent = async {
+        while silent(&pair.south.get("/v1/issues").await).is_empty() {
+            passes(&pair, Duration::from_secs(61));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), until_silent).await.expect("an issue");
+    let issues = pair.south.get("/v1/issues").await;
+    let [issue] = silent(&issues)[..] else { panic!("{issues}") };
+    assert_eq!(issue["about"][0], "providers/north/environments/e1/interconnects/i1/channels/c1");
+    assert!(issue["remediation"].as_str().unwrap().contains("exit status: 9"), "what the program did is told: {issue}");
+    assert_eq!(channel(&pair.south.get(MACSEC).await, "i1/c1").unwrap()["secure"], true, "nothing was changed for it");
+    assert!(silent(&pair.north.get("/v1/issues").await).is_empty(), "north's router is well");
+    fs::remove_file(dead).unwrap();
+    let until_well = async {
+        while !silent(&pair.south.get("/v1/issues").await).is_empty() {
+            passes(&pair, Duration::from_secs(61));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), until_well).await.expect("it is resolved");
     pair.end().await;
 }
 
