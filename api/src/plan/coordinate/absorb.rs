@@ -123,7 +123,12 @@ impl Book {
             return false;
         }
         match row.remote {
-            Remote::Unknown if row.leaving.is_none() => row.refused.contains(&row.place.interconnect),
+            Remote::Unknown if row.leaving.is_none() => {
+                let refused = row.refused.contains(&row.place.interconnect);
+                // It is to be created here.
+                row.looked = !refused;
+                refused
+            }
             Remote::Unknown | Remote::Absent { .. } => false,
             Remote::Present => {
                 row.remote = Remote::Absent { since: now };

@@ -323,6 +323,31 @@ fn a_slow_pass_does_more_than_look() {
     }
 }
 
+/// Nobody has it: the look that comes before every try says so, and the try comes before the next look.
+#[test]
+fn a_slow_pass_repeats_what_was_lost() {
+    for pass_ms in [6_000, 60_000, 600_000] {
+        let mut world = World::new(7, [false, false]);
+        let (_, place) = world.buy(0, 5_000).unwrap();
+        let is_create = |ask: &Ask| matches!(ask, Ask::Create { .. });
+        until_asked(&mut world, &place, is_create);
+        let mut asked = Vec::new();
+        while !asked.last().is_some_and(is_create) {
+            assert!(asked.len() < 6, "passes of {pass_ms} ms: {asked:?}");
+            world.at += pass_ms;
+            let (now, draw) = (world.now(1), world.draw());
+            let step = world.sides[1].book.step(&place, now, &draw);
+            world.store(1, &step.changes);
+            if let Some(ask) = step.ask {
+                if !is_create(&ask) {
+                    answer(&mut world, &place, &ask);
+                }
+                asked.push(ask);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_notification_is_only_a_hint() {
     // Lost: the next look says the same. Doubled: nothing more happens.
