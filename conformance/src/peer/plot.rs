@@ -237,6 +237,17 @@ impl Plot {
     /// Sees that for so long nothing comes that would be wrong.
     pub(crate) async fn never(&self, window: Duration, what: &str, wrong: impl Fn(&Heard) -> bool) -> Result<(), Stop> {
         let from = self.state().heard.len();
+        self.never_since(from, window, what, wrong).await
+    }
+
+    /// The same of what was heard from a number of requests on: what may come before the case goes on is not passed over.
+    pub(crate) async fn never_since(
+        &self,
+        from: usize,
+        window: Duration,
+        what: &str,
+        wrong: impl Fn(&Heard) -> bool,
+    ) -> Result<(), Stop> {
         let come = self.until(window, "", |state| state.heard.iter().skip(from).any(&wrong).then_some(())).await;
         if come.is_ok() { Err(violation(what.to_owned())) } else { Ok(()) }
     }

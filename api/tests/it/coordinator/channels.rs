@@ -97,16 +97,9 @@ pub(super) fn has_changed(name: &'static str, before: &Value) -> impl Fn(&Value)
 /// What both devices hold for a channel, as soon as it is one key and the same: a key leaves the list before the device that
 /// had it is told.
 async fn agreed_key(pair: &Pair, name: &str) -> Held {
-    let waiting = async {
-        loop {
-            let ours = pair.north.keys.of(name);
-            if ours.0.len() == 1 && ours == pair.south.keys.of(name) {
-                return ours;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("both devices hold the one key")
+    let ours = || pair.north.keys.of(name);
+    pair.north.until(MACSEC, |_| ours().0.len() == 1 && ours() == pair.south.keys.of(name)).await;
+    ours()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -93,6 +93,14 @@ impl Programs {
         (keys.collect(), told["active"].as_str().map(ToOwned::to_owned))
     }
 
+    /// What the programs of both sides were told last, as soon as it is one key and the same: a key leaves the list before the
+    /// router that had it is told.
+    async fn agreed(&self, pair: &Pair, interface: &str) -> (BTreeMap<String, String>, Option<String>) {
+        let north = || self.told("north", interface);
+        pair.north.until(MACSEC, |_| north().0.len() == 1 && north() == self.told("south", interface)).await;
+        north()
+    }
+
     /// Waits until each channel was looked at, and then again: by then all has begun that was due before.
     async fn looked(&self, side: &str) {
         let files = || fs::read_dir(self.folder(side)).unwrap().map(|entry| entry.unwrap().path());
@@ -156,8 +164,7 @@ async fn a_key_is_in_use_when_the_program_says_so_and_a_change_that_is_stuck_is_
     let programs = Programs::new();
     let pair = programs.pair(|config| config.macsec_bake_seconds = 0).await;
     let [before, _] = until_secure(&pair).await;
-    let (north, south) = (programs.told("north", "i1-c1"), programs.told("south", "i1-c1"));
-    assert_eq!((north.0.len(), &north.0, &north.1), (1, &south.0, &south.1));
+    let north = programs.agreed(&pair, "i1-c1").await;
     // Sealed at rest: nothing of a key is in either store.
     let (ckn, cak) = north.0.iter().next().unwrap();
     for side in [&pair.north, &pair.south] {
@@ -172,8 +179,9 @@ async fn a_key_is_in_use_when_the_program_says_so_and_a_change_that_is_stuck_is_
         keys.len() == 2 && keys[0]["state"] == "ACTIVE" && keys[1]["state"] == "STANDBY"
     };
     tokio::join!(pair.north.until(MACSEC, half), pair.south.until(MACSEC, half));
-    let (keys, active) = programs.told("north", "i1-c1");
-    assert_eq!((keys.len(), &active), (2, &north.1), "the manager stays on the key that the other end uses");
+    let told = || programs.told("north", "i1-c1");
+    pair.north.until(MACSEC, |_| told().0.len() == 2).await;
+    assert_eq!(told().1, north.1, "the manager stays on the key that the other end uses");
     assert!(stuck(&pair.north.get("/v1/issues").await).is_empty(), "it may take its time");
     passes(&pair, Duration::from_secs(31 * 60));
     let issues = pair.north.until("/v1/issues", |issues| !stuck(issues).is_empty()).await;
@@ -187,8 +195,7 @@ async fn a_key_is_in_use_when_the_program_says_so_and_a_change_that_is_stuck_is_
     tokio::join!(pair.north.until(MACSEC, &changed), pair.south.until(MACSEC, &changed));
     passes(&pair, Duration::from_secs(61));
     pair.north.until("/v1/issues", |issues| stuck(issues).is_empty()).await;
-    let (north, south) = (programs.told("north", "i1-c1"), programs.told("south", "i1-c1"));
-    assert_eq!((north.0.len(), &north.0, &north.1), (1, &south.0, &south.1));
+    programs.agreed(&pair, "i1-c1").await;
     pair.end().await;
 }
 
@@ -217,28 +224,18 @@ async fn a_router_that_says_nothing_any_more_is_an_issue() {
     let pair = programs.pair(|_| {}).await;
     until_secure(&pair).await;
     let dead = programs.mark("south", "i1-c1.dead");
-    // Twice: it is silent for as long as lies between two looks.
-    let until_silent = async {
-        while silent(&pair.south.get("/v1/issues").await).is_empty() {
-            passes(&pair, Duration::from_secs(61));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let later = |issues: &Value, is_open: bool| {
+        passes(&pair, Duration::from_secs(61));
+        silent(issues).is_empty() != is_open
     };
-    tokio::time::timeout(Duration::from_secs(60), until_silent).await.expect("an issue");
-    let issues = pair.south.get("/v1/issues").await;
+    let issues = pair.south.until("/v1/issues", |issues| later(issues, true)).await;
     let [issue] = silent(&issues)[..] else { panic!("{issues}") };
     assert_eq!(issue["about"][0], "providers/north/environments/e1/interconnects/i1/channels/c1");
     assert!(issue["remediation"].as_str().unwrap().contains("exit status: 9"), "what the program did is told: {issue}");
     assert_eq!(channel(&pair.south.get(MACSEC).await, "i1/c1").unwrap()["secure"], true, "nothing was changed for it");
     assert!(silent(&pair.north.get("/v1/issues").await).is_empty(), "north's router is well");
     fs::remove_file(dead).unwrap();
-    let until_well = async {
-        while !silent(&pair.south.get("/v1/issues").await).is_empty() {
-            passes(&pair, Duration::from_secs(61));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), until_well).await.expect("it is resolved");
+    pair.south.until("/v1/issues", |issues| later(issues, false)).await;
     pair.end().await;
 }
 

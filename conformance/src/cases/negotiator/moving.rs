@@ -50,5 +50,7 @@ async fn make_before_break(s: &Session) -> Result<(), Stop> {
     let (made, _) = moved(s).await?;
     let id = made.name.clone();
     let wrong = move |heard: &Heard| heard.op == Op::DeleteConnection && heard.connection().as_ref() == Some(&id);
-    s.plot().never(s.settings().window, "the old place was deleted before the new one was finished", wrong).await
+    s.plot()
+        .never_since(0, s.settings().window, "the old place was deleted before the new one was finished", wrong)
+        .await
 }
