@@ -1,6 +1,6 @@
 //! What a case for a Negotiator works with: keys that the suite's customer brings to the target, and what the target then asks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tieline_openapi::{
@@ -140,6 +140,11 @@ impl Session {
             }
             Stop::Violation(_) | Stop::Skipped(_) | Stop::NoAnswer(_) => stop,
         })
+    }
+
+    /// Sees that nothing wrong came since a time, nor comes as long as the settings say.
+    pub(crate) async fn never(&self, since: Duration, why: &str, wrong: impl Fn(&Heard) -> bool) -> Result<(), Stop> {
+        self.plot().never(since, self.settings().window, why, wrong).await
     }
 
     /// Waits for the n-th request of a kind.

@@ -234,21 +234,17 @@ impl Plot {
         waited.map_err(|_| violation(format!("within {patience:?} {what}")))
     }
 
-    /// Sees that for so long nothing comes that would be wrong.
-    pub(crate) async fn never(&self, window: Duration, what: &str, wrong: impl Fn(&Heard) -> bool) -> Result<(), Stop> {
-        let from = self.state().heard.len();
-        self.never_since(from, window, what, wrong).await
-    }
-
-    /// The same of what was heard from a number of requests on: what may come before the case goes on is not passed over.
-    pub(crate) async fn never_since(
+    /// Sees that nothing wrong came since a time, nor comes for so long from now on: what came while the case did something else
+    /// is not passed over.
+    pub(crate) async fn never(
         &self,
-        from: usize,
+        since: Duration,
         window: Duration,
         what: &str,
         wrong: impl Fn(&Heard) -> bool,
     ) -> Result<(), Stop> {
-        let come = self.until(window, "", |state| state.heard.iter().skip(from).any(&wrong).then_some(())).await;
+        let came = |state: &State| state.heard.iter().any(|heard| heard.at >= since && wrong(heard)).then_some(());
+        let come = self.until(window, "", came).await;
         if come.is_ok() { Err(violation(what.to_owned())) } else { Ok(()) }
     }
 }

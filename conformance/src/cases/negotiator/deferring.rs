@@ -57,7 +57,7 @@ async fn asks(s: &Session) -> Result<(), Stop> {
         "the environment has deferConnectionProvisioning, and CreateConnection has no deferProvisioning".to_owned()
     })?;
     let proposes = |heard: &Heard| heard.op == Op::CreateFeature;
-    s.plot().never(s.settings().window, "the target deferred, and proposed a feature itself", proposes).await
+    s.never(asked.at, "the target deferred, and proposed a feature itself", proposes).await
 }
 
 async fn refused(s: &Session) -> Result<(), Stop> {

@@ -68,12 +68,11 @@ fn makes(heard: &Heard) -> bool {
 
 async fn by_peer(s: &Session) -> Result<(), Stop> {
     let made = s.agreed().await?;
+    let since = s.elapsed();
     s.plot().state().end(made.name.clone());
     let path = s.theirs(&made.name)?;
     s.get(Op::DeleteConnection, &path).await?.read::<serde_json::Value>()?;
-    s.plot()
-        .never(s.settings().window, "the peer deleted the connection, and something of it was made again", makes)
-        .await?;
+    s.never(since, "the peer deleted the connection, and something of it was made again", makes).await?;
     gone_there(s, &made.name).await
 }
 
@@ -96,8 +95,9 @@ async fn while_creating(s: &Session) -> Result<(), Stop> {
         (state.connections.is_empty() && state.tombstones.contains(&name)).then_some(())
     })
     .await?;
+    let deleted = s.nth(Op::DeleteConnection, 0).await?;
     let created = |heard: &Heard| heard.op == Op::CreateConnection;
-    s.plot().never(s.settings().window, "CreateConnection came after DeleteConnection", created).await?;
+    s.never(deleted.at, "CreateConnection came after DeleteConnection", created).await?;
     gone_there(s, &name).await
 }
 

@@ -280,7 +280,8 @@ async fn not_recreated(s: &Session) -> Result<(), Stop> {
         later.any(|h| h.op == Op::GetMaintenanceEvents && h.id("channel") == id && h.answer.is_some()).then_some(())
     };
     s.until("the target did not read the peer's work", read).await?;
+    let since = s.elapsed();
     forget(s, &made).await?;
     let again = move |heard: &Heard| heard.op == Op::CreateFeature && heard.body["channel"] == json!(channel);
-    s.plot().never(s.settings().window, "a feature was made on a channel that the peer works on", again).await
+    s.never(since, "a feature was made on a channel that the peer works on", again).await
 }

@@ -32,6 +32,7 @@ async fn pages(s: &Session) -> Result<(), Stop> {
     s.peer()?;
     s.plot().state().manners.page_size = Some(1);
     let made = s.agreed().await?;
+    let since = s.elapsed();
     s.notify(&made.name).await?;
     let last = (made.channels - 1).to_string();
     let read = |state: &State| {
@@ -39,17 +40,16 @@ async fn pages(s: &Session) -> Result<(), Stop> {
         lists.any(|heard| heard.asked("pageToken") == Some(&last)).then_some(())
     };
     s.until("the target did not ask for the last page of a list", read).await?;
-    s.plot().never(s.settings().window, "what stands on a later page was taken for missing", meddles).await
+    s.never(since, "what stands on a later page was taken for missing", meddles).await
 }
 
 async fn later_revision(s: &Session) -> Result<(), Stop> {
     s.peer()?;
     s.plot().state().manners.adorned = true;
     let made = s.agreed().await?;
+    let since = s.elapsed();
     s.notify(&made.name).await?;
-    s.plot()
-        .never(s.settings().window, "a value of a later revision made the target change a connection", meddles)
-        .await
+    s.never(since, "a value of a later revision made the target change a connection", meddles).await
 }
 
 async fn published_revision(s: &Session) -> Result<(), Stop> {

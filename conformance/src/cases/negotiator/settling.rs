@@ -1,6 +1,6 @@
 //! Lost answers, and a peer that forgets: the recovery table, row by row.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::json;
 use tieline_openapi::coordinator::{AdminState, OperationId as Op};
@@ -86,8 +86,17 @@ async fn connection_lost(s: &Session) -> Result<(), Stop> {
 async fn kept(s: &Session, act: Act) -> Result<(), Stop> {
     s.plot().spoil(1, act, proposes);
     let made = s.agreed().await?;
-    s.plot().never(s.settings().window, "CreateFeature came though every channel has its feature", proposes).await?;
+    tokio::time::sleep(s.settings().window).await;
     let state = s.plot().state();
+    // A request whose answer was lost is made again, and is the same one.
+    let all: BTreeSet<_> = state.of(Op::CreateFeature).map(Heard::content).collect();
+    must(all.len() == made.channels, || {
+        format!(
+            "CreateFeature came for {} features, and every one of {} channels has its own",
+            all.len(),
+            made.channels
+        )
+    })?;
     let first = state.of(Op::CreateFeature).next().ok_or_else(|| violation("no feature was proposed"))?;
     let channel = &first.body["channel"];
     let other = state.of(Op::CreateFeature).find(|h| h.body["channel"] == *channel && h.content() != first.content());
@@ -185,9 +194,10 @@ async fn not_recreated(s: &Session) -> Result<(), Stop> {
             guidance.channel_admin_state = Some(AdminState::Disabled);
         }
     });
+    let since = s.elapsed();
     let (channel, _) = forget(s, &made).await?;
     let wrong = move |heard: &Heard| proposes(heard) && heard.body["channel"] == json!(channel);
-    s.plot().never(s.settings().window, "a feature was proposed for a channel that is disabled", wrong).await
+    s.never(since, "a feature was proposed for a channel that is disabled", wrong).await
 }
 
 async fn peer_away(s: &Session) -> Result<(), Stop> {
