@@ -1,5 +1,8 @@
 //! Books: read, changed and written under their revision.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::SecretString;

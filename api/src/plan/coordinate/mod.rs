@@ -30,7 +30,7 @@ mod standing;
 mod state;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod wire;
 mod wishes;
 

@@ -1,6 +1,6 @@
 //! One transaction, on either database. The bodies of the store's methods are written once, in the SQL that both speak.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction, pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow};
 
@@ -68,8 +68,13 @@ impl Tx {
     }
 
     fn text(&self, sql: &str) -> String {
-        let sql = if sql.contains("{now}") { Cow::Owned(sql.replace("{now}", self.now)) } else { Cow::Borrowed(sql) };
-        sql.into_owned()
+        let sql = sql.replace("{now}", self.now);
+        // A bare parameter of LIMIT makes SQLite (3.49 and later) plan by its value, and so prepare the statement anew
+        // whenever another is bound, which takes longer than to run it.
+        match &self.inner {
+            Inner::Sqlite(_) | Inner::SqliteAlone(_) => sql.replace("LIMIT $", "LIMIT 0 + $"),
+            Inner::Postgres(_) | Inner::PostgresAlone(_) => sql,
+        }
     }
 
     /// Runs a statement; the number of rows that it touched. The text is one of ours: every value is bound.

@@ -13,7 +13,7 @@ mod keys;
 mod serve;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod windows;
 
 use serde::{Deserialize, Serialize};

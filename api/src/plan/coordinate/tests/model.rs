@@ -5,6 +5,7 @@ use rand::RngExt;
 
 use super::{
     super::*,
+    Kept,
     world::{Faults, World},
 };
 
@@ -42,8 +43,9 @@ fn act(world: &mut World) {
     world.store(side, &changes);
 }
 
-fn run(seed: u64) -> World {
-    let mut world = World::new(seed, [seed % 4 == 1 || seed % 4 == 3, seed % 4 == 2 || seed % 4 == 3]);
+/// One schedule, whose books are kept somewhere too.
+pub(crate) fn run(seed: u64, kept: Box<dyn Kept>) -> World {
+    let mut world = World::kept_in(kept, seed, [seed % 4 == 1 || seed % 4 == 3, seed % 4 == 2 || seed % 4 == 3]);
     world.faults = Faults::MANY;
     for _ in 0..world.random.random_range(3..12) {
         act(&mut world);
@@ -77,7 +79,7 @@ fn both_sides_agree_and_leave_nothing() {
     let part = &|n: u64| {
         let (mut stale, mut conflicts) = (0, 0);
         for seed in seeds.clone().filter(|seed| seed % threads == n) {
-            let world = run(seed);
+            let world = run(seed, Box::new(()));
             let replies = world.sides.iter().flat_map(|side| side.book.replays.values());
             stale += world.stale;
             conflicts += replies.filter(|r| matches!(&r.reply, Reply::Refused(no) if no.status == 409)).count();

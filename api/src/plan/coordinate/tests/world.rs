@@ -11,19 +11,22 @@ use tieline_openapi::{
 };
 use uuid::Uuid;
 
-use super::super::{step::Wanted, *};
+use super::{
+    super::{step::Wanted, *},
+    Kept,
+};
 
 pub(in crate::plan::coordinate) fn id(text: &str) -> ResourceId {
     text.parse().unwrap()
 }
 
 /// 2026-01-05T00:00:00Z. Asked for so often that it is not parsed each time.
-pub(in crate::plan::coordinate) const fn start() -> Timestamp {
+pub(crate) const fn start() -> Timestamp {
     Timestamp::constant(1_767_571_200, 0)
 }
 
 /// What both sides agree on: one environment, three interconnects of 10 Gbit/s, four channels each, few VLANs and subnets.
-pub(in crate::plan::coordinate) fn terms(us: &str, them: &str, asn: u32, defers: bool) -> Terms {
+pub(crate) fn terms(us: &str, them: &str, asn: u32, defers: bool) -> Terms {
     let channel = ChannelTerms {
         enabled: true,
         in_maintenance: false,
@@ -59,7 +62,7 @@ pub(in crate::plan::coordinate) fn terms(us: &str, them: &str, asn: u32, defers:
 
 /// How the world treats messages and processes, in thousandths.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     pub lost: u32,
     pub doubled: u32,
     pub late: u32,
@@ -74,7 +77,7 @@ impl Faults {
 type Configured = BTreeMap<(ResourceId, ResourceId), BTreeMap<Place, (L3Base, bool)>>;
 
 /// One provider: what it has stored, and its routers.
-pub(super) struct Side {
+pub(crate) struct Side {
     pub book: Book,
     pub routers: Configured,
     /// What its clock is off by.
@@ -88,7 +91,7 @@ enum Message {
     Reply { to: Place, ask: Ask, reply: Reply },
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     pub sides: [Side; 2],
     /// True time in milliseconds.
     pub at: i64,
@@ -101,10 +104,17 @@ pub(super) struct World {
     /// Where routers are behind.
     unrouted: BTreeSet<(usize, Place)>,
     pub stale: usize,
+    /// Where books are kept too.
+    kept: Box<dyn Kept>,
 }
 
 impl World {
     pub(super) fn new(seed: u64, defers: [bool; 2]) -> Self {
+        Self::kept_in(Box::new(()), seed, defers)
+    }
+
+    /// The same, whose books are kept somewhere else too.
+    pub(super) fn kept_in(kept: Box<dyn Kept>, seed: u64, defers: [bool; 2]) -> Self {
         let side = |terms| Side {
             book: Book::new(terms),
             routers: BTreeMap::new(),
@@ -121,6 +131,7 @@ impl World {
             asked: Vec::new(),
             unrouted: BTreeSet::new(),
             stale: 0,
+            kept,
         }
     }
 
@@ -149,6 +160,7 @@ impl World {
     /// Stores, and comes back to whatever changed at once.
     pub(super) fn store(&mut self, side: usize, changes: &[Change]) {
         self.sides[side].book.apply(changes).unwrap();
+        self.kept.stored(side, changes, &self.sides[side].book);
         for change in changes {
             if let Change::Put(row) = change {
                 self.sides[side].due.insert(row.place.clone(), self.at);
@@ -235,6 +247,7 @@ impl World {
         self.store(side, &step.changes);
         if let Some(rival) = rival.filter(|rival| !rival.changes.is_empty()) {
             assert_eq!(self.sides[side].book.apply(&rival.changes), Err(Stale));
+            self.kept.outrun(side, &rival.changes);
             self.stale += 1;
         }
         let wait = step.wake.duration_since(now).as_millis() as i64;

@@ -1,5 +1,5 @@
 //! The channels' half of the protocol.
 
-mod model;
+pub(in crate::plan::coordinate) mod model;
 mod rules;
 mod world;

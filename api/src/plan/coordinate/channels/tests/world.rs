@@ -9,7 +9,7 @@ use tieline_openapi::coordinator::{ResourceId, Sensitive, Timestamp};
 use uuid::Uuid;
 
 use super::super::{super::tests::world as connections, *};
-use crate::plan::coordinate::{MacSecTerms, Stale, Terms};
+use crate::plan::coordinate::{MacSecTerms, Stale, Terms, tests::Kept};
 
 pub(super) use connections::{id, start};
 
@@ -17,10 +17,13 @@ pub(super) fn at(interconnect: &str, channel: &str) -> ChannelPlace {
     ChannelPlace { environment: id("e1"), interconnect: id(interconnect), channel: id(channel) }
 }
 
+/// How often a side looks at a channel.
+pub(super) const POLL: SignedDuration = SignedDuration::from_secs(60);
+
 /// Two interconnects of four channels on four devices; north manages the keys of the first two, south of the others.
 pub(super) fn terms(us: &str, them: &str) -> Terms {
     let mut terms = connections::terms(us, them, 64_512, false);
-    terms.poll = SignedDuration::from_secs(60);
+    terms.poll = POLL;
     let environment = terms.environments.get_mut(&id("e1")).unwrap();
     environment.interconnects.remove(&id("i3"));
     for interconnect in environment.interconnects.values_mut() {
@@ -96,12 +99,19 @@ pub(super) struct World {
     counted: BTreeSet<(ChannelPlace, String)>,
     /// Whether requests carry ids.
     with_ids: bool,
+    /// Where books are kept too.
+    kept: Box<dyn Kept>,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
+        Self::kept_in(Box::new(()), seed, POLL)
+    }
+
+    /// The same, whose books are kept somewhere else too, and which look at each other as often as is said.
+    pub(super) fn kept_in(kept: Box<dyn Kept>, seed: u64, poll: SignedDuration) -> Self {
         let side = |us, them| Side {
-            book: Book::new(terms(us, them)),
+            book: Book::new(Terms { poll, ..terms(us, them) }),
             devices: BTreeMap::new(),
             skew: SignedDuration::ZERO,
             due: BTreeMap::new(),
@@ -117,6 +127,7 @@ impl World {
             rotated: BTreeMap::new(),
             counted: BTreeSet::new(),
             with_ids: seed.is_multiple_of(2),
+            kept,
         };
         for side in 0..2 {
             let changes = world.sides[side].book.missing_channels(world.now(side));
@@ -141,6 +152,7 @@ impl World {
 
     pub(super) fn store(&mut self, side: usize, changes: &[Change]) {
         self.sides[side].book.apply(changes).unwrap();
+        self.kept.stored(side, changes, &self.sides[side].book);
         for change in changes {
             if let Change::Channel(row) = change {
                 self.sides[side].due.insert(row.at.clone(), self.at);
@@ -223,6 +235,7 @@ impl World {
         self.store(side, &step.changes);
         if let Some(rival) = rival.filter(|rival| !rival.changes.is_empty()) {
             assert_eq!(self.sides[side].book.apply(&rival.changes), Err(Stale));
+            self.kept.outrun(side, &rival.changes);
         }
         let wait = step.wake.duration_since(now).as_millis() as i64;
         self.sides[side].due.insert(place.clone(), self.at + wait.clamp(i64::from(step.changes.is_empty()), 900_000));
