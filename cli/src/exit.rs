@@ -30,6 +30,8 @@ pub(crate) enum Exit {
     Unreachable = 69,
     /// Stopped by SIGINT or SIGTERM before it was done (128 and the number of SIGINT, as shells count).
     Stopped = 130,
+    /// Nobody reads what it prints (128 and the number of SIGPIPE).
+    Unread = 141,
 }
 
 impl From<Exit> for ExitCode {

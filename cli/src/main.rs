@@ -41,7 +41,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         // Its namespaces are made while the process has a single thread, so before any runtime.
         Command::LabInit(init) => commands::lab::init(&init.dir),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tieline", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tieline", &mut script);
+            output::bytes(&script);
             Ok(Exit::Ok.into())
         }
         Command::LabRouter(router) => asynchronous(commands::router::run(router)),

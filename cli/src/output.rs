@@ -1,12 +1,49 @@
 //! What commands print on standard output.
 
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use tieline_openapi::v1::Timestamp;
 
+use crate::exit::Exit;
+
+/// Prints a line. Where nobody reads any more, as behind `head`, the command ends without a word.
+macro_rules! say {
+    ($($line:tt)*) => {
+        $crate::output::line(format_args!($($line)*))
+    };
+}
+pub(crate) use say;
+
+/// See [`say`].
+pub(crate) fn line(line: fmt::Arguments<'_>) {
+    let mut out = anstream::stdout().lock();
+    heard(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
+
+/// Prints bytes as they are.
+pub(crate) fn bytes(all: &[u8]) {
+    let mut out = io::stdout().lock();
+    heard(out.write_all(all).and_then(|()| out.flush()));
+}
+
+/// What cannot be printed for another reason, as on a full disk, cannot be told on standard output either.
+fn heard(written: io::Result<()>) {
+    if let Err(error) = written {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            anstream::eprintln!("error: standard output: {error}");
+        }
+        std::process::exit(Exit::Unread as i32);
+    }
+}
+
 /// Prints a value as JSON, indented.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    anstream::println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -14,6 +51,13 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
+    table
+}
+
+/// The same for long texts: on a terminal they are broken into its width.
+pub(crate) fn wrapped(head: &[&str]) -> Table {
+    let mut table = table(head);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 

@@ -70,6 +70,9 @@ pub(crate) enum Lab {
         /// Loss in parts per million.
         #[arg(long)]
         loss_ppm: Option<u32>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -74,7 +74,7 @@ fn shown<T: serde::Serialize>(api: &Api, all: &[T], table: impl Fn(&[T]) -> comf
     if api.json {
         return output::json(&all);
     }
-    anstream::println!("{}", table(all));
+    output::say!("{}", table(all));
     Ok(())
 }
 
@@ -82,7 +82,7 @@ fn one<T: serde::Serialize>(api: &Api, one: T, table: impl Fn(&[T]) -> comfy_tab
     if api.json {
         return output::json(&one);
     }
-    anstream::println!("{}", table(&[one]));
+    output::say!("{}", table(&[one]));
     Ok(())
 }
 

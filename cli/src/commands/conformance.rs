@@ -23,6 +23,7 @@ use crate::{
     args::{Conformance, TargetRole},
     clock,
     exit::Exit,
+    output,
 };
 
 /// How long a command of the customer's may take.
@@ -136,7 +137,7 @@ pub(crate) async fn run(flags: Conformance) -> anyhow::Result<ExitCode> {
     };
     if flags.list {
         for case in all_cases().into_iter().filter(|case| case.role == role) {
-            anstream::println!("{:<36} {}  {QUIET}{}{QUIET:#}", case.id, case.rule, case.source);
+            output::say!("{:<36} {}  {QUIET}{}{QUIET:#}", case.id, case.rule, case.source);
         }
         return Ok(Exit::Ok.into());
     }
@@ -178,7 +179,7 @@ pub(crate) async fn run(flags: Conformance) -> anyhow::Result<ExitCode> {
         }
     };
     let (role_name, at) = (role.as_str(), flags.listen.map(|at| format!(", listens on {at}")).unwrap_or_default());
-    anstream::println!("Testing {target} in the role of the {role_name}. The suite plays {provider}{at}.\n");
+    output::say!("Testing {target} in the role of the {role_name}. The suite plays {provider}{at}.\n");
     let mut told = show;
     let ran = tokio::select! {
         ran = run_suite(settings, role, &flags.case, &mut told) => ran,
@@ -249,18 +250,15 @@ fn http(flags: &Conformance) -> anyhow::Result<tieline_conformance::HttpSource> 
 fn summary(outcomes: &[Outcome]) -> bool {
     let (kept, broken, skipped) = report::counts(outcomes);
     let style = if broken == 0 { GOOD } else { BAD };
-    anstream::println!(
-        "\n{style}{} rules: {kept} kept, {broken} broken, {skipped} not tested{style:#}",
-        outcomes.len()
-    );
+    output::say!("\n{style}{} rules: {kept} kept, {broken} broken, {skipped} not tested{style:#}", outcomes.len());
     let failed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_)));
     let failed: Vec<_> = failed.map(|outcome| outcome.case.id).collect();
     if let Some(first) = failed.first() {
-        anstream::println!("\nBroken:");
+        output::say!("\nBroken:");
         for id in &failed {
-            anstream::println!("  {BAD}{id}{BAD:#}");
+            output::say!("  {BAD}{id}{BAD:#}");
         }
-        anstream::println!(
+        output::say!(
             "\nWhat was sent and received stands above, under each. When you have changed something, run one rule alone: the \
              same command with {GOOD}--case {first}{GOOD:#}."
         );
@@ -272,9 +270,9 @@ fn summary(outcomes: &[Outcome]) -> bool {
     reasons.sort_unstable();
     reasons.dedup();
     if !reasons.is_empty() {
-        anstream::println!("\nNot tested, because:");
+        output::say!("\nNot tested, because:");
         for reason in reasons {
-            anstream::println!("  {QUIET}{reason}{QUIET:#}");
+            output::say!("  {QUIET}{reason}{QUIET:#}");
         }
     }
     broken == 0
@@ -284,23 +282,23 @@ fn summary(outcomes: &[Outcome]) -> bool {
 fn show(outcome: &Outcome) {
     let case = outcome.case;
     match &outcome.verdict {
-        Verdict::Passed => anstream::println!("{GOOD}✓{GOOD:#} {:<34} {QUIET}{}{QUIET:#}", case.id, case.rule),
-        Verdict::Skipped(why) => anstream::println!("- {:<34} {QUIET}not tested: {why}{QUIET:#}", case.id),
+        Verdict::Passed => output::say!("{GOOD}✓{GOOD:#} {:<34} {QUIET}{}{QUIET:#}", case.id, case.rule),
+        Verdict::Skipped(why) => output::say!("- {:<34} {QUIET}not tested: {why}{QUIET:#}", case.id),
         Verdict::Failed(why) => {
-            anstream::println!("{BAD}✗ {}{BAD:#}", case.id);
-            anstream::println!("    the rule   {}", case.rule);
-            anstream::println!("    its source {}", case.source);
-            anstream::println!("    broken     {BAD}{why}{BAD:#}");
-            anstream::println!("    {QUIET}what was said: `>` the suite, `<` the target{QUIET:#}");
+            output::say!("{BAD}✗ {}{BAD:#}", case.id);
+            output::say!("    the rule   {}", case.rule);
+            output::say!("    its source {}", case.source);
+            output::say!("    broken     {BAD}{why}{BAD:#}");
+            output::say!("    {QUIET}what was said: `>` the suite, `<` the target{QUIET:#}");
             let earlier = outcome.exchanges.len().saturating_sub(SHOWN);
             if earlier > 0 {
-                anstream::println!(
+                output::say!(
                     "      {QUIET}({earlier} earlier exchanges stand in the reports: --markdown, --junit){QUIET:#}"
                 );
             }
             for exchange in outcome.exchanges.iter().skip(earlier) {
                 for line in exchange.to_string().lines() {
-                    anstream::println!("      {line}");
+                    output::say!("      {line}");
                 }
             }
         }

@@ -184,25 +184,25 @@ fn patch(change: &ChangeArgs) -> anyhow::Result<Value> {
 }
 
 fn print(c: &Connection) {
-    anstream::println!("{} ({})", c.intent.name, c.id);
-    anstream::println!("  state         {}: {}", output::word(&c.state), c.state_reason.message);
+    output::say!("{} ({})", c.intent.name, c.id);
+    output::say!("  state         {}: {}", output::word(&c.state), c.state_reason.message);
     if !c.state_reason.next_step.is_empty() {
-        anstream::println!("  next          {}", c.state_reason.next_step);
+        output::say!("  next          {}", c.state_reason.next_step);
     }
-    anstream::println!("  verification  {}", output::word(&c.verification_state));
-    anstream::println!("  bandwidth     {} Mbit/s, {}", c.intent.bandwidth_mbps, output::word(&c.intent.redundancy));
+    output::say!("  verification  {}", output::word(&c.verification_state));
+    output::say!("  bandwidth     {} Mbit/s, {}", c.intent.bandwidth_mbps, output::word(&c.intent.redundancy));
     if let Some(e) = &c.effective {
-        anstream::println!("  MTU, MSS      {} and {} bytes", e.mtu_bytes, e.mss_bytes);
+        output::say!("  MTU, MSS      {} and {} bytes", e.mtu_bytes, e.mss_bytes);
     }
     if let Some(uuid) = c.shared_connection_uuid {
-        anstream::println!("  shared UUID   {uuid}");
+        output::say!("  shared UUID   {uuid}");
     }
     for placement in c.placements.iter().filter(|placement| placement.name.is_some()) {
-        anstream::println!("  {:<13} {}", output::word(&placement.role).to_lowercase(), placement.interconnect_id);
+        output::say!("  {:<13} {}", output::word(&placement.role).to_lowercase(), placement.interconnect_id);
     }
     for channel in c.placements.iter().flat_map(|p| &p.channels) {
         let subnet = channel.a.ipv4_subnet.map_or_else(|| "subnet not known yet".to_owned(), |s| s.to_string());
-        anstream::println!(
+        output::say!(
             "  {:<13} BGP {}, VLAN {}, {subnet}",
             channel.channel_id.to_string(),
             output::word(&channel.bgp_state),
@@ -228,7 +228,7 @@ async fn finish(
         if json {
             output::json(&connection)?;
         } else {
-            anstream::println!("{}", key.expose());
+            output::say!("{}", key.expose());
         }
         if wait.is_none() {
             return Ok(());
@@ -238,14 +238,14 @@ async fn finish(
         if json {
             return output::json(&connection);
         }
-        anstream::println!("{} accepted; operation {operation}", connection.intent.name);
+        output::say!("{} accepted; operation {operation}", connection.intent.name);
         return Ok(());
     };
     let ended = watch(client, operation, Duration::from_secs(seconds)).await?;
     if json {
         output::json(&ended)?;
     } else {
-        anstream::println!("{}: {}", connection.intent.name, output::word(&ended.state));
+        output::say!("{}: {}", connection.intent.name, output::word(&ended.state));
     }
     match ended.state {
         OperationState::Succeeded => Ok(()),

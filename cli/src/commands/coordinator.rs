@@ -29,12 +29,12 @@ pub(crate) async fn run(command: Coordinator) -> anyhow::Result<ExitCode> {
         output::json(&all)?;
     } else {
         for finding in &findings {
-            anstream::println!("{}: {}", finding.about, finding.message);
+            output::say!("{}: {}", finding.about, finding.message);
         }
     }
     if findings.is_empty() {
         if !json {
-            anstream::println!("both sides say the same");
+            output::say!("both sides say the same");
         }
         return Ok(Exit::Ok.into());
     }

@@ -41,7 +41,7 @@ pub(crate) async fn run(command: Events) -> anyhow::Result<ExitCode> {
 
 fn print(event: &Event, json: bool) -> anyhow::Result<()> {
     if json {
-        anstream::println!("{}", serde_json::to_string(event)?);
+        output::say!("{}", serde_json::to_string(event)?);
         return Ok(());
     }
     let data = if event.data.as_object().is_some_and(serde_json::Map::is_empty) {
@@ -49,6 +49,6 @@ fn print(event: &Event, json: bool) -> anyhow::Result<()> {
     } else {
         format!("  {}", event.data)
     };
-    anstream::println!("{}  {:<28} {}{data}", output::time(event.time), event.kind, event.subject);
+    output::say!("{}  {:<28} {}{data}", output::time(event.time), event.kind, event.subject);
     Ok(())
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::serve::stop_on_signal;
-use crate::{args::LabFlow, exit::Exit};
+use crate::{args::LabFlow, exit::Exit, output};
 
 /// How often a receiver reports.
 const EVERY: Duration = Duration::from_millis(50);
@@ -54,6 +54,6 @@ fn end_after(seconds: u64, stop: &CancellationToken) {
 
 fn line(report: &impl Serialize) {
     if let Ok(text) = serde_json::to_string(report) {
-        anstream::println!("{text}");
+        output::say!("{text}");
     }
 }

@@ -114,7 +114,7 @@ async fn measure(flags: args::GatewayBench) -> anyhow::Result<ExitCode> {
 
 fn print(report: &BenchReport) {
     let BenchReport { cores, kernel, lanes, seconds, .. } = report;
-    anstream::println!(
+    output::say!(
         "{cores} cores for both gateways and both ends of the traffic, Linux {kernel}, {lanes} lane(s), {seconds} s each\n"
     );
     let mut table = output::table(&["", "tunnel", "wire", "", "cores/Gbit/s"]);
@@ -129,14 +129,14 @@ fn print(report: &BenchReport) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    anstream::println!("{table}\n");
+    output::say!("{table}\n");
     let mut table = output::table(&["offload", "", "packets", "refused"]);
     for status in &report.offloads {
         let on = if status.on { "on" } else { "off" };
         table.add_row([status.offload.name(), on, &status.packets.to_string(), &status.refused.to_string()]);
     }
-    anstream::println!("{table}");
+    output::say!("{table}");
     if !report.packet_filter {
-        anstream::println!("\n`nft` is not installed: no MSS clamp and no byte counters on the private path");
+        output::say!("\n`nft` is not installed: no MSS clamp and no byte counters on the private path");
     }
 }

@@ -26,6 +26,6 @@ pub(crate) async fn run(command: Gateways) -> anyhow::Result<ExitCode> {
             gateway.id.to_string(),
         ]);
     }
-    anstream::println!("{table}");
+    output::say!("{table}");
     Ok(Exit::Ok.into())
 }

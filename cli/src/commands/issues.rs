@@ -18,13 +18,13 @@ pub(crate) async fn run(command: Issues) -> anyhow::Result<ExitCode> {
         return Ok(Exit::Ok.into());
     }
     for issue in &all {
-        anstream::println!("{} {} {}", output::word(&issue.severity), output::word(&issue.state), issue.title);
-        anstream::println!("  about  {}", issue.about.first().map_or("-", String::as_str));
-        anstream::println!("  since  {}", output::time(issue.created_at));
+        output::say!("{} {} {}", output::word(&issue.severity), output::word(&issue.state), issue.title);
+        output::say!("  about  {}", issue.about.first().map_or("-", String::as_str));
+        output::say!("  since  {}", output::time(issue.created_at));
         if let Some(cost) = &issue.cost {
-            anstream::println!("  cost   {cost}");
+            output::say!("  cost   {cost}");
         }
-        anstream::println!("  next   {}", issue.remediation);
+        output::say!("  next   {}", issue.remediation);
     }
     if all.is_empty() {
         anstream::eprintln!("no open issues");

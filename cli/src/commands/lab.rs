@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tieline_lab::{
     assembly::{self, LabFacts, LabParameters},
     cell::{self, Cell, LabSpec, Place, SpawnOptions, control::Client},
-    net::wire::{Cut, WireChange},
+    net::wire::{Cut, WireChange, WireStatus},
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) async fn run(lab: Lab) -> anyhow::Result<ExitCode> {
         }
         Lab::Down { dir } => {
             let was_up = cell::down(&dir).await?;
-            anstream::println!("{}", if was_up { "the lab is down; nothing of it is left" } else { "no lab was up" });
+            output::say!("{}", if was_up { "the lab is down; nothing of it is left" } else { "no lab was up" });
         }
         Lab::Status { dir, json } => status(&dir, json).await?,
         Lab::Exec { dir, host, command } => {
@@ -40,7 +40,7 @@ pub(crate) async fn run(lab: Lab) -> anyhow::Result<ExitCode> {
             let status = inside.args(arguments).status().with_context(|| program.to_string_lossy().into_owned())?;
             return Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)));
         }
-        Lab::Wire { dir, wire, cut, mend, delay_us, loss_ppm } => {
+        Lab::Wire { dir, wire, cut, mend, delay_us, loss_ppm, json } => {
             let change = WireChange {
                 cut: if cut { Some(Cut::Both) } else { mend.then_some(Cut::None) },
                 delay_us: delay_us.map(u64::from),
@@ -48,7 +48,11 @@ pub(crate) async fn run(lab: Lab) -> anyhow::Result<ExitCode> {
                 ..WireChange::default()
             };
             let now = Client::open(&dir)?.change_wire(&wire, &change).await?;
-            output::json(&now)?;
+            if json {
+                output::json(&now)?;
+            } else {
+                tell_wire(&wire, &now);
+            }
         }
     }
     Ok(Exit::Ok.into())
@@ -86,12 +90,18 @@ pub(crate) fn init(dir: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn tell(dir: &Path, facts: &LabFacts) {
-    anstream::println!("a lab is up in {}", dir.display());
-    anstream::println!("  AWS     {}", facts.aws_url);
-    anstream::println!("  Google  {}", facts.google_url);
-    anstream::println!("serve it:     tieline serve --config {}", facts.config.display());
-    anstream::println!("look inside:  tieline lab exec --dir {} a-host -- ip addr", dir.display());
-    anstream::println!("end it:       tieline lab down --dir {}", dir.display());
+    output::say!("a lab is up in {}", dir.display());
+    output::say!("  AWS     {}", facts.aws_url);
+    output::say!("  Google  {}", facts.google_url);
+    output::say!("serve it:     tieline serve --config {}", facts.config.display());
+    output::say!("look inside:  tieline lab exec --dir {} a-host -- ip addr", dir.display());
+    output::say!("end it:       tieline lab down --dir {}", dir.display());
+}
+
+fn tell_wire(name: &str, wire: &WireStatus) {
+    let state = if wire.cut == Cut::None { "whole" } else { "cut" };
+    let lost = wire.a_to_b.lost + wire.b_to_a.lost;
+    output::say!("wire     {name:<10} {state}, {} µs one way, {lost} frames lost", wire.wire.delay_us);
 }
 
 async fn status(dir: &Path, json: bool) -> anyhow::Result<()> {
@@ -99,16 +109,12 @@ async fn status(dir: &Path, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(&status);
     }
-    anstream::println!("hosts    {}", status.namespaces.join(" "));
-    for (name, wire) in &status.wires {
-        let state = if wire.cut == Cut::None { "whole" } else { "cut" };
-        let lost = wire.a_to_b.lost + wire.b_to_a.lost;
-        anstream::println!("wire     {name:<10} {state}, {} µs one way, {lost} frames lost", wire.wire.delay_us);
-    }
+    output::say!("hosts    {}", status.namespaces.join(" "));
+    status.wires.iter().for_each(|(name, wire)| tell_wire(name, wire));
     for (site, sessions) in &status.sites {
         for (id, session) in sessions {
             let (bgp, bfd) = (output::word(&session.bgp), output::word(&session.bfd));
-            anstream::println!("router   {site:<10} {id}: BGP {bgp}, BFD {bfd}, {} routes in", session.routes_in);
+            output::say!("router   {site:<10} {id}: BGP {bgp}, BFD {bfd}, {} routes in", session.routes_in);
         }
     }
     Ok(())

@@ -48,7 +48,7 @@ fn print(plan: &v1::Plan) {
             Disruption::Brief | Disruption::Outage => format!(", disruption {}", output::word(&step.disruption)),
         };
         let channel = step.channel_id.as_ref().map_or_else(String::new, |channel| format!(", channel {channel}"));
-        anstream::println!(
+        output::say!(
             "{style}{sign}{style:#} {:>2}  {} on end {}{channel}{disruption}",
             step.n,
             step.resource_type,
@@ -60,7 +60,7 @@ fn print(plan: &v1::Plan) {
                 (Some(value), false) => value.to_string(),
                 (None, false) => "(none)".to_owned(),
             };
-            anstream::println!("        {} = {value}", field.pointer);
+            output::say!("        {} = {value}", field.pointer);
         }
     }
     for cost in &plan.costs {
@@ -69,7 +69,7 @@ fn print(plan: &v1::Plan) {
             _ => format!("by the {}; no published price is known", cost.unit),
         };
         let count = cost.count.map_or_else(String::new, |count| format!("{count} × "));
-        anstream::println!("cost    end {}: {count}{}: {price} ({})", cost.end.as_str(), cost.what, cost.source);
+        output::say!("cost    end {}: {count}{}: {price} ({})", cost.end.as_str(), cost.what, cost.source);
     }
     for finding in &plan.findings {
         let (style, word) = match finding.severity {
@@ -77,7 +77,7 @@ fn print(plan: &v1::Plan) {
             Severity::Warning => (WARN, "warning"),
             Severity::Info => (Style::new(), "note"),
         };
-        anstream::println!("{style}{word}{style:#} {}: {} {}", finding.pointer, finding.message, finding.resolve);
+        output::say!("{style}{word}{style:#} {}: {} {}", finding.pointer, finding.message, finding.resolve);
     }
-    anstream::println!("{} steps; disruption {}", plan.steps.len(), output::word(&plan.disruption));
+    output::say!("{} steps; disruption {}", plan.steps.len(), output::word(&plan.disruption));
 }

@@ -15,7 +15,7 @@ use tieline_lab::{
 };
 use tieline_openapi::coordinator::Sensitive;
 
-use crate::{args::LabRouter, exit::Exit};
+use crate::{args::LabRouter, exit::Exit, output};
 
 /// Longest request that is read, in bytes.
 const MAX_REQUEST: u64 = 1 << 20;
@@ -34,7 +34,7 @@ pub(crate) async fn run(router: LabRouter) -> anyhow::Result<ExitCode> {
         Ok(answer) => (answer, Exit::Ok),
         Err(error) => (json!({ "error": crate::exit::line(&error) }), Exit::Failure),
     };
-    anstream::println!("{answer}");
+    output::say!("{answer}");
     Ok(exit.into())
 }
 

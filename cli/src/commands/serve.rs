@@ -27,6 +27,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     args::{self, LogFormat},
     exit::Exit,
+    output,
 };
 
 /// Runs the service until it is told to stop. Its first line on standard output names the address.
@@ -83,9 +84,9 @@ pub(crate) async fn run(serve: args::Serve) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}: take another address with --listen", serve.listen))?;
     let shutdown = stop_on_signal()?;
-    anstream::println!("listening on http://{}", listener.local_addr()?);
+    output::say!("listening on http://{}", listener.local_addr()?);
     if let Some((_, listener)) = &coordinator {
-        anstream::println!("listening for peers on https://{}", listener.local_addr()?);
+        output::say!("listening for peers on https://{}", listener.local_addr()?);
     }
     let streams = StreamLimits::default();
     let options =

@@ -22,7 +22,7 @@ pub(crate) async fn run(show: Show) -> anyhow::Result<ExitCode> {
     if one.api.json {
         output::json(&connection)?;
     } else {
-        anstream::println!("{}", print(&connection));
+        output::say!("{}", print(&connection));
     }
     Ok(Exit::Ok.into())
 }
@@ -83,7 +83,7 @@ fn paths(connection: &Connection) -> comfy_table::Table {
 }
 
 fn why(connection: &Connection) -> comfy_table::Table {
-    let mut table = output::table(&["CHANNEL", "FIELD", "RULE", "SOURCE"]);
+    let mut table = output::wrapped(&["CHANNEL", "FIELD", "RULE", "SOURCE"]);
     for channel in connection.placements.iter().flat_map(|p| &p.channels) {
         for why in &channel.why {
             table.add_row([channel.channel_id.to_string(), why.pointer.clone(), why.rule.clone(), why.source.clone()]);

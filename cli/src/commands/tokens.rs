@@ -35,7 +35,7 @@ pub(crate) async fn run(command: Tokens) -> anyhow::Result<ExitCode> {
                     issued.token.name,
                     issued.token.id
                 );
-                anstream::println!("{}", issued.secret.unwrap_or_default());
+                output::say!("{}", issued.secret.unwrap_or_default());
             }
         }
         Tokens::Revoke { api, which } => {
@@ -45,7 +45,7 @@ pub(crate) async fn run(command: Tokens) -> anyhow::Result<ExitCode> {
             if api.json {
                 output::json(&serde_json::json!({ "id": id }))?;
             } else {
-                anstream::println!("token {id} has ended");
+                output::say!("token {id} has ended");
             }
         }
     }
@@ -67,7 +67,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
             token.id.to_string(),
         ]);
     }
-    anstream::println!("{table}");
+    output::say!("{table}");
     Ok(())
 }
 

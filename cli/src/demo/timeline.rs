@@ -5,6 +5,8 @@ use std::time::Instant;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use crate::output;
+
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
@@ -56,7 +58,7 @@ impl Timeline {
     /// A heading.
     pub(crate) fn head(&self, title: &str) {
         if !self.json {
-            anstream::println!("\n{HEAD}{title}{HEAD:#}");
+            output::say!("\n{HEAD}{title}{HEAD:#}");
         }
     }
 
@@ -65,7 +67,7 @@ impl Timeline {
         if self.json {
             self.say(Mood::Plain, "try", line);
         } else {
-            anstream::println!("  {line}");
+            output::say!("  {line}");
         }
     }
 
@@ -74,7 +76,7 @@ impl Timeline {
         if self.json {
             let line = Line { at_ms: self.start.elapsed().as_millis(), mood, what, detail };
             if let Ok(text) = serde_json::to_string(&line) {
-                anstream::println!("{text}");
+                output::say!("{text}");
             }
             return;
         }
@@ -85,10 +87,10 @@ impl Timeline {
         };
         let at = format!("{:8.3} s", self.seconds());
         if detail.is_empty() {
-            anstream::println!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what}");
+            output::say!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what}");
         } else {
             // As wide as the longest stage of the two clouds.
-            anstream::println!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what:<35} {QUIET}{detail}{QUIET:#}");
+            output::say!("{QUIET}{at}{QUIET:#}  {style}{mark}{style:#} {what:<35} {QUIET}{detail}{QUIET:#}");
         }
     }
 

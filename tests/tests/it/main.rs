@@ -18,6 +18,8 @@ mod plans;
 #[path = "../../../api/tests/postgres/mod.rs"]
 mod postgres;
 #[cfg(test)]
+mod printing;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod rig;

@@ -84,7 +84,7 @@ impl List {
             let width = u16::try_from(width).unwrap_or(u16::MAX).saturating_add(column.padding_width());
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
         }
-        anstream::println!("{table}");
+        output::say!("{table}");
     }
 
     async fn follow(mut self, client: &Client) -> anyhow::Result<()> {

@@ -67,7 +67,8 @@ fn run(mut world: World, seed: u64, acts: usize) {
             let wished = world.sides[side].book.wish_rotation(&place, RotationReason::Operator, "", number, now);
             wished.unwrap_or_default()
         } else {
-            let start = now + SignedDuration::from_mins(world.random.random_range(0..300));
+            let in_mins = if world.chance(300) { 0 } else { world.random.random_range(0..300) };
+            let start = now + SignedDuration::from_mins(in_mins);
             let end = start + SignedDuration::from_mins(world.random.random_range(1..300));
             let (whole_device, emergency) = (world.chance(200), world.chance(100));
             let request = WindowRequest { id: number, at: place, whole_device, start, end, emergency };
@@ -88,7 +89,9 @@ fn run(mut world: World, seed: u64, acts: usize) {
                 world.store(side, &changes);
             }
         }
-        let until = world.at + world.random.random_range(60_000..2 * HOUR);
+        // Often before anything of the last act has reached the other side.
+        let pause = if world.chance(500) { 1..400 } else { 60_000..2 * HOUR };
+        let until = world.at + world.random.random_range(pause);
         run_until(&mut world, until);
     }
     world.faults = NONE;

@@ -228,6 +228,25 @@ fn what_the_peer_plans_stands_against_a_window() {
 }
 
 #[test]
+fn planned_work_does_not_begin_beside_an_emergency() {
+    let (mut book, now) = (south(), start());
+    let changes = book.open_window(&window(1, "c1", (1, 3)), now).unwrap();
+    book.apply(&changes).unwrap();
+    for channel in ["c2", "c3", "c4"] {
+        shows(&mut book, channel, Vec::new(), now);
+    }
+    step(&mut book, "c1", now + HOUR / 2);
+    assert!(book.channels[&at("i1", "c1")].windows[0].cleared, "the peer has nothing against it");
+    let emergency = WindowRequest { emergency: true, ..window(2, "c2", (0, 2)) };
+    let changes = book.open_window(&emergency, now + HOUR / 2).unwrap();
+    book.apply(&changes).unwrap();
+    step(&mut book, "c1", now + HOUR);
+    let row = &book.channels[&at("i1", "c1")];
+    assert_eq!(row.windows[0].ended, Some((now + HOUR, WindowEnd::Conflict)));
+    assert_eq!(row.windows[0].begun_at, None);
+}
+
+#[test]
 fn work_on_a_device_takes_each_of_its_channels() {
     let mut book = south();
     let request = WindowRequest { whole_device: true, ..window(1, "c1", (1, 3)) };
@@ -248,6 +267,49 @@ fn work_on_a_device_takes_each_of_its_channels() {
     assert_eq!(book.end_window(request.id, start()), Err(WindowError::Gone));
     let past = WindowRequest { end: start(), ..window(3, "c1", (0, 0)) };
     assert_eq!(book.open_window(&past, start()), Err(WindowError::Times));
+}
+
+#[test]
+fn a_key_that_the_manager_does_not_know_is_deleted_at_the_peer() {
+    let (mut book, mut now, place) = (south(), start(), at("i1", "c3"));
+    let seen = |id: &ResourceId| SeenKey { id: id.clone(), start_time: Some(start()), active: true };
+    let mut strange = vec![seen(&id("strange"))];
+    let mut deleted = Vec::new();
+    for n in 0..40 {
+        let wanted = book.wanted_keys(&place).unwrap();
+        let installed = wanted.installed.iter().map(|key| key.ckn.expose().to_owned()).collect();
+        let report = KeyReport { installed, active: wanted.active.map(|ckn| ckn.expose().to_owned()) };
+        let changes = book.observe_keys(&place, &report, now);
+        book.apply(&changes).unwrap();
+        let step = book.step_channel(&place, now, &draw_of(n * 10 + 1));
+        book.apply(&step.changes).unwrap();
+        let reply = match &step.ask {
+            Some(ChannelAsk::Keys { .. }) => {
+                let known = book.channels[&place].keys.iter().filter(|key| key.theirs != KeyThere::Unknown);
+                ChannelReply::Keys(known.map(|key| seen(&key.id)).chain(strange.clone()).collect())
+            }
+            Some(ChannelAsk::DeleteKey { key, .. }) => {
+                deleted.push(key.to_string());
+                strange.clear();
+                ChannelReply::Done { at: None }
+            }
+            Some(ChannelAsk::Events { .. }) => ChannelReply::Events(Vec::new()),
+            Some(
+                ChannelAsk::CreateKey { .. }
+                | ChannelAsk::NotifyMaintenance { .. }
+                | ChannelAsk::RequestRotation { .. },
+            )
+            | None => ChannelReply::Done { at: Some(now) },
+        };
+        if let Some(ask) = &step.ask {
+            let changes = book.absorb_channel(ask, Some(&reply), now);
+            book.apply(&changes).unwrap();
+        }
+        now = step.wake.max(now + SignedDuration::from_secs(1));
+    }
+    assert_eq!(deleted, ["strange"]);
+    let row = &book.channels[&place];
+    assert!(row.stray.is_empty() && row.keys.len() == 1, "{row:?}");
 }
 
 /// A key: number, taken at, in use since, whether in use, whether first.

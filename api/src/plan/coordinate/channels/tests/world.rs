@@ -62,6 +62,8 @@ pub(super) struct Device {
 pub(super) struct Side {
     pub book: Book,
     pub devices: BTreeMap<ChannelPlace, Device>,
+    /// Until when a device is out of reach: true time.
+    deaf: BTreeMap<ChannelPlace, i64>,
     pub skew: SignedDuration,
     due: BTreeMap<ChannelPlace, i64>,
 }
@@ -113,6 +115,7 @@ impl World {
         let side = |us, them| Side {
             book: Book::new(Terms { poll, ..terms(us, them) }),
             devices: BTreeMap::new(),
+            deaf: BTreeMap::new(),
             skew: SignedDuration::ZERO,
             due: BTreeMap::new(),
         };
@@ -249,7 +252,13 @@ impl World {
 
     /// The device does what is wanted, now or later, and says how it is.
     fn apply_keys(&mut self, side: usize, place: &ChannelPlace) {
+        if self.sides[side].deaf.get(place).is_some_and(|until| self.at < *until) {
+            return;
+        }
         if self.chance(self.faults.device) {
+            // Mostly for this look; sometimes for so long that much happens meanwhile.
+            let long = if self.chance(100) { self.random.random_range(1_000..1_800_000) } else { 0 };
+            self.sides[side].deaf.insert(place.clone(), self.at + long);
             return;
         }
         let Some(wanted) = self.sides[side].book.wanted_keys(place) else { return };
