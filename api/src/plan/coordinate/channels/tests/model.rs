@@ -113,7 +113,7 @@ fn run(mut world: World, seed: u64, acts: usize) {
 #[test]
 fn keys_and_work_survive_any_schedule() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let many = || 0..number("TIELINE_CHANNEL_SEEDS").unwrap_or(200);
+    let many = || 0..number("TIELINE_CHANNEL_SEEDS").unwrap_or(300);
     let seeds = number("TIELINE_CHANNEL_SEED").map_or_else(many, |seed| seed..seed + 1);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let fails = |seed: &u64| std::panic::catch_unwind(|| schedule(*seed)).is_err();
