@@ -14,6 +14,11 @@ use tieline_conformance::{Outcome, Verdict, all_cases};
 /// Implementations at a time: each waits most of its life.
 const AT_A_TIME: usize = 12;
 
+/// Whether a case may not run beside others.
+fn is_alone(id: &str) -> bool {
+    all_cases().iter().any(|case| case.id == id && case.is_alone())
+}
+
 /// Sees that each is found by its case; `TIELINE_BROKEN` names the cases to see, by the beginning of their ids. Those that
 /// may not run beside others go first, one by one.
 async fn all_found<T: Copy>(
@@ -21,8 +26,6 @@ async fn all_found<T: Copy>(
     find: impl AsyncFn(&'static str, T) -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<()> {
     let only = std::env::var("TIELINE_BROKEN").unwrap_or_default();
-    let cases = all_cases();
-    let is_alone = |id: &str| cases.iter().any(|case| case.id == id && case.is_alone());
     let (alone, together): (Vec<_>, Vec<_>) =
         broken.into_iter().filter(|(id, _)| id.starts_with(&only)).partition(|(id, _)| is_alone(id));
     let mut outcomes = Vec::new();

@@ -6,13 +6,14 @@ use anyhow::Context as _;
 use axum::http::Method;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tieline_conformance::{Brought, Customer, KeyError, KeySource, Outcome, Role, Wanted, Wish, WishError, all_cases};
+use tieline_conformance::{Brought, Customer, KeyError, KeySource, Outcome, Role, Wanted, Wish, WishError};
 use tieline_openapi::coordinator::{ActivationKey, ActivationKeyV1, KeyVersion, Sensitive};
 use tokio::net::TcpListener;
 
 use super::{
     all_found,
     channels::CLIENTS,
+    is_alone,
     proxy::{Asked, Caller, Fault, Proxy, Tls, Upstream, serve},
 };
 use crate::conformance::{Customers, Means, North, examine};
@@ -512,10 +513,6 @@ impl Customer for Spoiling {
 /// How long a case waits for what must happen, in seconds: a client that is whole has done it by then, also after a lost answer,
 /// where it is alone and where it is beside all the others.
 const PATIENCE: (u64, u64) = (10, 20);
-
-fn is_alone(case: &str) -> bool {
-    all_cases().iter().any(|known| known.id == case && known.is_alone())
-}
 
 /// North, whose way to the suite leads through a door.
 struct Behind {
