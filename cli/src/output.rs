@@ -31,14 +31,16 @@ pub(crate) fn bytes(all: &[u8]) {
     heard(out.write_all(all).and_then(|()| out.flush()));
 }
 
-/// What cannot be printed for another reason, as on a full disk, cannot be told on standard output either.
+/// Ends the command where it cannot print: what it still had to do was for its reader.
 fn heard(written: io::Result<()>) {
-    if let Err(error) = written {
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            anstream::eprintln!("error: standard output: {error}");
-        }
-        std::process::exit(Exit::Unread as i32);
-    }
+    let Err(error) = written else { return };
+    let exit = if error.kind() == io::ErrorKind::BrokenPipe {
+        Exit::Unread
+    } else {
+        anstream::eprintln!("error: standard output cannot be written to, see where it leads: {error}");
+        Exit::Failure
+    };
+    std::process::exit(exit as i32);
 }
 
 /// Prints a value as JSON, indented.

@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, sync::Mutex};
 use super::Doing;
 use crate::{
     app::Vault,
-    coordinator::{Coordination, CoordinationParts, Peer, RouterKeys, identity::Security},
+    coordinator::{Coordination, CoordinationParts, Peer, RouterKeys, channels::Silent, identity::Security},
     engine::clock::{ChaChaRandom, Clock, Random},
     events::Hints,
     plan::coordinate::{
@@ -66,7 +66,7 @@ fn config(us: &str, them: &str) -> CoordinatorConfig {
 
 /// One provider over a store.
 struct Side {
-    coordination: Arc<Coordination>,
+    coordination: Coordination,
     peer: Peer,
 }
 
@@ -97,9 +97,8 @@ impl Side {
             config: peer,
             lock: Mutex::new(()),
         };
-        let coordination =
-            Coordination { config, peers: [].into(), parts, silent: crate::coordinator::channels::Silent::default() };
-        Self { coordination: Arc::new(coordination), peer }
+        let coordination = Coordination { config, peers: [].into(), parts, silent: Silent::default() };
+        Self { coordination, peer }
     }
 
     /// What a service that has just started reads is this book.

@@ -69,7 +69,7 @@ impl Tx {
 
     fn text(&self, sql: &str) -> String {
         let sql = sql.replace("{now}", self.now);
-        // A bare parameter of LIMIT makes SQLite (3.49 and later) plan by its value, and so prepare the statement anew
+        // A bare parameter of LIMIT makes SQLite (3.51 does it) plan by its value, and so prepare the statement anew
         // whenever another is bound, which takes longer than to run it.
         match &self.inner {
             Inner::Sqlite(_) | Inner::SqliteAlone(_) => sql.replace("LIMIT $", "LIMIT 0 + $"),

@@ -86,17 +86,17 @@ async fn connection_lost(s: &Session) -> Result<(), Stop> {
 async fn kept(s: &Session, act: Act) -> Result<(), Stop> {
     s.plot().spoil(1, act, proposes);
     let made = s.agreed().await?;
-    tokio::time::sleep(s.settings().window).await;
-    let state = s.plot().state();
     // A request whose answer was lost is made again, and is the same one.
-    let all: BTreeSet<_> = state.of(Op::CreateFeature).map(Heard::content).collect();
-    must(all.len() == made.channels, || {
-        format!(
-            "CreateFeature came for {} features, and every one of {} channels has its own",
-            all.len(),
-            made.channels
-        )
-    })?;
+    let too_many = |state: &State| {
+        let all: BTreeSet<_> = state.of(Op::CreateFeature).map(Heard::content).collect();
+        (all.len() > made.channels).then_some(all.len())
+    };
+    if let Ok(all) = s.plot().until(s.settings().window, "", too_many).await {
+        let why =
+            format!("CreateFeature came for {all} features, and every one of {} channels has its own", made.channels);
+        return Err(violation(why));
+    }
+    let state = s.plot().state();
     let first = state.of(Op::CreateFeature).next().ok_or_else(|| violation("no feature was proposed"))?;
     let channel = &first.body["channel"];
     let other = state.of(Op::CreateFeature).find(|h| h.body["channel"] == *channel && h.content() != first.content());
