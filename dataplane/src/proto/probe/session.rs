@@ -416,6 +416,8 @@ impl ProbeSession {
     /// What this gateway hears of its peer.
     ///
     /// A way is deaf only when the *other* way was heard over the same rounds: a peer that sends nothing at all has stalled.
+    /// A port is deaf by itself only when another port of its bundle was heard over those rounds; a bundle that falls
+    /// silent does so as one, though its last round may have been cut in two.
     fn hears(&self, now: Instant) -> HeardReport {
         let dead_after = u64::from(self.settings.dead_after);
         let deaf = |heard: &Heard, other: u64| {
@@ -423,14 +425,16 @@ impl ProbeSession {
                 || (other >= heard.last_round + dead_after
                     && now.saturating_duration_since(heard.last_at) >= self.patience())
         };
-        let newest_private = self.heard.iter().map(|heard| heard.last_round).max().unwrap_or(0);
-        let newest = newest_private.max(self.heard_tunnel.last_round);
-        let heard_ports = (0..32).filter(|&i| !deaf(&self.heard[i], newest)).fold(0, |bits, i| bits | 1 << i);
+        let newest = self.heard.iter().max_by_key(|heard| heard.last_round).unwrap_or(&self.heard_tunnel);
+        let silent = deaf(newest, self.heard_tunnel.last_round);
+        let heard_ports = (0..32)
+            .filter(|&i| !silent && !deaf(&self.heard[i], newest.last_round))
+            .fold(0, |bits, i| bits | 1 << i);
         HeardReport {
             heard_ports,
-            valid: newest > 0
+            valid: newest.last_round.max(self.heard_tunnel.last_round) > 0
                 && now.saturating_duration_since(self.peer_since) >= self.patience() + self.settings.interval,
-            tunnel_heard: !deaf(&self.heard_tunnel, newest_private),
+            tunnel_heard: !deaf(&self.heard_tunnel, newest.last_round),
             carries: self.carries,
         }
     }
@@ -443,6 +447,7 @@ impl ProbeSession {
     }
 
     fn port_health(&self, now: Instant, way: &Way, port: &Port, heard: Option<bool>, other: Option<u64>) -> PortHealth {
+        let dead_after = u64::from(self.settings.dead_after);
         let Some(answered) = port.last_answered else { return PortHealth::Never };
         match heard {
             Some(true) => return PortHealth::Alive,
@@ -452,7 +457,10 @@ impl ProbeSession {
         let timeout = u64::try_from(way.timeout(self.settings.interval).as_nanos()).unwrap_or(u64::MAX);
         if !port.overdue(self.ns(now), self.settings.dead_after, timeout) {
             PortHealth::Alive
-        } else if other.is_some_and(|other| other >= answered + u64::from(self.settings.dead_after)) {
+        } else if way.newest_answer().is_some_and(|newest| {
+            // By itself, or with its whole way.
+            newest >= answered + dead_after || other.is_some_and(|other| other >= newest + dead_after)
+        }) {
             PortHealth::Dead
         } else {
             PortHealth::Overdue
@@ -469,8 +477,7 @@ impl ProbeSession {
         let told = self.told(now);
         let newest = |way: &Option<Way>| way.as_ref().and_then(Way::newest_answer);
         let (way, other) = match path {
-            // Another port of the bundle that is answered tells as well that the peer lives.
-            PathKind::Private => (&self.private, newest(&self.tunnel).max(newest(&self.private))),
+            PathKind::Private => (&self.private, newest(&self.tunnel)),
             PathKind::Tunnel => (&self.tunnel, newest(&self.private)),
         };
         let heard = move |i: usize| {

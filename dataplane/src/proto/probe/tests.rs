@@ -345,6 +345,27 @@ fn a_dead_channel_moves_at_once() {
     assert_eq!(world.chosen(), [Some(PathKind::Tunnel); 2]);
 }
 
+/// The cut falls into the middle of a round: what was sent before it is heard once more, and no channel is to blame.
+#[test]
+fn a_round_cut_in_two_is_a_silent_way() {
+    for directions in [1, 2] {
+        let mut world = World::settled(10);
+        for channel in [1, 0] {
+            for from in 0..directions {
+                world.wires[from][0].cut[channel] = true;
+            }
+            world.run(20);
+        }
+        let cut_at = world.us - 20_000;
+        world.run(200);
+        for node in &world.nodes[..directions] {
+            let (at, change) = *node.changes.last().unwrap();
+            assert_eq!((change.to, change.reason), (PathKind::Tunnel, Reason::PrivateSilent));
+            assert!(at - cut_at <= 60_000 + 20_000 + 18_000 + 5_000, "took {} us", at - cut_at);
+        }
+    }
+}
+
 #[test]
 fn both_ways_silent_holds() {
     let mut world = World::settled(11);
