@@ -58,9 +58,19 @@ impl Kept {
 #[serde(rename_all = "camelCase")]
 struct Saved {
     connection_id: ConnectionId,
-    /// `None` for a deletion.
+    /// `None` for a deletion and a move.
     intent: Option<ConnectionIntent>,
     negotiated: Option<Negotiated>,
+    /// Where a connection moves to.
+    #[serde(default)]
+    migration: Option<Migration>,
+}
+
+impl Saved {
+    /// Nothing but whose it is.
+    fn of(connection_id: ConnectionId) -> Self {
+        Self { connection_id, intent: None, negotiated: None, migration: None }
+    }
 }
 
 /// A plan before it is numbered, dated and hashed.
@@ -91,23 +101,28 @@ impl Draft {
 enum Asked<'a> {
     Create(&'a ConnectionIntent),
     Patch(ConnectionId, &'a Value),
+    Migrate(ConnectionId, &'a Migration),
     Delete(ConnectionId),
 }
 
 fn asked(request: &PlanRequest) -> Result<Asked<'_>, AppError> {
     let invalid = |pointer: &str, message: &str| AppError::Invalid(vec![field(pointer, message)]);
-    match (&request.intent, request.connection_id, &request.patch, request.delete) {
-        (Some(intent), None, None, false) => Ok(Asked::Create(intent)),
-        (None, Some(id), Some(patch), false) => Ok(Asked::Patch(id, patch)),
-        (None, Some(id), None, true) => Ok(Asked::Delete(id)),
-        (None, Some(_), None, false) => {
-            Err(invalid("/patch", "with `connectionId` goes either `patch` or `delete: true`"))
+    match (&request.intent, request.connection_id, &request.patch, &request.migrate, request.delete) {
+        (Some(intent), None, None, None, false) => Ok(Asked::Create(intent)),
+        (None, Some(id), Some(patch), None, false) => Ok(Asked::Patch(id, patch)),
+        (None, Some(id), None, Some(to), false) => Ok(Asked::Migrate(id, to)),
+        (None, Some(id), None, None, true) => Ok(Asked::Delete(id)),
+        (None, Some(_), None, None, false) => {
+            Err(invalid("/patch", "with `connectionId` goes `patch`, `migrate` or `delete: true`"))
         }
-        (None, Some(_), Some(_), true) => Err(invalid("/delete", "either `patch` or `delete: true`, not both")),
-        (None, None, _, _) => {
-            Err(invalid("/intent", "give `intent`, or `connectionId` with `patch` or `delete: true`"))
+        (None, Some(_), patch, ..) => Err(invalid(
+            if patch.is_some() && request.migrate.is_some() { "/migrate" } else { "/delete" },
+            "one of `patch`, `migrate` and `delete: true`, not more",
+        )),
+        (None, None, ..) => {
+            Err(invalid("/intent", "give `intent`, or `connectionId` with `patch`, `migrate` or `delete: true`"))
         }
-        (Some(_), _, _, _) => Err(invalid("/intent", "`intent` plans a create and stands alone")),
+        (Some(_), ..) => Err(invalid("/intent", "`intent` plans a create and stands alone")),
     }
 }
 
@@ -177,6 +192,10 @@ impl App {
             Asked::Patch(id, patch) => {
                 let standing = self.of_body(caller, id).await?;
                 self.draft_patch(caller, standing, patch).await.map_err(|e| below("/patch", e))?
+            }
+            Asked::Migrate(id, to) => {
+                let standing = self.of_body(caller, id).await?;
+                self.draft_migrate(standing, to).await.map_err(|e| below("/migrate", e))?
             }
             Asked::Delete(id) => self.draft_delete(self.of_body(caller, id).await?).await?,
         };
@@ -267,22 +286,8 @@ impl App {
         to: &Migration,
     ) -> Result<Plan, AppError> {
         let standing = self.standing(&caller.project, id).await?;
-        let record = standing.record;
-        if_match.check(record.generation)?;
-        let asked = self.move_asked(&record, to)?;
-        let Some(link) = &record.shared else { return Err(AppError::NotShared) };
-        let foreseen = self.change_foreseen(link, &asked).await?;
-        let after = ConnectionRecord { generation: record.generation + 1, updated_at: self.now(), ..record.clone() };
-        let mut draft = Draft {
-            action: PlanAction::Migrate,
-            after: Some(after),
-            steps: Vec::new(),
-            findings: Vec::new(),
-            saved: Saved { connection_id: record.id, intent: None, negotiated: None },
-            record: Some(record),
-        };
-        draft.foresee(foreseen);
-        Ok(self.finish(draft)?.0)
+        if_match.check(standing.record.generation)?;
+        Ok(self.finish(self.draft_migrate(standing, to).await?)?.0)
     }
 
     /// A page of saved plans, newest first.
@@ -317,7 +322,7 @@ impl App {
             after: None,
             steps: Vec::new(),
             findings: self.name_findings(caller, &intent.name, None).await?,
-            saved: Saved { connection_id: id, intent: Some(intent.clone()), negotiated: None },
+            saved: Saved { intent: Some(intent.clone()), ..Saved::of(id) },
         };
         match self.negotiate_new(id, intent).await? {
             Err(Unsatisfiable { findings, .. }) => draft.findings.extend(findings),
@@ -346,7 +351,7 @@ impl App {
             after: None,
             steps: Vec::new(),
             findings: Vec::new(),
-            saved: Saved { connection_id: record.id, intent: None, negotiated: None },
+            saved: Saved::of(record.id),
         };
         let run = |goal: Goal<'_>| steps::run(&self.topology, Some(&standing), &goal, self.now());
         match self.negotiate_patch(record, patch).await? {
@@ -393,7 +398,7 @@ impl App {
             after: None,
             steps: Vec::new(),
             findings: Vec::new(),
-            saved: Saved { connection_id: standing.record.id, intent: None, negotiated: None },
+            saved: Saved::of(standing.record.id),
         };
         let goal = Goal::nothing(&standing.record);
         match &standing.record.shared {
@@ -401,6 +406,28 @@ impl App {
             None => draft.rehearse(steps::run(&self.topology, Some(&standing), &goal, self.now())),
         }
         draft.record = Some(standing.record);
+        Ok(draft)
+    }
+
+    async fn draft_migrate(&self, standing: Standing, to: &Migration) -> Result<Draft, AppError> {
+        let record = standing.record;
+        let asked = self.move_asked(&record, to)?;
+        let Some(link) = &record.shared else { return Err(AppError::NotShared) };
+        let foreseen = self.change_foreseen(link, &asked).await?;
+        let after = ConnectionRecord { generation: record.generation + 1, updated_at: self.now(), ..record.clone() };
+        // What is applied later goes where this plan goes, though there be more room elsewhere by then.
+        let pairing = self.topology.pairings.get(&record.intent.environment_id);
+        let chosen = foreseen.to.as_ref().and_then(|to| pairing?.interconnects.get(to).cloned());
+        let migration = Migration { interconnect_id: chosen.or_else(|| to.interconnect_id.clone()) };
+        let mut draft = Draft {
+            action: PlanAction::Migrate,
+            after: Some(after),
+            steps: Vec::new(),
+            findings: Vec::new(),
+            saved: Saved { migration: Some(migration), ..Saved::of(record.id) },
+            record: Some(record),
+        };
+        draft.foresee(foreseen);
         Ok(draft)
     }
 

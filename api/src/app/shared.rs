@@ -277,11 +277,22 @@ impl App {
         }
         let record = self.record(&caller.project, id).await?;
         if_match.check(record.generation)?;
-        let asked = self.move_asked(&record, to)?;
+        self.write_move(caller, &record, to, key).await
+    }
+
+    /// Writes a move.
+    pub(super) async fn write_move(
+        &self,
+        caller: &Caller,
+        record: &ConnectionRecord,
+        to: &Migration,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Accepted, AppError> {
+        let asked = self.move_asked(record, to)?;
         let data = json!({"name": record.intent.name, "interconnectId": to.interconnect_id});
         let to = (record.clone(), OperationKind::Migrate, ChangeTo::Place);
         let as_event = ("connection.migrationRequested", data);
-        self.write_shared(caller, &record, asked, to, as_event, key).await
+        self.write_shared(caller, record, asked, to, as_event, key).await
     }
 
     /// Writes another intent, with what it asks of the peer.

@@ -24,6 +24,8 @@ pub struct Foreseen {
     pub steps: Vec<PlanStep>,
     /// Whether nothing stands in the way of its end, as far as is known here.
     pub reached: bool,
+    /// The interconnect of the place that would be made, if any.
+    pub to: Option<ResourceId>,
 }
 
 impl Coordination {
@@ -76,7 +78,9 @@ impl Coordination {
             numbers.push(if step.is_some() { BTreeSet::from([n]) } else { after });
             steps.extend(step);
         }
-        Foreseen { steps, reached: rehearsal.reached }
+        let made = |planned: &&Planned| matches!(planned.work, Work::CreateConnection { .. });
+        let to = rehearsal.planned.iter().find(made).map(|planned| planned.place.interconnect.clone());
+        Foreseen { steps, reached: rehearsal.reached, to }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tieline_openapi::coordinator::{Method, OperationId as Op};
+use tieline_openapi::coordinator::{ChannelPath, Method, OperationId as Op};
 
 /// One request of the target, and what it was answered.
 #[derive(Debug, Clone)]
@@ -56,6 +56,12 @@ impl Heard {
     pub(crate) fn interconnect(&self) -> String {
         let (provider, environment) = (self.id("provider"), self.id("environment"));
         format!("providers/{provider}/environments/{environment}/interconnects/{}", self.id("interconnect"))
+    }
+
+    /// Whether it is about this channel, whichever provider's half of it.
+    pub(crate) fn is_of(&self, at: &ChannelPath) -> bool {
+        let here = [self.id("environment"), self.id("interconnect"), self.id("channel")];
+        here == [at.environment.as_str(), at.interconnect.as_str(), at.channel.as_str()]
     }
 
     pub(crate) fn was_good(&self) -> bool {

@@ -51,7 +51,7 @@ pub struct ActivationKeyAcceptance {
     pub deletion_protection: bool,
 }
 
-/// The body of `POST /v1/connections/{id}:migrate`; it may be left out.
+/// The body of `POST /v1/connections/{id}:migrate`, where it may be left out, and of a plan of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Migration {

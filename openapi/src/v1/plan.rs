@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Connection, ConnectionIntent, End, Timestamp};
+use super::{Connection, ConnectionIntent, End, Migration, Timestamp};
 use crate::ids::{ChannelId, ConnectionId, PlanId, ProviderName};
 
 /// What a plan would do.
@@ -197,8 +197,8 @@ pub struct PlanList {
     pub next_page_token: Option<String>,
 }
 
-/// The body of `POST /v1/plans`: exactly one of `intent` (create) or `connectionId` with `patch` (update), or with
-/// `delete: true`.
+/// The body of `POST /v1/plans`: exactly one of `intent` (create) or `connectionId` with `patch` (update), with `migrate` (move)
+/// or with `delete: true`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlanRequest {
@@ -212,6 +212,9 @@ pub struct PlanRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub patch: Option<serde_json::Value>,
+    /// Plan a move to another interconnect; `{}` where it may be any.
+    #[serde(default)]
+    pub migrate: Option<Migration>,
     /// Plan the deletion.
     #[serde(default)]
     pub delete: bool,

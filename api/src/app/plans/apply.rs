@@ -2,6 +2,7 @@
 
 use tieline_openapi::{
     ids::{ConnectionId, PlanId},
+    problem::FieldError,
     v1::{Plan, PlanAction},
 };
 
@@ -77,7 +78,7 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::PlanExpired`], [`AppError::PlanMoved`], [`AppError::NotApplicable`], [`AppError::AlreadyApplied`],
-    /// [`AppError::NameTaken`], [`AppError::Protected`], [`AppError::KeyReused`], or the store's.
+    /// [`AppError::NameTaken`], [`AppError::Protected`], [`AppError::Coordination`], [`AppError::KeyReused`], or the store's.
     pub async fn apply(&self, caller: &Caller, id: PlanId, key: Option<IdempotencyKey>) -> Result<Accepted, AppError> {
         if let Some(done) = self.replay(key.as_ref()).await? {
             return Ok(done);
@@ -99,7 +100,19 @@ impl App {
                 let record = self.unmoved(caller, &plan, saved.connection_id).await?;
                 self.write_deletion(caller, &record, key).await
             }
-            (PlanAction::Create | PlanAction::Update | PlanAction::Reconcile | PlanAction::Migrate, _, _) => {
+            (PlanAction::Migrate, ..) => {
+                let Some(to) = saved.migration else { return Err(AppError::NotApplicable) };
+                let record = self.unmoved(caller, &plan, saved.connection_id).await?;
+                match self.write_move(caller, &record, &to, key).await {
+                    // What the plan named stood there when it was made.
+                    Err(AppError::Invalid(moved)) => {
+                        let steps = |error: FieldError| FieldError { pointer: "/steps".to_owned(), ..error };
+                        return Err(AppError::PlanMoved(moved.into_iter().map(steps).collect()));
+                    }
+                    other => other,
+                }
+            }
+            (PlanAction::Create | PlanAction::Update | PlanAction::Reconcile, _, _) => {
                 return Err(AppError::NotApplicable);
             }
         };

@@ -224,8 +224,23 @@ async fn a_move_is_planned_and_goes_where_it_is_told() {
     assert_eq!(at_peer.last(), Some(&&("b", "DELETE", "connection")), "{plan}");
     assert_eq!(steps.iter().filter(|step| **step == ("b", "CREATE", "feature")).count(), 4);
     assert_eq!(plan["steps"][0]["channelId"], Value::Null);
+    // The same plan, saved. Where it may be any interconnect, the plan says which.
+    let id = at.rsplit('/').next().unwrap();
+    let save = |wish: Value| side.ask(Method::POST, "/v1/plans").json(&wish);
+    let unsaved = save(json!({"connectionId": id, "migrate": {"interconnectId": now}})).answer().await;
+    assert_eq!((unsaved.status, unsaved.pointers()), (StatusCode::BAD_REQUEST, vec!["/migrate/interconnectId"]));
+    let both = save(json!({"connectionId": id, "migrate": {}, "delete": true})).answer().await;
+    assert_eq!((both.status, both.pointers()), (StatusCode::BAD_REQUEST, vec!["/delete"]));
+    let kept = save(json!({"connectionId": id, "migrate": {}})).go(StatusCode::CREATED).await;
+    assert_eq!(kept.body["steps"], plan["steps"], "there is one other interconnect");
+    let stale = save(json!({"connectionId": id, "migrate": {"interconnectId": to}})).go(StatusCode::CREATED).await;
     assert_eq!(side.get(&at).await["placements"].as_array().unwrap().len(), 1, "a plan does nothing");
-    ask(&to, false).go(StatusCode::ACCEPTED).await;
+    let apply = |kept: &str, dry: &str| side.ask(Method::POST, &format!("{kept}:apply{dry}"));
+    apply(kept.header("location"), "?dryRun=true").go(StatusCode::OK).await;
+    let moving = apply(kept.header("location"), "").go(StatusCode::ACCEPTED).await;
+    assert_eq!(side.get(moving.header("operation-location")).await["kind"], "MIGRATE");
+    let moved = apply(stale.header("location"), "").answer().await;
+    assert_eq!((moved.status, moved.pointers()), (StatusCode::PRECONDITION_FAILED, vec!["/baseGeneration"]));
     let goes = |connection: &Value| {
         connection["placements"].as_array().unwrap().iter().any(|placed| placed["interconnectId"] == json!(to))
     };

@@ -1,6 +1,6 @@
 //! Work on channels, the target's and the suite's.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tieline_openapi::coordinator::{ChannelPath, GetMaintenanceEventsResponse, MaintenanceEvent, OperationId as Op};
@@ -72,6 +72,9 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
+/// Between two looks at the target.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Channels of one interconnect, and what the suite has on them.
 struct Stand {
     channels: Vec<ChannelPath>,
@@ -95,7 +98,7 @@ impl Stand {
         let looked = |state: &State| {
             let read = |at: &ChannelPath| {
                 let mut later = state.heard.iter().skip(from);
-                later.any(|heard| heard.op == Op::GetMaintenanceEvents && heard.id("channel") == at.channel.as_str())
+                later.any(|heard| heard.op == Op::GetMaintenanceEvents && heard.is_of(at) && heard.answer.is_some())
             };
             channels.iter().all(read).then_some(())
         };
@@ -104,6 +107,7 @@ impl Stand {
     }
 
     /// The target's operator works on a channel while something is looked at; then the work is over, whatever came of it.
+    /// As long as the target takes what the suite worked on before for unfinished, it may refuse.
     async fn during<T>(
         &self,
         s: &Session,
@@ -112,7 +116,13 @@ impl Stand {
         look: impl AsyncFnOnce() -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         let at = place(&self.channels[n]);
-        s.wish(Wish::Maintain { at: at.clone(), emergency }).await?;
+        let (began, patience) = (s.elapsed(), s.settings().patience);
+        while let Err(stop) = s.wish(Wish::Maintain { at: at.clone(), emergency }).await {
+            if matches!(stop, Stop::Skipped(_)) || s.elapsed().saturating_sub(began) >= patience {
+                return Err(stop);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
         let looked = look().await;
         let restored = s.wish(Wish::Restore { at }).await;
         let looked = looked?;
@@ -152,7 +162,7 @@ async fn until(
             return Ok(events);
         }
         must(s.elapsed().saturating_sub(began) < patience, || format!("within {patience:?} {what}"))?;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -173,11 +183,9 @@ async fn shown(s: &Session) -> Result<(), Stop> {
 async fn told(s: &Session) -> Result<(), Stop> {
     let stand = Stand::set(s).await?;
     let at = &stand.channels[0];
-    let id = at.channel.to_string();
     let more_than = |n: usize| {
-        let id = &id;
         move |state: &State| {
-            let hints = state.of(Op::NotifyMaintenance).filter(|heard| heard.id("channel") == id).count();
+            let hints = state.of(Op::NotifyMaintenance).filter(|heard| heard.is_of(at)).count();
             (hints > n).then_some(hints)
         }
     };
@@ -189,13 +197,12 @@ async fn told(s: &Session) -> Result<(), Stop> {
 async fn asks(s: &Session) -> Result<(), Stop> {
     let stand = Stand::set(s).await?;
     let from = s.plot().state().heard.len();
-    let others: Vec<&str> = stand.channels.iter().skip(1).map(|at| at.channel.as_str()).collect();
     let read = |state: &State| {
-        let asked = |id: &&str| {
+        let asked = |at: &ChannelPath| {
             let mut later = state.heard.iter().skip(from);
-            later.any(|heard| heard.op == Op::GetMaintenanceEvents && heard.id("channel") == *id)
+            later.any(|heard| heard.op == Op::GetMaintenanceEvents && heard.is_of(at))
         };
-        others.iter().all(asked).then_some(())
+        stand.channels.iter().skip(1).all(asked).then_some(())
     };
     let why = "the target did not read what the peer plans on the other channels";
     stand.during(s, 0, false, async || s.until(why, read).await).await
@@ -266,7 +273,6 @@ async fn not_recreated(s: &Session) -> Result<(), Stop> {
         held.features.values().next().and_then(|feature| feature["channel"].as_str().map(str::to_owned))
     };
     let channel = first.unwrap_or_default();
-    let id = channel.rsplit('/').next().unwrap_or_default().to_owned();
     let path: ChannelPath = name(Some(&channel.replacen(
         &format!("providers/{}/", statics.target),
         &format!("providers/{}/", statics.own),
@@ -277,7 +283,7 @@ async fn not_recreated(s: &Session) -> Result<(), Stop> {
     s.call(Op::NotifyMaintenance, &path, &[], &json!({})).await?.read::<serde_json::Value>()?;
     let read = |state: &State| {
         let mut later = state.heard.iter().skip(from);
-        later.any(|h| h.op == Op::GetMaintenanceEvents && h.id("channel") == id && h.answer.is_some()).then_some(())
+        later.any(|h| h.op == Op::GetMaintenanceEvents && h.is_of(&path) && h.answer.is_some()).then_some(())
     };
     s.until("the target did not read the peer's work", read).await?;
     let since = s.elapsed();

@@ -134,8 +134,8 @@ impl Stand {
 
 /// A key was sent for this channel.
 fn creates(at: &ChannelPath) -> impl Fn(&Heard) -> bool + Send + use<> {
-    let id = at.channel.to_string();
-    move |heard| heard.op == Op::CreateMacSecKey && heard.id("channel") == id
+    let at = at.clone();
+    move |heard| heard.op == Op::CreateMacSecKey && heard.is_of(&at)
 }
 
 fn deletes(heard: &Heard) -> bool {
