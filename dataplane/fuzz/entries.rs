@@ -141,7 +141,7 @@ pub(crate) fn probe(bytes: &[u8]) {
     session.advance(now);
     let _ = session.health(now);
     let mut pmtu = PathMtu::new(1_440, now);
-    let _ = pmtu.poll(now, true);
+    let _ = pmtu.poll(now, true, 1);
     pmtu.answered(Trial { number: probe.round, size: probe.heard_count as u16 }, now);
     assert!((1_280..=1_440).contains(&pmtu.mtu()));
 }

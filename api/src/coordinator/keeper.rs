@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+};
 
 use secrecy::SecretString;
 use tieline_openapi::coordinator::{ResourceId, Sensitive, Timestamp};
@@ -13,7 +16,7 @@ use super::{Coordination, CoordinationError, Peer};
 use crate::{
     plan::coordinate::{Book, Change, ChannelPlace, ChannelRow, Place, Row},
     secrets,
-    store::{Audit, BookChange, BookWrite, IntentWrite, StoreError, StoredChannel, StoredRow},
+    store::{Audit, BookChange, BookRead, BookWrite, IntentWrite, StoreError, StoredBook, StoredChannel, StoredRow},
 };
 
 /// How often a change is made again because another replica was faster.
@@ -39,6 +42,21 @@ impl<T> Doing<T> {
     /// Changes, and nothing else.
     pub(super) const fn new(outcome: T, changes: Vec<Change>) -> Self {
         Self { outcome, changes, more: Vec::new(), intent: None, due: Vec::new(), channels_due: Vec::new() }
+    }
+}
+
+/// A book, opened, with its revision: what was read is not read again before it has moved on. Every change of a book moves its
+/// revision, whichever replica makes it.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(std::sync::Mutex<Option<(u64, Arc<Book>)>>);
+
+impl Remembered {
+    fn get(&self) -> Option<(u64, Arc<Book>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, known: Option<(u64, Arc<Book>)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 }
 
@@ -79,7 +97,26 @@ fn stirred(book: &Book, changes: &[Change]) -> Vec<Place> {
 impl Coordination {
     /// A peer's book, and its revision.
     pub(super) async fn load(&self, peer: &Peer, request: Option<Uuid>) -> Result<(u64, Book), CoordinationError> {
-        let stored = self.parts.books.book(&peer.id, request).await?;
+        let known = peer.remembered.get();
+        let read = self.parts.books.book_beside(&peer.id, request, known.as_ref().map(|(revision, _)| *revision)).await?;
+        let (revision, book, replay) = match (read, known) {
+            (BookRead::Same(replay), Some((revision, book))) => (revision, book, replay),
+            (BookRead::Same(replay), None) => (0, Arc::new(Book::new(peer.terms.clone())), replay),
+            (BookRead::Moved(stored), _) => {
+                let (revision, replay) = (stored.revision, stored.replay.clone());
+                let book = Arc::new(self.opened_book(peer, stored)?);
+                peer.remembered.set(Some((revision, Arc::clone(&book))));
+                (revision, book, replay)
+            }
+        };
+        let (mut book, now) = (Book::clone(&book), self.parts.clock.now());
+        book.replays = request.zip(replay).into_iter().collect();
+        book.forget(now);
+        book.close_channels(now);
+        Ok((revision, book))
+    }
+
+    fn opened_book(&self, peer: &Peer, stored: StoredBook) -> Result<Book, CoordinationError> {
         let mut book = Book::new(peer.terms.clone());
         for row in stored.rows {
             let row = self.opened(&peer.id, row)?;
@@ -87,13 +124,25 @@ impl Coordination {
         }
         book.keys = stored.keys.into_iter().map(|key| (key.uuid, key)).collect();
         book.tombstones = stored.tombstones.into_iter().collect();
-        book.replays = request.zip(stored.replay).into_iter().collect();
         for channel in stored.channels {
             let row = self.opened_channel(&peer.id, channel)?;
             book.channels.insert(row.at.clone(), row);
         }
-        book.close_channels(self.parts.clock.now());
-        Ok((stored.revision, book))
+        Ok(book)
+    }
+
+    /// Remembers a book that has been written from this revision.
+    fn remember(&self, peer: &Peer, from: u64, changes: &[Change]) {
+        let known = peer.remembered.get().filter(|(revision, _)| *revision == from);
+        let moved = known.and_then(|(revision, book)| {
+            let mut book = Book::clone(&book);
+            book.apply(changes).ok()?;
+            // They are looked up one by one.
+            book.replays.clear();
+            book.forget(self.parts.clock.now());
+            Some((revision + 1, Arc::new(book)))
+        });
+        peer.remembered.set(moved);
     }
 
     fn opened(&self, peer: &ResourceId, stored: StoredRow) -> Result<Row, CoordinationError> {
@@ -191,13 +240,14 @@ impl Coordination {
             let Doing { outcome, changes, more, intent, mut due, channels_due } = make(&book, self.parts.clock.now());
             due.extend(stirred(&book, &changes).into_iter().map(|place| (place, 0)));
             drop(book);
-            let mut all =
-                changes.into_iter().map(|change| self.written(peer, change)).collect::<Result<Vec<_>, _>>()?;
+            let written = changes.iter().cloned().map(|change| self.written(peer, change));
+            let mut all = written.collect::<Result<Vec<_>, _>>()?;
             all.extend(more);
             let idle = all.is_empty() && due.is_empty() && channels_due.is_empty();
             if idle && intent.is_none() && audit.is_none() {
                 return Ok(outcome);
             }
+            let moves = !all.is_empty();
             let write = BookWrite {
                 peer: peer.id.clone(),
                 revision,
@@ -209,7 +259,13 @@ impl Coordination {
             };
             match self.parts.books.write_book(write).await {
                 Err(StoreError::Fenced | StoreError::AllocationTaken { .. }) => {}
-                written => return Ok(written.map(|()| outcome)?),
+                written => {
+                    written?;
+                    if moves {
+                        self.remember(peer, revision, &changes);
+                    }
+                    return Ok(outcome);
+                }
             }
         }
         Err(CoordinationError::Contended)

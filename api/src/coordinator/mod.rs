@@ -153,6 +153,8 @@ pub struct Peer {
     security: Security,
     /// Held while a change of the book is made, so that changes of one process do not refuse each other.
     lock: Mutex<()>,
+    /// The book as it was last read or written.
+    remembered: keeper::Remembered,
 }
 
 impl Peer {
@@ -230,6 +232,7 @@ impl Coordination {
                     security: Security::of(peer)?,
                     config: peer.clone(),
                     lock: Mutex::new(()),
+                    remembered: keeper::Remembered::default(),
                 };
                 Ok((peer.provider.clone(), Arc::new(made)))
             })

@@ -47,6 +47,15 @@ pub struct StoredBook {
     pub channels: Vec<StoredChannel>,
 }
 
+/// A book beside what its reader knows already.
+#[derive(Debug, Clone)]
+pub enum BookRead {
+    /// It is at the revision that the reader knows. What has moved is the answer that was given to the request.
+    Same(Option<Replay>),
+    /// As it is now.
+    Moved(StoredBook),
+}
+
 /// One change of a book.
 #[derive(Debug, Clone)]
 pub enum BookChange {
@@ -125,8 +134,22 @@ pub struct BookWrite {
 /// The transactions of the open specification. Each method is one.
 #[async_trait]
 pub trait Books: Proofs {
-    /// A peer's book, with the answer that was given to one request.
-    async fn book(&self, peer: &ResourceId, request: Option<Uuid>) -> Result<StoredBook, StoreError>;
+    /// A peer's book, with the answer that was given to one request; whoever knows a revision of it reads it only where it
+    /// has moved on.
+    async fn book_beside(
+        &self,
+        peer: &ResourceId,
+        request: Option<Uuid>,
+        known: Option<u64>,
+    ) -> Result<BookRead, StoreError>;
+
+    /// The same for who knows nothing of it.
+    async fn book(&self, peer: &ResourceId, request: Option<Uuid>) -> Result<StoredBook, StoreError> {
+        match self.book_beside(peer, request, None).await? {
+            BookRead::Moved(book) => Ok(book),
+            BookRead::Same(replay) => Ok(StoredBook { replay, ..StoredBook::default() }),
+        }
+    }
 
     /// Writes changes of a book, and of the intent that they come from: all, or `Fenced` where the book has moved on since
     /// it was read, or `AllocationTaken` where something would be sold twice; and whatever refuses the intent.

@@ -15,7 +15,7 @@ use tieline_openapi::{
 };
 use tokio::{runtime::Runtime, sync::Mutex};
 
-use super::Doing;
+use super::{Doing, Remembered};
 use crate::{
     app::Vault,
     coordinator::{Coordination, CoordinationParts, Peer, RouterKeys, channels::Silent, identity::Security},
@@ -96,18 +96,26 @@ impl Side {
             security: Security::of(&peer).unwrap(),
             config: peer,
             lock: Mutex::new(()),
+            remembered: Remembered::default(),
         };
         let coordination = Coordination { config, peers: [].into(), parts, silent: Silent::default() };
         Self { coordination, peer }
     }
 
-    /// What a service that has just started reads is this book.
+    /// What this service remembers, and what one that has just started reads, is this book.
     async fn sees(&self, changes: &[Change], book: &Book) {
-        let (_, read) = self.coordination.load(&self.peer, None).await.unwrap();
-        assert_eq!(read.rows, book.rows);
-        assert_eq!(read.keys, book.keys);
-        assert_eq!(read.tombstones, book.tombstones);
-        assert_eq!(read.channels, book.channels);
+        let known = self.peer.remembered.get().map(|(revision, _)| revision);
+        for started in [false, true] {
+            if started {
+                self.peer.remembered.set(None);
+            }
+            let (revision, read) = self.coordination.load(&self.peer, None).await.unwrap();
+            assert_eq!(Some(revision), known, "nothing was read again");
+            assert_eq!(read.rows, book.rows);
+            assert_eq!(read.keys, book.keys);
+            assert_eq!(read.tombstones, book.tombstones);
+            assert_eq!(read.channels, book.channels);
+        }
         for change in changes {
             if let Change::Replay(id, replay) = change {
                 let (_, read) = self.coordination.load(&self.peer, Some(*id)).await.unwrap();

@@ -514,11 +514,11 @@ impl Book {
         Ok(())
     }
 
-    /// Forgets answers and tombstones that are old enough.
+    /// Forgets answers, tombstones and keys that are old enough, as a store does.
     pub fn forget(&mut self, now: Timestamp) {
         self.replays.retain(|_, replay| now.duration_since(replay.at) < REPLAY_KEPT);
         self.tombstones.retain(|_, at| now.duration_since(*at) < TOMBSTONE_KEPT);
-        self.keys.retain(|_, key| !key.spent || now.duration_since(key.issued_at) < TOMBSTONE_KEPT);
+        self.keys.retain(|_, key| now.duration_since(key.issued_at) < TOMBSTONE_KEPT);
     }
 
     /// What is free of an interconnect, in Mbit/s, without one connection. `firm` leaves out what only we know of.

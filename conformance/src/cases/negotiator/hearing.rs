@@ -11,6 +11,7 @@ use crate::{
 
 pub(super) const CASES: &[Case] = &[
     asked!(
+        alone
         "hearing/hint",
         "A notification is a hint: the target reads the connection at once.",
         "NotifyConnectionStatus",

@@ -6,8 +6,9 @@
 //! and authentic, acknowledges. What routers say is a hint only: an ICMP message outside is anybody's to forge (RFC 8899,
 //! section 4.6), and some networks swallow them.
 //!
-//! A lost probe of a size says nothing about health and does not count as loss (section 4.1), and nothing is concluded
-//! from it while the tunnel is not heard at all.
+//! A lost probe of a size says nothing about health and does not count as loss (section 4.1). Nothing is concluded from it
+//! while the tunnel is not heard at all, and while it loses probes of the usual size as well it is tried more often: an
+//! overloaded way is no narrow one, and smaller packets, which are more, would only load it more.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,11 @@ use std::time::{Duration, Instant};
 pub const FLOOR: u16 = 1_280;
 /// PROBE_TIMER: how long an answer is waited for. RFC 8899, section 5.1.1 allows no less.
 const PROBE_TIMER: Duration = Duration::from_secs(1);
-/// MAX_PROBES: so many lost in a row, and the size does not pass (section 5.1.2).
-const MAX_PROBES: u8 = 3;
+/// MAX_PROBES: so many lost in a row at least, and the size does not pass (section 5.1.2).
+const MAX_PROBES: u32 = 3;
+/// How likely so many may be lost in a row over a way that takes the size, by what it loses of probes of the usual size; to the
+/// power of two, since some queues and policers lose long packets rather than short ones.
+const MISTAKEN: f64 = 1e-8;
 /// CONFIRMATION_TIMER: how often the size in use is tried again, so that a black hole is found (section 5.1.1).
 const CONFIRMATION_TIMER: Duration = Duration::from_secs(5);
 /// PMTU_RAISE_TIMER: how often a larger size is tried again (section 5.1.1).
@@ -50,7 +54,46 @@ pub struct Trial {
 struct Outstanding {
     trial: Trial,
     sent_at: Instant,
-    tries: u8,
+    tries: u32,
+    beside: Beside,
+}
+
+/// The probes of the usual size that went out since the first try, one a round. Those of the time after the last try are
+/// perhaps still on their way.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    first: u64,
+    /// The round of the last try.
+    last: u64,
+    /// Answered of `first..=last`, and after that.
+    answered: u64,
+    answered_later: u64,
+}
+
+impl Beside {
+    fn new(round: u64) -> Self {
+        Self { first: round, last: round, answered: 0, answered_later: 0 }
+    }
+
+    fn tried_again(&mut self, round: u64) {
+        self.answered += std::mem::take(&mut self.answered_later);
+        self.last = round;
+    }
+
+    fn answered(&mut self, round: u64) {
+        if round > self.last {
+            self.answered_later += 1;
+        } else if round >= self.first {
+            self.answered += 1;
+        }
+    }
+
+    /// Whether so many probes of a size, all lost, say that the size does not pass.
+    fn condemn(&self, tries: u32) -> bool {
+        let sent = self.last.saturating_sub(self.first) as f64 + 1.0;
+        let lost = (sent - self.answered as f64).max(0.0) / sent;
+        tries >= MAX_PROBES && lost.powi(i32::try_from(tries).unwrap_or(i32::MAX)) <= MISTAKEN
+    }
 }
 
 /// The search for one tunnel.
@@ -125,8 +168,16 @@ impl PathMtu {
         self.black_holes
     }
 
-    /// The size to try now, if any. `heard`: whether probes of the usual size are answered.
-    pub fn poll(&mut self, now: Instant, heard: bool) -> Option<Trial> {
+    /// A probe of the usual size, of this round, was answered.
+    pub fn heard(&mut self, round: u64) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.beside.answered(round);
+        }
+    }
+
+    /// The size to try now, if any. `heard`: whether probes of the usual size are answered at all. `round` numbers the one of
+    /// them that goes out beside it; each number has one.
+    pub fn poll(&mut self, now: Instant, heard: bool, round: u64) -> Option<Trial> {
         if !heard {
             // What is outstanding was perhaps lost with all the rest.
             self.outstanding = None;
@@ -136,9 +187,10 @@ impl PathMtu {
             if now < outstanding.sent_at + PROBE_TIMER {
                 return None;
             }
-            if outstanding.tries < MAX_PROBES {
-                outstanding.tries += 1;
+            if !outstanding.beside.condemn(outstanding.tries) {
+                outstanding.tries = outstanding.tries.saturating_add(1);
                 outstanding.sent_at = now;
+                outstanding.beside.tried_again(round);
                 return Some(outstanding.trial);
             }
             let size = outstanding.trial.size;
@@ -150,7 +202,7 @@ impl PathMtu {
         let size = self.size(now)?;
         self.number += 1;
         let trial = Trial { number: self.number, size };
-        self.outstanding = Some(Outstanding { trial, sent_at: now, tries: 1 });
+        self.outstanding = Some(Outstanding { trial, sent_at: now, tries: 1, beside: Beside::new(round) });
         Some(trial)
     }
 

@@ -267,7 +267,7 @@ impl ProbeSession {
     fn try_size(&mut self, now: Instant, now_ns: u64) -> Option<Transmit> {
         self.tunnel.as_ref()?;
         let heard = self.way_health(now, PathKind::Tunnel).is_heard();
-        let trial = self.pmtu.poll(now, heard)?;
+        let trial = self.pmtu.poll(now, heard, self.round)?;
         let length = trial.size.saturating_sub(self.settings.header_bytes);
         let probe = self.probe(now, Kind::Size, PathKind::Tunnel, 0);
         let heard_count = u32::from(length);
@@ -402,6 +402,9 @@ impl ProbeSession {
         }?;
         if !way.ports.get_mut(usize::from(probe.port))?.answer(probe) {
             return None;
+        }
+        if probe.path == PathKind::Tunnel {
+            self.pmtu.heard(probe.round);
         }
         let held = probe.stamped_ns.saturating_sub(probe.received_ns);
         let trip_ns = now_ns.saturating_sub(probe.sent_ns).saturating_sub(held);

@@ -21,6 +21,7 @@ async fn found(north: &North, role: Role) -> anyhow::Result<Vec<Outcome>> {
     let outcomes = examine(north, means, role, &[]).await?;
     let mut broken = String::new();
     for outcome in &outcomes {
+        println!("{}: {:?}", outcome.case.id, outcome.took);
         if let Verdict::Failed(why) = &outcome.verdict {
             broken.push_str(&format!("{}: {why}\n{}\n", outcome.case.id, report::transcript(outcome)));
         }

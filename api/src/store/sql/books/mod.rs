@@ -24,7 +24,9 @@ use super::{
 };
 use crate::{
     plan::coordinate::{ChannelPlace, IssuedKey, Place, REPLAY_KEPT, Reason, TOMBSTONE_KEPT},
-    store::{Audit, BookChange, BookWrite, Books, Claim, IntentWrite, Owner, StoreError, StoredBook, StoredRow},
+    store::{
+        Audit, BookChange, BookRead, BookWrite, Books, Claim, IntentWrite, Owner, StoreError, StoredBook, StoredRow,
+    },
 };
 
 const ROW: &str = "peer = $1 AND environment = $2 AND interconnect = $3 AND connection = $4";
@@ -191,11 +193,28 @@ async fn put(tx: &mut Tx, peer: &ResourceId, stored: &StoredRow, capacity_mbps: 
 
 #[async_trait]
 impl Books for SqlStore {
-    async fn book(&self, peer: &ResourceId, request: Option<Uuid>) -> Result<StoredBook, StoreError> {
+    async fn book_beside(
+        &self,
+        peer: &ResourceId,
+        request: Option<Uuid>,
+        known: Option<u64>,
+    ) -> Result<BookRead, StoreError> {
         let mut tx = self.read().await?;
         let all = || args![peer.as_str()];
         let row = tx.row("SELECT revision FROM coordinator_books WHERE peer = $1", all()).await?;
         let revision = row.map_or(Ok(0), |mut row| row.count())?;
+        let replay = match request {
+            Some(request) => {
+                let sql = "SELECT doc FROM coordinator_replays WHERE peer = $1 AND request_id = $2";
+                tx.row(sql, args![peer.as_str(), request]).await?
+            }
+            None => None,
+        };
+        let replay = replay.map(|mut row| row.doc("answer to a peer")).transpose()?;
+        if known == Some(revision) {
+            tx.done().await?;
+            return Ok(BookRead::Same(replay));
+        }
         let sql = "SELECT doc, sealed FROM coordinator_rows WHERE peer = $1
                    ORDER BY environment, interconnect, connection";
         let rows = tx.rows(sql, all()).await?;
@@ -212,16 +231,8 @@ impl Books for SqlStore {
             .map(|mut row| Ok((place(&mut row)?, row.time()?)))
             .collect::<Result<_, StoreError>>()?;
         let channels = channels::all(&mut tx, peer).await?;
-        let replay = match request {
-            Some(request) => {
-                let sql = "SELECT doc FROM coordinator_replays WHERE peer = $1 AND request_id = $2";
-                tx.row(sql, args![peer.as_str(), request]).await?
-            }
-            None => None,
-        };
         tx.done().await?;
-        let replay = replay.map(|mut row| row.doc("answer to a peer")).transpose()?;
-        Ok(StoredBook { revision, rows, keys, tombstones, replay, channels })
+        Ok(BookRead::Moved(StoredBook { revision, rows, keys, tombstones, replay, channels }))
     }
 
     async fn write_book(&self, wanted: BookWrite) -> Result<(), StoreError> {
