@@ -76,8 +76,9 @@ deny:
 machete:
 	cargo machete
 
+# One more than there are cores: some tests wait most of their life.
 nextest:
-	TIELINE_BIN=$(abspath $(TARGET))/debug/tieline cargo nextest run --workspace --all-targets
+	TIELINE_BIN=$(abspath $(TARGET))/debug/tieline cargo nextest run --workspace --all-targets --test-threads $$(( $$(nproc) + 1 ))
 
 # Writes the committed documents anew from the code.
 openapi:

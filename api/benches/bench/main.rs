@@ -26,6 +26,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use report::Row;
+use tieline_openapi::config::EngineConfig;
 
 /// As in the finished binary.
 #[global_allocator]
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub midway: usize,
     /// Milliseconds from one round of lists to the next.
     pub round_ms: u64,
+    /// How long a service that was killed keeps its links, in milliseconds.
+    pub lease_ms: u64,
     /// Rounds that are measured.
     pub rounds: u32,
     /// Requests a second.
@@ -65,6 +68,7 @@ impl Settings {
             before: if quick { 8 } else { 200 },
             midway: (links / 10).max(1),
             round_ms: if quick { 500 } else { 60_000 },
+            lease_ms: if quick { 5_000 } else { EngineConfig::default().lease_ms },
             rounds: if quick { 1 } else { 2 },
             rate: if quick { 50 } else { 500 },
             seconds: number("BENCH_SECONDS", 60)?,

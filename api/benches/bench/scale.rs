@@ -221,7 +221,8 @@ impl Scale<'_> {
         let hints = Hints::new();
         let store = self.world.open(&self.url, &hints).await?;
         // A call whose answer is lost ends when its time is over.
-        let topology = self.world.topology(&EngineConfig { call_timeout_ms: LOST_AFTER_MS, ..hurried() })?;
+        let lease_ms = self.settings.lease_ms;
+        let topology = self.world.topology(&EngineConfig { call_timeout_ms: LOST_AFTER_MS, lease_ms, ..hurried() })?;
         let range = self.settings.links..self.settings.links + self.settings.midway;
         lost.on.store(true, Ordering::SeqCst);
         let ids = seed::accept(&self.world, &store, &topology, range, &mut self.taken).await?;

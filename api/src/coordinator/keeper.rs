@@ -98,7 +98,8 @@ impl Coordination {
     /// A peer's book, and its revision.
     pub(super) async fn load(&self, peer: &Peer, request: Option<Uuid>) -> Result<(u64, Book), CoordinationError> {
         let known = peer.remembered.get();
-        let read = self.parts.books.book_beside(&peer.id, request, known.as_ref().map(|(revision, _)| *revision)).await?;
+        let read =
+            self.parts.books.book_beside(&peer.id, request, known.as_ref().map(|(revision, _)| *revision)).await?;
         let (revision, book, replay) = match (read, known) {
             (BookRead::Same(replay), Some((revision, book))) => (revision, book, replay),
             (BookRead::Same(replay), None) => (0, Arc::new(Book::new(peer.terms.clone())), replay),

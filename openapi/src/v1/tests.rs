@@ -132,7 +132,9 @@ fn plans() {
         "findings": [finding()]
     });
     comes_back::<Plan>(plan);
-    comes_back::<PlanRequest>(json!({ "intent": intent(), "connectionId": null, "patch": null, "migrate": null, "delete": false }));
+    comes_back::<PlanRequest>(
+        json!({ "intent": intent(), "connectionId": null, "patch": null, "migrate": null, "delete": false }),
+    );
     let short: PlanRequest = serde_json::from_value(json!({ "connectionId": CONNECTION, "delete": true })).unwrap();
     assert!(short.delete && short.intent.is_none());
     assert!(serde_json::from_value::<PlanRequest>(json!({ "odd": 1 })).is_err());

@@ -89,7 +89,6 @@ async fn maintenance(s: &Session) -> Result<(), Stop> {
     let path: ChannelPath = name(channel.name.as_deref())?;
     let answer = s.call(Op::NotifyMaintenance, &path, &[], &json!({})).await?;
     answer.read::<serde_json::Value>()?;
-    let read =
-        |state: &State| state.of(Op::GetMaintenanceEvents).any(|heard| heard.is_of(&path)).then_some(());
+    let read = |state: &State| state.of(Op::GetMaintenanceEvents).any(|heard| heard.is_of(&path)).then_some(());
     s.until("the target did not read the maintenance events of the channel that it was told of", read).await
 }

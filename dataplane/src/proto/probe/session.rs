@@ -430,9 +430,8 @@ impl ProbeSession {
         };
         let newest = self.heard.iter().max_by_key(|heard| heard.last_round).unwrap_or(&self.heard_tunnel);
         let silent = deaf(newest, self.heard_tunnel.last_round);
-        let heard_ports = (0..32)
-            .filter(|&i| !silent && !deaf(&self.heard[i], newest.last_round))
-            .fold(0, |bits, i| bits | 1 << i);
+        let heard_ports =
+            (0..32).filter(|&i| !silent && !deaf(&self.heard[i], newest.last_round)).fold(0, |bits, i| bits | 1 << i);
         HeardReport {
             heard_ports,
             valid: newest.last_round.max(self.heard_tunnel.last_round) > 0
