@@ -55,6 +55,10 @@ impl Remembered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn take(&self) -> Option<(u64, Arc<Book>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn set(&self, known: Option<(u64, Arc<Book>)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
@@ -96,24 +100,31 @@ fn stirred(book: &Book, changes: &[Change]) -> Vec<Place> {
 
 impl Coordination {
     /// A peer's book, and its revision.
-    pub(super) async fn load(&self, peer: &Peer, request: Option<Uuid>) -> Result<(u64, Book), CoordinationError> {
+    pub(super) async fn load(&self, peer: &Peer, request: Option<Uuid>) -> Result<(u64, Arc<Book>), CoordinationError> {
         let known = peer.remembered.get();
         let read =
             self.parts.books.book_beside(&peer.id, request, known.as_ref().map(|(revision, _)| *revision)).await?;
-        let (revision, book, replay) = match (read, known) {
-            (BookRead::Same(replay), Some((revision, book))) => (revision, book, replay),
-            (BookRead::Same(replay), None) => (0, Arc::new(Book::new(peer.terms.clone())), replay),
+        let (revision, mut book, replay, read) = match (read, known) {
+            (BookRead::Same(replay), Some((revision, book))) => (revision, book, replay, false),
+            (BookRead::Same(replay), None) => (0, Arc::new(Book::new(peer.terms.clone())), replay, true),
             (BookRead::Moved(stored), _) => {
                 let (revision, replay) = (stored.revision, stored.replay.clone());
-                let book = Arc::new(self.opened_book(peer, stored)?);
-                peer.remembered.set(Some((revision, Arc::clone(&book))));
-                (revision, book, replay)
+                (revision, Arc::new(self.opened_book(peer, stored)?), replay, true)
             }
         };
-        let (mut book, now) = (Book::clone(&book), self.parts.clock.now());
-        book.replays = request.zip(replay).into_iter().collect();
-        book.forget(now);
-        book.close_channels(now);
+        let now = self.parts.clock.now();
+        let aged = !book.is_of(now);
+        if aged {
+            let book = Arc::make_mut(&mut book);
+            book.forget(now);
+            book.close_channels(now);
+        }
+        if read || aged {
+            peer.remembered.set(Some((revision, Arc::clone(&book))));
+        }
+        if let Some(answered) = request.zip(replay) {
+            Arc::make_mut(&mut book).replays.extend([answered]);
+        }
         Ok((revision, book))
     }
 
@@ -133,17 +144,17 @@ impl Coordination {
     }
 
     /// Remembers a book that has been written from this revision.
-    fn remember(&self, peer: &Peer, from: u64, changes: &[Change]) {
-        let known = peer.remembered.get().filter(|(revision, _)| *revision == from);
-        let moved = known.and_then(|(revision, book)| {
-            let mut book = Book::clone(&book);
-            book.apply(changes).ok()?;
+    fn remember(peer: &Peer, from: u64, changes: &[Change]) {
+        let Some((revision, mut book)) = peer.remembered.take().filter(|(revision, _)| *revision == from) else {
+            return;
+        };
+        // Nobody else has it any more, as a rule: then it is not copied.
+        let moved = Arc::make_mut(&mut book);
+        if moved.apply(changes).is_ok() {
             // They are looked up one by one.
-            book.replays.clear();
-            book.forget(self.parts.clock.now());
-            Some((revision + 1, Arc::new(book)))
-        });
-        peer.remembered.set(moved);
+            moved.replays.clear();
+            peer.remembered.set(Some((revision + 1, book)));
+        }
     }
 
     fn opened(&self, peer: &ResourceId, stored: StoredRow) -> Result<Row, CoordinationError> {
@@ -263,7 +274,7 @@ impl Coordination {
                 written => {
                     written?;
                     if moves {
-                        self.remember(peer, revision, &changes);
+                        Self::remember(peer, revision, &changes);
                     }
                     return Ok(outcome);
                 }

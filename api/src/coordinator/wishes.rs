@@ -166,7 +166,7 @@ impl Coordination {
     /// As [`Coordination::accept_key`].
     pub async fn foresee(&self, decoded: &Decoded) -> Result<Standing, CoordinationError> {
         let Decoded { peer, environment, contents, .. } = decoded;
-        let (_, mut book) = self.load(self.provider(peer.as_str())?, None).await?;
+        let mut book = self.load(self.provider(peer.as_str())?, None).await?.1.as_ref().clone();
         let (uuid, mbps) = (contents.shared_connection_uuid, contents.bandwidth.get());
         let (_, changes) = book.accept_key(environment, uuid, mbps, Kind::Standard, self.now(), &self.draw())?;
         book.apply(&changes).map_err(|_| CoordinationError::Contended)?;

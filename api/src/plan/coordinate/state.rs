@@ -521,6 +521,16 @@ impl Book {
         self.keys.retain(|_, key| now.duration_since(key.issued_at) < TOMBSTONE_KEPT);
     }
 
+    /// Whether [`forget`](Self::forget) and [`close_channels`](Self::close_channels) change nothing now.
+    #[must_use]
+    pub fn is_of(&self, now: Timestamp) -> bool {
+        let kept = |at: &Timestamp| now.duration_since(*at) < TOMBSTONE_KEPT;
+        self.replays.values().all(|replay| now.duration_since(replay.at) < REPLAY_KEPT)
+            && self.tombstones.values().all(kept)
+            && self.keys.values().all(|key| kept(&key.issued_at))
+            && self.channels_are_of(now)
+    }
+
     /// What is free of an interconnect, in Mbit/s, without one connection. `firm` leaves out what only we know of.
     pub(super) fn free_mbps(&self, place: &Place, firm: bool) -> u32 {
         let Some(interconnect) = self.terms.interconnect(place) else { return 0 };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use tieline_openapi::coordinator::{Connection, ListConnectionsResponse, OperationId as Op};
 
+use super::LOOK;
 use crate::{
     customer::Wish,
     peer::{Act, Heard, State},
@@ -95,21 +96,36 @@ async fn free(s: &Session, of: &Place) -> Result<BTreeMap<String, i64>, Stop> {
     Ok(free)
 }
 
+fn even(free: &BTreeMap<String, i64>) -> bool {
+    free.values().min() == free.values().max()
+}
+
 async fn most_free(s: &Session) -> Result<(), Stop> {
     s.peer()?;
     let place = s.active()?;
     if s.siblings(place) < 2 {
         return Err(Stop::Skipped("the environment has one interconnect".to_owned()));
     }
+    // What others have made goes away, and the target may count it no more while it still shows it.
+    let (began, longest) = (s.elapsed(), s.settings().window * 3);
+    while !even(&free(s, place).await?) && s.elapsed().saturating_sub(began) < longest {
+        tokio::time::sleep(LOOK).await;
+    }
+    let mbps = place.bandwidth()?;
     // The first takes room, so that the second has something to choose.
     for n in 0..2 {
-        let free = free(s, place).await?;
-        let brought = s.issue(place, place.bandwidth()?, &s.settings().account)?;
+        let before = free(s, place).await?;
+        let brought = s.issue(place, mbps, &s.settings().account)?;
         s.wish(Wish::Bring(brought)).await?;
         let chosen = s.nth(Op::CreateConnection, n).await?.id("interconnect").to_owned();
-        let most = free.values().max().copied().unwrap_or_default();
-        let has = free.get(&chosen).copied().unwrap_or_default();
-        must(has == most, || format!("{chosen} has {has} Mbit/s free, and another has {most}"))?;
+        let mut after = free(s, place).await?;
+        if let Some(free) = after.get_mut(&chosen) {
+            *free += i64::from(mbps);
+        }
+        // It was chosen at some time between.
+        let both = |id: &str| [&before, &after].map(|free| free.get(id).copied().unwrap_or_default());
+        let [has, most] = [both(&chosen).into_iter().max(), before.keys().map(|id| both(id)[0].min(both(id)[1])).max()];
+        must(has >= most, || format!("{chosen} has {has:?} Mbit/s free, and another has {most:?}"))?;
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Work on channels, the target's and the suite's.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::json;
 use tieline_openapi::coordinator::{ChannelPath, GetMaintenanceEventsResponse, MaintenanceEvent, OperationId as Op};
 
-use super::settling::forget;
+use super::{LOOK, settling::forget};
 use crate::{
     customer::{Wish, WorkPlace},
     peer::{Channels, Heard, State},
@@ -71,9 +71,6 @@ pub(super) const CASES: &[Case] = &[
         not_recreated
     ),
 ];
-
-/// Between two looks at the target.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Channels of one interconnect, and what the suite has on them.
 struct Stand {

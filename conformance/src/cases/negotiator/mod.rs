@@ -15,7 +15,12 @@ mod retrying;
 mod rotating;
 mod settling;
 
+use std::time::Duration;
+
 use crate::suite::Case;
+
+/// Between two looks at the target.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) const ALL: &[&[Case]] = &[
     calling::CASES,

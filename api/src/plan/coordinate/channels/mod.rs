@@ -477,6 +477,16 @@ impl Book {
             }
         }
     }
+
+    /// Whether [`close_channels`](Self::close_channels) changes nothing now.
+    pub(super) fn channels_are_of(&self, now: Timestamp) -> bool {
+        self.channels.values().all(|row| {
+            let environment = self.terms.environments.get(&row.at.environment);
+            let interconnect = environment.and_then(|e| e.interconnects.get(&row.at.interconnect));
+            let terms = interconnect.and_then(|i| i.channels.get(&row.at.channel));
+            terms.is_none_or(|terms| terms.in_maintenance == row.is_closed(now))
+        })
+    }
 }
 
 /// A channel's next version.
