@@ -425,7 +425,7 @@ impl ProbeSession {
         let dead_after = u64::from(self.settings.dead_after);
         let deaf = |heard: &Heard, other: u64| {
             heard.last_round == 0
-                || (other >= heard.last_round + dead_after
+                || (other >= heard.last_round.saturating_add(dead_after)
                     && now.saturating_duration_since(heard.last_at) >= self.patience())
         };
         let newest = self.heard.iter().max_by_key(|heard| heard.last_round).unwrap_or(&self.heard_tunnel);
