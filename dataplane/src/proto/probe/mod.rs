@@ -6,12 +6,14 @@
 //! packet, request or reply, on either way, also tells what its sender hears on the private bundle: a sender learns in
 //! one one-way delay that its peer has gone deaf on one way.
 
+mod health;
 mod session;
 mod stats;
 mod way;
 mod wire;
 
-pub use session::{Health, Link, PortHealth, ProbeSession, Received, SessionSettings, Transmit};
+pub use health::{Health, Link, PortHealth};
+pub use session::{ProbeSession, Received, SessionSettings, Transmit};
 pub use stats::PathReport;
 pub use wire::{HeardReport, Kind, PROBE_LEN, PROBE_PORT, Probe, ProbeKeys, WireError};
 

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tieline_openapi::{
-    ids::ConnectionId,
-    v1::{PathKind, PathState},
-};
+use tieline_openapi::{ids::ConnectionId, v1::PathKind};
 
 use super::{
+    health::{Health, Link, PortHealth},
     stats::{Loss, PathReport},
     way::{Heard, Port, Way},
     wire::{HeardReport, Kind, PROBE_LEN, Probe, ProbeKeys},
@@ -21,6 +19,7 @@ const EAGER_ROUNDS: u64 = 10;
 const EAGER: u32 = 10;
 /// No peer may ask for rounds that are further apart.
 const MAX_PACE: Duration = Duration::from_secs(5);
+
 /// What a session is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
@@ -43,80 +42,6 @@ pub struct SessionSettings {
     pub mtu_bytes: u16,
     /// Bytes of the IP and UDP headers of a probe inside the tunnel: 28 over IPv4, 48 over IPv6.
     pub header_bytes: u16,
-}
-
-/// How the traffic *towards* the peer fares on one way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Health {
-    /// Not probed.
-    #[default]
-    Off,
-    /// Probed, never answered.
-    Unknown,
-    /// Within bounds.
-    Up,
-    /// Loses 1 % or more.
-    Lossy,
-    /// A round trip of 10 ms or more above its best.
-    Slow,
-    /// So many source ports dead that a channel is.
-    DeadPorts,
-    /// Silent while the other way was heard in the same rounds.
-    Silent,
-    /// Silent, and so is the other way: the peer or this host has stalled, and nothing follows from it.
-    Stalled,
-}
-
-impl Health {
-    /// As the API names it.
-    #[must_use]
-    pub const fn state(self) -> PathState {
-        match self {
-            Self::Off | Self::Unknown => PathState::Unknown,
-            Self::Up => PathState::Up,
-            Self::Lossy | Self::Slow | Self::DeadPorts => PathState::Degraded,
-            Self::Silent | Self::Stalled => PathState::Down,
-        }
-    }
-
-    /// Whether traffic sent now is expected to arrive, at least in part.
-    #[must_use]
-    pub const fn is_heard(self) -> bool {
-        matches!(self, Self::Up | Self::Lossy | Self::Slow | Self::DeadPorts)
-    }
-}
-
-/// One source port of a way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortHealth {
-    /// Never answered.
-    Never,
-    /// Answered, or heard by the peer.
-    Alive,
-    /// Unanswered; whether the way or the peer is to blame is open.
-    Overdue,
-    /// The peer is deaf on it.
-    Dead,
-}
-
-/// Both ways of a session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Link {
-    /// The private bundle.
-    pub private: Health,
-    /// The tunnel.
-    pub tunnel: Health,
-}
-
-impl Link {
-    /// One of them.
-    #[must_use]
-    pub const fn get(&self, path: PathKind) -> Health {
-        match path {
-            PathKind::Private => self.private,
-            PathKind::Tunnel => self.tunnel,
-        }
-    }
 }
 
 /// A request to send.
