@@ -97,9 +97,9 @@ interop: tools-test
 		printf '\n== %s %s\n' $$peer "$$(cat $(WIREGUARDS)/../$$peer.version)"; \
 		TIELINE_WIREGUARD_GO=$$program cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
 	done; \
-	if machine=$$(scripts/install-kernel-wireguard.sh); then \
+	if machine=$$(scripts/install-kernel-machine.sh); then \
 		printf '\n== the kernel %s\n' "$$(cat $$machine/version)"; \
-		TIELINE_KERNEL_WIREGUARD=$$machine cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
+		TIELINE_KERNEL_MACHINE=$$machine cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
 	else echo "the kernel's WireGuard: SKIPPED, it cannot be had here"; fi; exit $${failed:-0}
 
 soak: tools-test

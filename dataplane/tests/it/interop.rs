@@ -52,13 +52,13 @@ impl Drop for Runs {
 
 /// The machine with the kernel's WireGuard, where that is the one to be tried.
 fn kernel() -> Option<PathBuf> {
-    std::env::var_os("TIELINE_KERNEL_WIREGUARD").map(PathBuf::from)
+    std::env::var_os("TIELINE_KERNEL_MACHINE").map(PathBuf::from)
 }
 
 fn cannot_run_with_others() -> bool {
     let answers = |program: &str| Command::new(program).arg("--version").output().is_ok();
     let missing = match kernel() {
-        Some(made) if !made.join("vmlinuz").exists() => Some("TIELINE_KERNEL_WIREGUARD names no machine"),
+        Some(made) if !made.join("vmlinuz").exists() => Some("TIELINE_KERNEL_MACHINE names no machine"),
         Some(_) if !answers("qemu-system-x86_64") => Some("qemu-system-x86_64 is not installed"),
         Some(_) => None,
         None if std::env::var_os("TIELINE_WIREGUARD_GO").is_none() && !answers("wireguard-go") => {

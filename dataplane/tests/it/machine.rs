@@ -1,5 +1,5 @@
-//! The kernel's WireGuard, in a machine of its own that qemu runs: what `scripts/install-kernel-wireguard.sh` has made, and
-//! `TIELINE_KERNEL_WIREGUARD` names.
+//! The kernel's WireGuard, in a machine of its own that qemu runs: what `scripts/install-kernel-machine.sh` has made, and
+//! `TIELINE_KERNEL_MACHINE` names.
 //!
 //! It stands in the place of gateway 1: its first card has that gateway's address on the internet, by proxy ARP, and what comes
 //! out of its tunnel goes on by its second card to the namespace, which has the inner address. So tests have both ends of their

@@ -80,8 +80,13 @@ async fn older_field(s: &Session) -> Result<(), Stop> {
     must(asked.body["activationKey"].is_string(), || "activationKey is missing".to_owned())
 }
 
-/// What is free on each interconnect of an environment, as the target itself shows it.
-async fn free(s: &Session, of: &Place) -> Result<BTreeMap<String, i64>, Stop> {
+/// What is free on each interconnect of an environment, in Mbit/s, as the target itself shows it, were one connection not
+/// there.
+async fn free(s: &Session, of: &Place, but: Option<&str>) -> Result<BTreeMap<String, i64>, Stop> {
+    let counts = |connection: &&Connection| {
+        let id = connection.name.as_deref().and_then(|name| name.rsplit('/').next());
+        but.is_none() || id != but
+    };
     let mut free = BTreeMap::new();
     for place in s.places().iter().filter(|place| place.environment.0 == of.environment.0) {
         let all: Vec<Connection> = s
@@ -89,7 +94,8 @@ async fn free(s: &Session, of: &Place) -> Result<BTreeMap<String, i64>, Stop> {
                 (page.connections, page.next_page_token)
             })
             .await?;
-        let used: i64 = all.iter().filter_map(|connection| connection.bandwidth_mbps.map(i64::from)).sum();
+        let used: i64 =
+            all.iter().filter(counts).filter_map(|connection| connection.bandwidth_mbps.map(i64::from)).sum();
         let most = i64::from(place.interconnect.1.max_bandwidth_mbps.unwrap_or(i32::MAX));
         free.insert(place.interconnect.0.interconnect.to_string(), most - used);
     }
@@ -108,20 +114,19 @@ async fn most_free(s: &Session) -> Result<(), Stop> {
     }
     // What others have made goes away, and the target may count it no more while it still shows it.
     let (began, longest) = (s.elapsed(), s.settings().window * 3);
-    while !even(&free(s, place).await?) && s.elapsed().saturating_sub(began) < longest {
+    while !even(&free(s, place, None).await?) && s.elapsed().saturating_sub(began) < longest {
         tokio::time::sleep(LOOK).await;
     }
     let mbps = place.bandwidth()?;
     // The first takes room, so that the second has something to choose.
     for n in 0..2 {
-        let before = free(s, place).await?;
+        let before = free(s, place, None).await?;
         let brought = s.issue(place, mbps, &s.settings().account)?;
         s.wish(Wish::Bring(brought)).await?;
-        let chosen = s.nth(Op::CreateConnection, n).await?.id("interconnect").to_owned();
-        let mut after = free(s, place).await?;
-        if let Some(free) = after.get_mut(&chosen) {
-            *free += i64::from(mbps);
-        }
+        let creation = s.nth(Op::CreateConnection, n).await?;
+        let chosen = creation.id("interconnect").to_owned();
+        // The target shows its half of the new connection before or after this look, and where it thinks that it is.
+        let after = free(s, place, creation.asked("connectionId")).await?;
         // It was chosen at some time between.
         let both = |id: &str| [&before, &after].map(|free| free.get(id).copied().unwrap_or_default());
         let [has, most] = [both(&chosen).into_iter().max(), before.keys().map(|id| both(id)[0].min(both(id)[1])).max()];
