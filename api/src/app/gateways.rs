@@ -82,6 +82,7 @@ fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option
                     preshared_key: None,
                     preshared_key_changing: false,
                     former_preshared_key: None,
+                    kernel_lane: None,
                 })
             })
             .collect(),

@@ -81,6 +81,7 @@ pub(crate) fn run(n: usize, lanes: usize) {
                 preshared_key: None,
                 preshared_key_changing: false,
                 former_preshared_key: None,
+                kernel_lane: None,
             }],
             mtu_bytes: u64::from(MTU).try_into().unwrap(),
             mss_bytes: MTU - 40,

@@ -82,6 +82,7 @@ fn connection(peer: usize) -> GatewayConnection {
             preshared_key: None,
             preshared_key_changing: false,
             former_preshared_key: None,
+            kernel_lane: None,
         }],
         ..template
     }

@@ -165,6 +165,7 @@ pub(crate) fn configuration(n: usize, version: u64, private_ready: bool, peer_ke
                 preshared_key: None,
                 preshared_key_changing: false,
                 former_preshared_key: None,
+                kernel_lane: None,
             }],
             mtu_bytes: 1_440_u64.try_into().unwrap(),
             mss_bytes: MSS,

@@ -174,6 +174,32 @@ impl<'de> Deserialize<'de> for PresharedKey {
     }
 }
 
+/// A WireGuard interface of the kernel that a gateway has for one peer gateway, beside its lanes. The kernel has one interface a
+/// pair of gateways, since prefixes that several peers have can be told apart by nothing else (allowed IPs are exclusive
+/// within an interface); so each has a port of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelLane {
+    /// The peer that it is for.
+    pub peer_id: GatewayId,
+    /// The X25519 public key, base64 (44 characters); another one than of any lane.
+    #[schema(min_length = 44, max_length = 44)]
+    pub public_key: String,
+    /// Where the peer sends to, over the internet.
+    #[schema(value_type = String)]
+    pub endpoint: SocketAddr,
+}
+
+/// The body of `PUT /v1/gateways/{id}/kernelLanes`: all that the gateway has. A peer that is not listed sends to the gateway's
+/// other lanes from then on, which are always there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelLanes {
+    /// One a peer at most.
+    #[schema(max_items = 1000)]
+    pub lanes: Vec<KernelLane>,
+}
+
 /// A gateway at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -182,6 +208,9 @@ pub struct GatewayPeer {
     pub gateway_id: GatewayId,
     /// Its WireGuard lanes.
     pub lanes: Vec<Lane>,
+    /// Its lane in the kernel for this gateway, which is taken before the others while it is alive; absent: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_lane: Option<Lane>,
     /// Its address in its site's network: where probes of the private bundle go.
     #[schema(value_type = String)]
     pub private_address: IpAddr,

@@ -165,6 +165,7 @@ fn configuration(n: usize, peer: &[StaticSecret]) -> GatewayConfiguration {
                 preshared_key: None,
                 preshared_key_changing: false,
                 former_preshared_key: None,
+                kernel_lane: None,
             }],
             mtu_bytes: u64::from(MTU).try_into().unwrap_or(Mtu::ETHERNET),
             mss_bytes: MTU - 40,
