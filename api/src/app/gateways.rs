@@ -1,7 +1,8 @@
 //! Gateways: joining, what they are told, what they report.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use tieline_openapi::{
     problem::FieldError,
     v1::{
         End, Gateway, GatewayConfiguration, GatewayConnection, GatewayPeer, GatewayState, JoinAnswer, JoinRequest,
-        Observations, PathChange, PathKind, Timestamp,
+        KernelLane, Observations, PathChange, PathKind, Timestamp,
     },
 };
 
@@ -82,7 +83,7 @@ fn served(inputs: &GatewayInputs, record: &ConnectionRecord, end: End) -> Option
                     preshared_key: None,
                     preshared_key_changing: false,
                     former_preshared_key: None,
-                    kernel_lane: None,
+                    kernel_lane: inputs.kernel_lanes.get(&peer.id).cloned(),
                 })
             })
             .collect(),
@@ -158,15 +159,35 @@ fn check_join(request: &JoinRequest) -> Vec<FieldError> {
         if usize::from(lane.n) != n {
             errors.push(field(format!("/lanes/{n}/n"), "lanes count from 0 without a gap"));
         }
-        if BASE64.decode(lane.public_key.as_bytes()).map_or(0, |key| key.len()) != 32 {
-            errors.push(field(
-                format!("/lanes/{n}/publicKey"),
-                "an X25519 public key: 32 bytes as base64, 44 characters",
-            ));
+        check_way(n, &lane.public_key, lane.endpoint, &mut errors);
+    }
+    errors
+}
+
+/// The key and the endpoint of the lane that stands at `n`.
+fn check_way(n: usize, public_key: &str, endpoint: SocketAddr, errors: &mut Vec<FieldError>) {
+    if BASE64.decode(public_key.as_bytes()).map_or(0, |key| key.len()) != 32 {
+        errors.push(field(format!("/lanes/{n}/publicKey"), "an X25519 public key: 32 bytes as base64, 44 characters"));
+    }
+    if endpoint.port() == 0 || endpoint.ip().is_unspecified() || endpoint.ip().is_multicast() {
+        errors.push(field(format!("/lanes/{n}/endpoint"), "a unicast address and a port that peers can send to"));
+    }
+}
+
+fn check_kernel_lanes(id: GatewayId, lanes: &[KernelLane]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if lanes.len() > MAX_ROWS {
+        errors.push(field("/lanes", format!("{} lanes; at most {MAX_ROWS}", lanes.len())));
+    }
+    let mut seen = BTreeSet::new();
+    for (n, lane) in lanes.iter().enumerate().take(MAX_ROWS) {
+        if lane.peer_id == id {
+            errors.push(field(format!("/lanes/{n}/peerId"), "a gateway is no peer of its own"));
         }
-        if lane.endpoint.port() == 0 || lane.endpoint.ip().is_unspecified() || lane.endpoint.ip().is_multicast() {
-            errors.push(field(format!("/lanes/{n}/endpoint"), "a unicast address and a port that peers can send to"));
+        if !seen.insert(lane.peer_id) {
+            errors.push(field(format!("/lanes/{n}/peerId"), "a lane for this peer stands before it; one a peer"));
         }
+        check_way(n, &lane.public_key, lane.endpoint, &mut errors);
     }
     errors
 }
@@ -242,6 +263,18 @@ impl App {
         let mut configuration = configuration(&inputs, &self.topology);
         self.give_tunnel_keys(id, &inputs.keys, &mut configuration)?;
         Ok(configuration)
+    }
+
+    /// Takes which lanes in its kernel a gateway has, for which peers.
+    ///
+    /// # Errors
+    /// [`AppError::Invalid`], [`AppError::NotFound`], or the store's.
+    pub async fn put_kernel_lanes(&self, id: GatewayId, lanes: &[KernelLane]) -> Result<(), AppError> {
+        let errors = check_kernel_lanes(id, lanes);
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
+        Ok(self.store.put_kernel_lanes(id, lanes).await?)
     }
 
     /// Waits for a configuration with another version than the one that the gateway has, at most for `longest`.

@@ -56,6 +56,7 @@ pub const POLICY: &[(&str, Access)] = &[
     ("issueJoinToken", ADMIN),
     ("watchGatewayConfiguration", Access::OwnGateway),
     ("reportObservations", Access::OwnGateway),
+    ("putKernelLanes", Access::OwnGateway),
     ("listTokens", ADMIN),
     ("issueToken", ADMIN),
     ("deleteToken", ADMIN),

@@ -16,7 +16,7 @@ use tieline_openapi::{
     ids::{GatewayGroupId, GatewayId},
     v1::{
         Gateway, GatewayConfiguration, GatewayList, IssuedJoinToken, JoinAnswer, JoinRequest, JoinTokenRequest,
-        Observations,
+        KernelLanes, Observations,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -42,7 +42,8 @@ pub(super) fn routes() -> OpenApiRouter<Http> {
         .routes(routes!(show))
         .routes(routes!(join))
         .routes(routes!(watch))
-        .routes(routes!(report));
+        .routes(routes!(report))
+        .routes(routes!(put_kernel_lanes));
     with_verb(plain, routes!(issue_join_token))
 }
 
@@ -169,5 +170,22 @@ async fn report(
     extract::Json(report, _): extract::Json<Observations>,
 ) -> Result<StatusCode, Fault> {
     http.app.observe(&caller, id, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes which WireGuard interfaces the gateway has in its kernel, whole: a peer that is listed is told of the one for it and
+/// takes it before the gateway's other lanes; one that is not listed any more is told so.
+#[utoipa::path(put, path = "/v1/gateways/{id}/kernelLanes", operation_id = "putKernelLanes", tag = "gateways",
+    params(("id" = GatewayId, Path, description = "The gateway itself.")),
+    request_body = KernelLanes,
+    responses((status = 204, description = "Taken.")))]
+async fn put_kernel_lanes(
+    State(http): State<Http>,
+    _: Caller,
+    Id(id): Id<GatewayId>,
+    Query(Nothing {}): Query<Nothing>,
+    extract::Json(had, _): extract::Json<KernelLanes>,
+) -> Result<StatusCode, Fault> {
+    http.app.put_kernel_lanes(id, &had.lanes).await?;
     Ok(StatusCode::NO_CONTENT)
 }

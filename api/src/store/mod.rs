@@ -16,7 +16,7 @@ use tieline_openapi::{
         AccountId, ConnectionId, GatewayId, IdError, InstallationId, InstanceId, IssueId, OperationId, PlanId,
         ProjectId, TokenId,
     },
-    v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp},
+    v1::{Event, Gateway, Issue, KernelLane, Observations, Operation, PathSample, Plan, Timestamp},
 };
 
 pub use books::*;
@@ -268,6 +268,9 @@ pub trait Store: Send + Sync {
     /// Changes a preshared key, which raises the version of every gateway's configuration; false where it is not as `due` says
     /// any more.
     async fn change_tunnel_key(&self, due: TunnelKeyDue, change: TunnelKeyChange) -> Result<bool, StoreError>;
+    /// Makes these, and no others, the kernel lanes of a gateway, which raises the version of every gateway's configuration
+    /// where that changes any. One for something that is no other gateway of its project is left out.
+    async fn put_kernel_lanes(&self, gateway: GatewayId, lanes: &[KernelLane]) -> Result<(), StoreError>;
     /// A gateway, and those of these connections that it serves.
     async fn reported_on(
         &self,

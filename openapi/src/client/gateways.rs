@@ -7,7 +7,7 @@ use crate::{
     ids::{GatewayGroupId, GatewayId},
     v1::{
         Gateway, GatewayConfiguration, GatewayList, IssuedJoinToken, JoinAnswer, JoinRequest, JoinTokenRequest,
-        Observations,
+        KernelLanes, Observations,
     },
 };
 
@@ -63,5 +63,13 @@ impl Client {
     /// [`ClientError`].
     pub async fn observe(&self, id: GatewayId, observations: &Observations) -> Result<(), ClientError> {
         self.write(Method::POST, &format!("/v1/gateways/{id}/observations"), Some(observations)).await.map(drop)
+    }
+
+    /// Says which lanes in its kernel the gateway has, and for which peers; all of them.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put_kernel_lanes(&self, id: GatewayId, lanes: &KernelLanes) -> Result<(), ClientError> {
+        self.write(Method::PUT, &format!("/v1/gateways/{id}/kernelLanes"), Some(lanes)).await.map(drop)
     }
 }

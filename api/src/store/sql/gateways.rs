@@ -8,7 +8,7 @@ use tieline_openapi::{
 };
 
 use super::{
-    SqlStore, answers, principals, records,
+    SqlStore, answers, kernel_lanes, principals, records,
     row::{Row, Value, args, to_doc},
     tunnel_keys,
 };
@@ -191,8 +191,9 @@ impl SqlStore {
             gateways.push(gateway);
         }
         let keys = tunnel_keys::of(&mut tx, id).await?;
+        let kernel_lanes = kernel_lanes::to(&mut tx, id).await?;
         tx.done().await?;
         let gateway = gateways.iter().find(|g| g.id == id).cloned().ok_or(StoreError::NotFound)?;
-        Ok(GatewayInputs { gateway, version, connections, gateways, numbers, keys })
+        Ok(GatewayInputs { gateway, version, connections, gateways, numbers, keys, kernel_lanes })
     }
 }

@@ -13,6 +13,7 @@ mod events;
 mod foreign;
 mod gateways;
 mod housekeeping;
+mod kernel_lanes;
 mod leases;
 mod ledger;
 pub(crate) mod migrate;

@@ -8,7 +8,7 @@ use tieline_openapi::{
         AccountId, ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId,
         TokenId,
     },
-    v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Token},
+    v1::{Event, Gateway, Issue, KernelLane, Observations, Operation, PathSample, Plan, Timestamp, Token},
 };
 
 use super::SqlStore;
@@ -179,6 +179,9 @@ impl Store for SqlStore {
         self.served_by(gateway, about).await
     }
 
+    async fn put_kernel_lanes(&self, gateway: GatewayId, lanes: &[KernelLane]) -> Result<(), StoreError> {
+        self.replace_kernel_lanes(gateway, lanes).await
+    }
     async fn observe(
         &self,
         gateway: GatewayId,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tieline_openapi::{
     ids::{AttachPointId, GatewayGroupId, GatewayId, JoinTokenId},
-    v1::{Gateway, JoinRequest, Timestamp},
+    v1::{Gateway, JoinRequest, Lane, Timestamp},
 };
 
 use super::{Audit, ConnectionRecord, IdempotencyKey, NewEvent, SavedAnswer};
@@ -60,6 +60,8 @@ pub struct GatewayInputs {
     pub numbers: BTreeMap<GatewayId, u32>,
     /// Its preshared key with each of its peers that it has one with, or that is losing one.
     pub keys: BTreeMap<GatewayId, TunnelKey>,
+    /// The lane in its kernel of each peer that has one for this gateway.
+    pub kernel_lanes: BTreeMap<GatewayId, Lane>,
 }
 
 /// The preshared key of the tunnels between two gateways, sealed; `None` is no key.

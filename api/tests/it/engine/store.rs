@@ -23,7 +23,7 @@ use tieline_openapi::{
         AccountId, ConnectionId, GatewayId, InstallationId, InstanceId, IssueId, OperationId, PlanId, ProjectId,
         ProviderCallId, TokenId,
     },
-    v1::{Event, Gateway, Issue, Observations, Operation, PathSample, Plan, Timestamp, Verb},
+    v1::{Event, Gateway, Issue, KernelLane, Observations, Operation, PathSample, Plan, Timestamp, Verb},
 };
 use tieline_providers::ResourceKey;
 
@@ -308,6 +308,9 @@ impl Store for SimStore {
     }
     async fn gateway_inputs(&self, id: GatewayId) -> Result<GatewayInputs, StoreError> {
         self.inner.gateway_inputs(id).await
+    }
+    async fn put_kernel_lanes(&self, gateway: GatewayId, lanes: &[KernelLane]) -> Result<(), StoreError> {
+        self.inner.put_kernel_lanes(gateway, lanes).await
     }
     async fn tunnel_keys_due(&self, age_ms: Option<u64>, limit: u32) -> Result<Vec<TunnelKeyDue>, StoreError> {
         self.inner.tunnel_keys_due(age_ms, limit).await

@@ -8,7 +8,9 @@ use tieline_api::{
     engine::clock::{Clock, SystemClock},
     store::Store,
 };
-use tieline_openapi::v1::{ConditionStatus, ConditionType, GatewayConfiguration, GatewayPeer, Timestamp};
+use tieline_openapi::v1::{
+    ConditionStatus, ConditionType, GatewayConfiguration, GatewayPeer, Timestamp, TunnelBackend,
+};
 
 use super::{
     fixture::{Answer, Backing, Go, Service},
@@ -218,6 +220,44 @@ async fn two_gateways_are_given_a_preshared_key(backing: Backing) {
     service.end().await;
 }
 
+async fn a_gateway_tells_its_peers_of_lanes_in_its_kernel(backing: Backing) {
+    let service = Service::start(backing).await;
+    let joined = [join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await];
+    let id = |n: usize| joined[n].body["gateway"]["id"].as_str().unwrap().to_owned();
+    let credential = |n: usize| joined[n].body["credential"].as_str().unwrap().to_owned();
+    service.create("one").await;
+    let lane = |peer: &str| json!({"peerId": peer, "publicKey": "A".repeat(43) + "=", "endpoint": "192.0.2.1:51900"});
+    let put = |by: usize, of: usize, lanes: &Value| {
+        let path = format!("/v1/gateways/{}/kernelLanes", id(of));
+        service.ask_as(&credential(by), Method::PUT, &path).json(&json!({ "lanes": lanes }))
+    };
+    let path = format!("/v1/gateways/{}/configuration:watch", id(1));
+    let mut stream = open(service.ask_as(&credential(1), Method::GET, &path)).await;
+    told(&mut stream, |peer| peer.kernel_lane.is_none()).await;
+    put(0, 0, &json!([lane(&id(1))])).go(StatusCode::NO_CONTENT).await;
+    let told_of = told(&mut stream, |peer| peer.kernel_lane.is_some()).await;
+    let seen = told_of.connections[0].peers[0].kernel_lane.clone().unwrap();
+    assert_eq!((seen.endpoint.to_string(), seen.backend), ("192.0.2.1:51900".to_owned(), TunnelBackend::Kernel));
+    put(0, 0, &json!([])).go(StatusCode::NO_CONTENT).await;
+    told(&mut stream, |peer| peer.kernel_lane.is_none()).await;
+
+    put(1, 0, &json!([])).go(StatusCode::NOT_FOUND).await;
+    let mut endless = lane(&id(1));
+    endless["endpoint"] = json!("0.0.0.0:0");
+    let mut short = lane(&id(1));
+    short["publicKey"] = json!("AAAA");
+    for (lanes, pointer) in [
+        (json!([endless]), "/lanes/0/endpoint"),
+        (json!([short]), "/lanes/0/publicKey"),
+        (json!([lane(&id(1)), lane(&id(1))]), "/lanes/1/peerId"),
+        (json!([lane(&id(0))]), "/lanes/0/peerId"),
+    ] {
+        let refused = put(0, 0, &lanes).go(StatusCode::BAD_REQUEST).await;
+        assert_eq!(refused.pointers(), [pointer], "{}", refused.body);
+    }
+    service.end().await;
+}
+
 async fn a_condition_tells_since_when_it_has_its_status(backing: Backing) {
     let service = Service::start(backing).await;
     let (a, b) = (join(&service, "ga", "router-l", 1).await, join(&service, "gb", "router-r", 2).await);
@@ -277,6 +317,7 @@ fn now() -> Timestamp {
 
 super::on_both! {
     two_gateways_are_given_a_preshared_key,
+    a_gateway_tells_its_peers_of_lanes_in_its_kernel,
     a_condition_tells_since_when_it_has_its_status,
     a_join_token_is_good_once_and_for_nothing_else,
     a_gateway_is_told_of_each_change_and_its_reports_are_seen,

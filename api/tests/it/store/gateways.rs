@@ -9,7 +9,9 @@ use tieline_api::{
 };
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
-    v1::{ConditionStatus, ConditionType, End, GatewayState, Observations, PathKind, PathSample, PathState},
+    v1::{
+        ConditionStatus, ConditionType, End, GatewayState, KernelLane, Observations, PathKind, PathSample, PathState,
+    },
 };
 
 use super::{fixture::*, on_both};
@@ -23,6 +25,7 @@ on_both!(
     a_report_is_taken_once,
     a_gateway_speaks_for_its_own_network,
     preshared_keys_change_one_generation_at_a_time,
+    a_peer_is_told_of_the_kernel_lane_for_it_alone,
 );
 
 async fn a_join_token_is_good_once(db: Db) {
@@ -111,6 +114,34 @@ async fn the_version_rises_with_what_gateways_are_told(db: Db) {
         write(told).await;
         assert!(version().await > before, "{name}");
     }
+}
+
+async fn a_peer_is_told_of_the_kernel_lane_for_it_alone(db: Db) {
+    let [a, b, c] = [db.joined("point-a").await, db.joined("point-b").await, db.joined("point-c").await];
+    let lane = |peer_id, n: u8| KernelLane {
+        peer_id,
+        public_key: data_encoding::BASE64.encode(&[n; 32]),
+        endpoint: ([192, 0, 2, n], 51_900).into(),
+    };
+    let put = async |gateway, lanes: &[KernelLane]| db.store.put_kernel_lanes(gateway, lanes).await;
+    let seen = async |gateway| {
+        let inputs = db.store.gateway_inputs(gateway).await.unwrap();
+        let lanes = inputs.kernel_lanes.into_iter().map(|(peer, lane)| (peer, lane.endpoint.ip().to_string()));
+        (lanes.collect::<Vec<_>>(), inputs.version)
+    };
+    let before = seen(b).await.1;
+    put(a, &[lane(b, 1), lane(c, 2)]).await.unwrap();
+    assert_eq!(seen(b).await, (vec![(a, "192.0.2.1".to_owned())], before + 1));
+    assert_eq!(seen(c).await.0, [(a, "192.0.2.2".to_owned())]);
+    assert_eq!(seen(a).await.0, [], "its own are not its peers'");
+    put(a, &[lane(c, 2), lane(b, 1)]).await.unwrap();
+    assert_eq!(seen(b).await.1, before + 1, "nothing is new");
+    put(a, &[lane(b, 3)]).await.unwrap();
+    assert_eq!((seen(b).await, seen(c).await.0), ((vec![(a, "192.0.2.3".to_owned())], before + 2), vec![]));
+    put(a, &[lane(GatewayId(uuid::Uuid::from_u128(77)), 9)]).await.unwrap();
+    assert_eq!(seen(b).await, (vec![], before + 3), "who is no gateway is left out");
+    let nobody = put(GatewayId(uuid::Uuid::from_u128(77)), &[lane(a, 1)]).await;
+    assert!(matches!(nobody, Err(StoreError::NotFound)), "{nobody:?}");
 }
 
 async fn preshared_keys_change_one_generation_at_a_time(db: Db) {
