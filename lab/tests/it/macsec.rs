@@ -49,9 +49,7 @@ const SECRET: &[u8] = b"nobody on the wire can read these words";
 fn has_macsec() -> bool {
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
     let modules = Path::new("/lib/modules").join(&release);
-    let listed = |file: &str| {
-        std::fs::read_to_string(modules.join(file)).is_ok_and(|list| list.contains("/macsec.ko"))
-    };
+    let listed = |file: &str| std::fs::read_to_string(modules.join(file)).is_ok_and(|list| list.contains("/macsec.ko"));
     let known = Path::new("/sys/module/macsec").exists() || listed("modules.dep") || listed("modules.builtin");
     if !known {
         println!("skipped: the kernel {release} has no module macsec");
@@ -157,7 +155,10 @@ async fn linked(network: &LabNetwork) -> Result<[UdpSocket; 2], Box<dyn std::err
         let wanted = LinkWanted { mtu_bytes: 1_500, address: Ipv4Net::new(address, 30)? };
         network.put_link(site, &link, &wanted).await?;
     }
-    Ok([socket(&network.namespaces()["a-router"], ADDRESSES[0]), socket(&network.namespaces()["b-router"], ADDRESSES[1])])
+    Ok([
+        socket(&network.namespaces()["a-router"], ADDRESSES[0]),
+        socket(&network.namespaces()["b-router"], ADDRESSES[1]),
+    ])
 }
 
 fn socket(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
@@ -172,7 +173,8 @@ fn arrives(from: &UdpSocket, to: &UdpSocket, word: &[u8], tries: usize) -> Optio
     let mut others = Vec::new();
     let mut buffer = [0; 2_000];
     for _ in 0..tries {
-        from.send_to(word, address).unwrap();
+        // An end whose link is away cannot send: that arrives neither.
+        let _ = from.send_to(word, address);
         loop {
             match to.recv_from(&mut buffer) {
                 Ok((length, _)) if buffer[..length] == *word => return Some(others),
@@ -185,9 +187,15 @@ fn arrives(from: &UdpSocket, to: &UdpSocket, word: &[u8], tries: usize) -> Optio
     None
 }
 
+/// The secret in words of its own: one that was sent twice is not taken for the next.
+fn secret() -> Vec<u8> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    [SECRET, &COUNT.fetch_add(1, Relaxed).to_be_bytes()].concat()
+}
+
 /// Whether words pass both ways, or none does.
 fn both_ways([a, b]: &[UdpSocket; 2], tries: usize) -> [bool; 2] {
-    [arrives(a, b, SECRET, tries).is_some(), arrives(b, a, SECRET, tries).is_some()]
+    [arrives(a, b, &secret(), tries).is_some(), arrives(b, a, &secret(), tries).is_some()]
 }
 
 /// Enough for a link that works: the first packets wait for neighbours.
@@ -329,8 +337,11 @@ async fn closed(inside: Inside) -> Outcome {
         (Tapped::on(&network.namespaces()["a-router"], TRUNK), Tapped::on(&network.namespaces()["b-router"], TRUNK));
     assert_eq!(both_ways(&ends, WORKS), [true; 2]);
     a_wire.say(&in_clear(b"first"));
-    let before = arrives(&ends[0], &ends[1], SECRET, WORKS).ok_or("nothing passes")?;
-    assert!(before.contains(&b"first".to_vec()), "what is made by hand would arrive where MACsec is not run: {before:?}");
+    let before = arrives(&ends[0], &ends[1], &secret(), WORKS).ok_or("nothing passes")?;
+    assert!(
+        before.contains(&b"first".to_vec()),
+        "what is made by hand would arrive where MACsec is not run: {before:?}"
+    );
 
     // No key in use: an end sends nothing, whatever it holds.
     put(network, End::A, &[key(1, 1)], Some(1)).await?;
@@ -351,7 +362,7 @@ async fn closed(inside: Inside) -> Outcome {
     // The right one, and nothing in clear beside it; a tag on the bare trunk leads nowhere.
     put(network, End::B, &[key(1, 1)], Some(1)).await?;
     a_wire.say(&in_clear(b"second"));
-    let before = arrives(&ends[0], &ends[1], SECRET, WORKS).ok_or("nothing passes under the right key")?;
+    let before = arrives(&ends[0], &ends[1], &secret(), WORKS).ok_or("nothing passes under the right key")?;
     assert!(!before.contains(&b"second".to_vec()), "a frame in clear is taken");
 
     // The end that is told to use none takes nothing either.
@@ -382,7 +393,7 @@ async fn rotates(inside: Inside) -> Outcome {
     arrives(&ends[0], &ends[1], &word, WORKS).ok_or("nothing passes")?;
     let old = wire.frames().into_iter().find(|frame| frame.len() > word.len()).ok_or("no frame was heard")?;
     wire.say(&old);
-    let before = arrives(&ends[0], &ends[1], SECRET, WORKS).ok_or("nothing passes")?;
+    let before = arrives(&ends[0], &ends[1], &secret(), WORKS).ok_or("nothing passes")?;
     assert!(before.contains(&word), "a frame said again is within the window: {before:?}");
 
     let [forth, back] = [Flow::start(network, End::A)?, Flow::start(network, End::B)?];
@@ -415,7 +426,7 @@ async fn rotates(inside: Inside) -> Outcome {
 
     // The first key's number is that of another by now, and its frame leads nowhere.
     wire.say(&old);
-    let before = arrives(&ends[0], &ends[1], SECRET, WORKS).ok_or("nothing passes")?;
+    let before = arrives(&ends[0], &ends[1], &secret(), WORKS).ok_or("nothing passes")?;
     assert!(!before.contains(&word), "an old key opens a frame");
     // Nor does it when the key comes again, by its number of then: what is sent goes on behind what was sent before.
     for (old, new) in [(5, 6), (6, 7), (7, 8), (8, 1)] {
@@ -423,11 +434,11 @@ async fn rotates(inside: Inside) -> Outcome {
         put_both(network, &[key(new, new)], new).await?;
     }
     wire.frames();
-    arrives(&ends[0], &ends[1], SECRET, WORKS).ok_or("nothing passes under a key that comes again")?;
+    arrives(&ends[0], &ends[1], &secret(), WORKS).ok_or("nothing passes under a key that comes again")?;
     let number = |frame: &[u8]| frame[14] & 3;
     assert!(wire.frames().iter().all(|frame| number(frame) == number(&old)), "the key has its old number");
     wire.say(&old);
-    let before = arrives(&ends[0], &ends[1], SECRET, WORKS).ok_or("nothing passes")?;
+    let before = arrives(&ends[0], &ends[1], &secret(), WORKS).ok_or("nothing passes")?;
     assert!(!before.contains(&word), "what was sent under a key is taken again when that comes again");
     no_key_is_shown();
     Ok(())
@@ -446,7 +457,8 @@ impl Flow {
     fn start(network: &LabNetwork, from: End) -> io::Result<Self> {
         let open = |end: End| {
             let namespace = &network.namespaces()[&format!("{}-router", end.letter())];
-            let socket = namespace.run(|| UdpSocket::bind((ADDRESSES[end as usize], 0))).map_err(io::Error::other)??;
+            let socket =
+                namespace.run(|| UdpSocket::bind((ADDRESSES[end as usize], 0))).map_err(io::Error::other)??;
             socket.set_nonblocking(true)?;
             tokio::net::UdpSocket::from_std(socket)
         };

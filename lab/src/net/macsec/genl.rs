@@ -370,7 +370,10 @@ mod tests {
         let bytes = request.finish(7);
         assert_eq!(bytes.as_ptr(), at, "a buffer that moves leaves keys behind");
         let message = NetlinkBuffer::new_checked(bytes.as_slice()).unwrap();
-        assert_eq!((message.length() as usize, message.message_type(), message.sequence_number()), (bytes.len(), 0x1c, 7));
+        assert_eq!(
+            (message.length() as usize, message.message_type(), message.sequence_number()),
+            (bytes.len(), 0x1c, 7)
+        );
         assert_eq!(message.payload()[..4], [7, 1, 0, 0]);
         let attributes = &message.payload()[4..];
         assert_eq!(number(find(attributes, attribute::IFINDEX).unwrap().unwrap().value()).unwrap(), 9);

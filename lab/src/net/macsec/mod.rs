@@ -84,7 +84,10 @@ pub enum MacSecError {
     #[error("a MACsec key has 64 hexadecimal digits: 256 bits")]
     Secret,
     /// More than association numbers tell apart.
-    #[error("both ends of a trunk hold at most {} MACsec keys between them, by two bits in each frame", device::NUMBERS)]
+    #[error(
+        "both ends of a trunk hold at most {} MACsec keys between them, by two bits in each frame",
+        device::NUMBERS
+    )]
     Numbers,
 }
 
@@ -134,12 +137,7 @@ fn is(one: &Sensitive, other: &Sensitive) -> bool {
 impl Trunks {
     /// Makes the keys of one end of a trunk without devices what is wanted; how it is then, and whether what each end sends
     /// arrives.
-    fn put(
-        &mut self,
-        channel: usize,
-        end: End,
-        wanted: &MacSecWanted,
-    ) -> Result<(MacSecHeld, [bool; 2]), MacSecError> {
+    fn put(&mut self, channel: usize, end: End, wanted: &MacSecWanted) -> Result<(MacSecHeld, [bool; 2]), MacSecError> {
         wanted.check()?;
         self.tell(channel, end, wanted);
         self.install(channel, end, |_| true);

@@ -77,11 +77,7 @@ impl Sak {
 
     /// A key that nobody else has, to find out whether this machine takes any.
     pub(super) fn random() -> Self {
-        Self {
-            id: KeyId(rand::random()),
-            key: Zeroizing::new(rand::random()),
-            salt: Zeroizing::new(rand::random()),
-        }
+        Self { id: KeyId(rand::random()), key: Zeroizing::new(rand::random()), salt: Zeroizing::new(rand::random()) }
     }
 }
 
