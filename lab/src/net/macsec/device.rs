@@ -166,7 +166,7 @@ impl Device {
     fn prove(&mut self) -> Result<(), DeviceError> {
         self.genl.add_receiver(self.index, &self.other).map_err(DeviceError::AddReceiver)?;
         let extended = self.extended(self.end);
-        let added = self.genl.add(self.index, None, 0, &Sak::random(), 1, extended);
+        let added = self.genl.add(self.index, None, 0, &Sak::trial(), 1, extended);
         added.map_err(DeviceError::AddSending)?;
         self.genl.delete(self.index, None, 0).map_err(DeviceError::Remove)
     }

@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_request_is_laid_out_as_the_kernel_reads_it_and_moves_no_key() {
-        let sak = Sak::random();
+        let sak = Sak::trial();
         let mut request = Request::new(0x1c, NLM_F_REQUEST | NLM_F_ACK, Command::AddTaking as u8);
         let at = request.0.as_ptr();
         request.put(attribute::IFINDEX, &9_u32.to_ne_bytes());

@@ -26,6 +26,7 @@ pub(in crate::net) struct Keeper {
 
 impl Keeper {
     /// Takes the given way, or with `None` finds the best one with the first keys.
+    #[expect(clippy::disallowed_methods, reason = "a lab that is played again must not use its keys again")]
     pub(in crate::net) fn new(forced: Option<MacSecWay>) -> Self {
         Self { way: forced, drawn: rand::random(), trunks: Trunks::default(), numbers: BTreeMap::new() }
     }
