@@ -103,13 +103,12 @@ interop: tools-test
 		TIELINE_KERNEL_MACHINE=$$machine cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
 	else echo "the kernel's WireGuard: SKIPPED, it cannot be had here"; fi; exit $${failed:-0}
 
-# A test binary of a crate, run in a machine whose kernel has what may be missing here: its crate, what goes along, its tests.
-in-machine = scripts/in-kernel-machine.sh $(2) "$$(cargo test -p $(1) --test it --no-run --message-format json \
-	| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)" $(3) --test-threads 1 --nocapture
-
+# Emulated, and some twenty times slower than others: for a nightly run.
 kernel: tools-test
 	@scripts/install-kernel-machine.sh >/dev/null
-	$(call in-machine,tieline-lab,-f bird,macsec)
+	@program=$$(cargo test -p tieline-lab --test it --no-run --message-format json | \
+		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1); \
+		MACHINE_SECONDS=1800 scripts/in-kernel-machine.sh -f bird $$program macsec:: --test-threads 1 --nocapture
 
 soak: tools-test
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) cargo nextest run --profile soak --no-capture -p tieline-dataplane runs_for_as_long
