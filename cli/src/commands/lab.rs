@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tieline_lab::{
     assembly::{self, LabFacts, LabParameters},
     cell::{self, Cell, LabSpec, Place, SpawnOptions, control::Client},
+    net::MacSecWay,
     net::wire::{Cut, WireChange, WireStatus},
 };
 
@@ -115,6 +116,16 @@ async fn status(dir: &Path, json: bool) -> anyhow::Result<()> {
         for (id, session) in sessions {
             let (bgp, bfd) = (output::word(&session.bgp), output::word(&session.bfd));
             output::say!("router   {site:<10} {id}: BGP {bgp}, BFD {bfd}, {} routes in", session.routes_in);
+        }
+    }
+    for (site, trunks) in &status.macsec {
+        for (trunk, macsec) in trunks {
+            let way = match macsec.way {
+                MacSecWay::Kernel => "the kernel's",
+                MacSecWay::StandIn => "a stand-in, nothing is encrypted",
+            };
+            let (keys, used) = (macsec.installed, if macsec.active { "one in use" } else { "none in use" });
+            output::say!("macsec   {site:<10} {trunk}: {keys} keys installed, {used} ({way})");
         }
     }
     Ok(())

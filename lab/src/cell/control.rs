@@ -112,7 +112,7 @@ async fn status(State(inside): State<Arc<Inside>>) -> Result<Json<Status>, Refus
         wires: network.wires(),
         sites,
         tagged: network.tagged().await,
-        macsec: network.macsec(),
+        macsec: network.macsec().await,
         vlan: network.vlan_way().await,
         ready: inside.said(),
     }))
@@ -158,9 +158,15 @@ async fn put_macsec(
     UrlPath((site, trunk)): UrlPath<(String, String)>,
     Json(wanted): Json<MacSecWanted>,
 ) -> Result<Json<MacSecHeld>, Refusal> {
-    inside.network.put_macsec(&site, &trunk, &wanted).map(Json).map_err(|error| {
-        let unknown = matches!(error, NetError::UnknownTrunk { .. });
-        (if unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST }, chain(&error))
+    inside.network.put_macsec(&site, &trunk, &wanted).await.map(Json).map_err(|error| {
+        let status = if matches!(error, NetError::UnknownTrunk { .. }) {
+            StatusCode::NOT_FOUND
+        } else if matches!(error, NetError::MacSec { .. }) {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        (status, chain(&error))
     })
 }
 

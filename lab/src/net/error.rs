@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::bird::BirdError;
 use super::macsec::MacSecError;
+use super::macsec::device::DeviceError;
 use super::spec::SpecError;
 
 /// A step of the network that failed.
@@ -107,6 +108,15 @@ pub enum NetError {
         #[source]
         source: MacSecError,
     },
+    /// A kernel MACsec device does not do what it shall.
+    #[error("MACsec device {device:?} failed")]
+    MacSecDevice {
+        /// The device.
+        device: String,
+        /// What it did not do.
+        #[source]
+        source: DeviceError,
+    },
     /// A tagged interface could not be made.
     #[error("tagged interface {interface:?}: cannot {operation}")]
     Vlan {
@@ -149,6 +159,7 @@ impl NetError {
             | Self::Wire { source, .. }
             | Self::Vlan { source, .. }
             | Self::File { source, .. } => source.raw_os_error() == Some(errno),
+            Self::MacSecDevice { source, .. } => source.errno() == Some(errno),
             Self::Spec(_)
             | Self::Netlink { .. }
             | Self::NoInterface { .. }

@@ -12,16 +12,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
+use tokio::sync::Mutex;
 
 use crate::clouds::network::{Network, NetworkError, Session, SessionStatus};
 
 use super::error::NetError;
 use super::links::Links;
-use super::macsec::{MacSecHeld, MacSecStatus, MacSecWanted, Trunks};
+use super::macsec::keeper::Keeper;
+use super::macsec::{MacSecHeld, MacSecStatus, MacSecWanted};
 use super::namespace::Namespace;
 use super::router::{BGP_TABLE, Follower, LinkName, LinkWanted, Router, trunk};
 use super::spec::{Configured, End, Impairment, NetSpec, VlanWay};
@@ -42,7 +44,7 @@ pub struct LabNetwork {
     _followers: Vec<Follower>,
     routers: [Arc<Router>; 2],
     wires: BTreeMap<String, Wire>,
-    macsec: Mutex<Trunks>,
+    macsec: Mutex<Keeper>,
     namespaces: BTreeMap<String, Arc<Namespace>>,
 }
 
@@ -130,12 +132,13 @@ impl LabNetwork {
             futures::try_join!(start(End::A, &spec, &a.router, directory), start(End::B, &spec, &b.router, directory))?;
         let nodes = [internet, a.host, a.gateway, a.router, b.host, b.gateway, b.router];
         let namespaces = nodes.into_iter().map(|n| (n.namespace.name().to_owned(), n.namespace)).collect();
+        let macsec = Mutex::new(Keeper::new(spec.macsec));
         Ok(Self {
             spec,
             _followers: vec![follower_a, follower_b],
             routers: [router_a, router_b],
             wires,
-            macsec: Mutex::default(),
+            macsec,
             namespaces,
         })
     }
@@ -189,26 +192,24 @@ impl LabNetwork {
     /// Makes the MACsec keys of a trunk on a site's router that the operator configures what is wanted; how it is then.
     ///
     /// # Errors
-    /// [`NetError::UnknownTrunk`], [`NetError::MacSec`].
-    pub fn put_macsec(&self, site: &str, name: &str, wanted: &MacSecWanted) -> Result<MacSecHeld, NetError> {
+    /// [`NetError::UnknownTrunk`], [`NetError::MacSec`], or where the kernel refuses.
+    pub async fn put_macsec(&self, site: &str, name: &str, wanted: &MacSecWanted) -> Result<MacSecHeld, NetError> {
         let unknown = || NetError::UnknownTrunk { trunk: name.to_owned() };
         let end = self.spec.end(site).ok_or_else(unknown)?;
         let channel = self.routers[end as usize].operators_trunk(name).ok_or_else(unknown)?;
         let wire = self.wires.get(name).ok_or_else(unknown)?;
-        // Locked until the wire knows: the last word of both ends is what holds.
-        let mut trunks = self.macsec.lock().unwrap_or_else(PoisonError::into_inner);
-        let put = trunks.put(channel, end, wanted);
-        let (held, arrives) = put.map_err(|source| NetError::MacSec { trunk: name.to_owned(), source })?;
-        wire.key(arrives);
-        Ok(held)
+        // Locked until all is done: the last word of both ends is what holds.
+        self.macsec.lock().await.put(&self.routers, wire, channel, end, wanted).await
     }
 
     /// What there is to tell of MACsec, by site and trunk.
-    #[must_use]
-    pub fn macsec(&self) -> BTreeMap<String, BTreeMap<String, MacSecStatus>> {
-        let trunks = self.macsec.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |end| trunks.status(end).into_iter().map(|(channel, status)| (trunk(channel), status)).collect();
-        [End::A, End::B].map(|end| (self.spec.site(end).name.clone(), of(end))).into()
+    pub async fn macsec(&self) -> BTreeMap<String, BTreeMap<String, MacSecStatus>> {
+        let keeper = self.macsec.lock().await;
+        let mut all = BTreeMap::new();
+        for (end, router) in [End::A, End::B].into_iter().zip(&self.routers) {
+            all.insert(self.spec.site(end).name.clone(), keeper.status(end, router).await);
+        }
+        all
     }
 
     fn operators(&self, site: &str, link: &LinkName) -> Result<&Router, NetError> {

@@ -21,5 +21,5 @@ pub use error::NetError;
 pub use lab::{INTERNET, LabNetwork};
 pub use router::{BGP_TABLE, LinkName, LinkWanted};
 pub use spec::{
-    ChannelSpec, Configured, End, INCLUDES, Impairment, MAX_CHANNELS, NetSpec, SiteSpec, SpecError, VlanWay,
+    ChannelSpec, Configured, End, INCLUDES, Impairment, MAX_CHANNELS, MacSecWay, NetSpec, SiteSpec, SpecError, VlanWay,
 };

@@ -20,6 +20,8 @@ use crate::clouds::network::{LearnedRoute, NetworkError, Session, SessionStatus}
 use super::bird::{self, Bird, BirdError, RouterConfig};
 use super::error::NetError;
 use super::links::{LinkMonitor, Links};
+use super::macsec::device::{self, Device, DeviceError, Held};
+use super::macsec::sak::{KeyId, Sak};
 use super::namespace::Namespace;
 use super::spec::{Configured, End, INCLUDES, NetSpec, SiteSpec, VlanWay};
 use super::vlan::{TaggedLink, Vlans};
@@ -41,12 +43,21 @@ pub(super) struct Router {
 #[derive(Debug)]
 struct State {
     bird: Bird,
-    tagged: BTreeMap<(usize, u16), TaggedLink>,
+    tagged: BTreeMap<(usize, u16), Tagged>,
+    /// MACsec devices by channel; tagged interfaces of the channel stand on them, for their tags are encrypted too.
+    secured: BTreeMap<usize, Device>,
     /// Names of protocols by session id. A name stays with its id, so that a session that goes on is told apart.
     names: BTreeMap<String, String>,
     sessions: BTreeMap<String, Session>,
     /// The configuration that the daemon has taken.
     configured: String,
+}
+
+/// A tagged interface, and what it is to be.
+#[derive(Debug)]
+struct Tagged {
+    link: TaggedLink,
+    interface: Interface,
 }
 
 /// Follows the carrier of a router's trunks until it is dropped.
@@ -84,6 +95,7 @@ impl Router {
         let state = State {
             bird,
             tagged: BTreeMap::new(),
+            secured: BTreeMap::new(),
             names: BTreeMap::new(),
             sessions: BTreeMap::new(),
             configured: nothing,
@@ -97,9 +109,9 @@ impl Router {
     async fn follow(self: Arc<Self>, mut monitor: LinkMonitor) {
         while let Some(trunk) = monitor.changed().await {
             let state = self.state.lock().await;
-            for tagged in state.tagged.values().filter(|t| t.parent() == trunk.name) {
-                if let Err(error) = tagged.follow(&self.links, &trunk).await {
-                    tracing::warn!(interface = tagged.name(), %error, "cannot follow the carrier of the trunk");
+            for Tagged { link, .. } in state.tagged.values().filter(|tagged| tagged.link.parent() == trunk.name) {
+                if let Err(error) = link.follow(&self.links, &trunk).await {
+                    tracing::warn!(interface = link.name(), %error, "cannot follow the carrier of the trunk");
                 }
             }
         }
@@ -164,7 +176,7 @@ impl Router {
         let stale: Vec<_> = state.tagged.keys().filter(|key| !interfaces.contains_key(key)).copied().collect();
         for key in stale {
             if let Some(tagged) = state.tagged.remove(&key) {
-                tagged.remove(&self.links).await?;
+                tagged.link.remove(&self.links).await?;
             }
         }
         Ok(())
@@ -206,17 +218,81 @@ impl Router {
 
     async fn provide(&self, state: &mut State, key: (usize, u16), wanted: &Interface) -> Result<(), NetError> {
         let (channel, vlan) = key;
-        if let Some(tagged) = state.tagged.get(&key) {
-            tagged.set_mtu(&self.links, wanted.mtu).await?;
+        if let Some(tagged) = state.tagged.get_mut(&key) {
+            tagged.link.set_mtu(&self.links, wanted.mtu).await?;
+            tagged.interface = wanted.clone();
         } else {
             let trunk = trunk(channel);
-            let tagged = self.vlans.create(&self.namespace, &self.links, &trunk, vlan, wanted.mtu).await?;
-            state.tagged.insert(key, tagged);
+            let parent = state.secured.get(&channel).map_or(trunk.as_str(), Device::name);
+            let name = format!("{trunk}.{vlan}");
+            let link = self.vlans.create(&self.namespace, &self.links, parent, &name, vlan, wanted.mtu).await?;
+            state.tagged.insert(key, Tagged { link, interface: wanted.clone() });
         }
         match state.tagged.get(&key) {
-            Some(tagged) => self.links.set_addresses(tagged.name(), &wanted.addresses).await,
+            Some(tagged) => self.links.set_addresses(tagged.link.name(), &wanted.addresses).await,
             None => Ok(()),
         }
+    }
+
+    /// Puts a MACsec device on the trunk of a channel, if there is none, and its tagged interfaces on that.
+    ///
+    /// # Errors
+    /// Where this machine has no MACsec, or an interface cannot be made anew.
+    pub(super) async fn secure(&self, channel: usize) -> Result<(), NetError> {
+        let mut state = self.state.lock().await;
+        if state.secured.contains_key(&channel) {
+            return Ok(());
+        }
+        // A lab has 64 channels at most.
+        let number = channel as u8;
+        let device = Device::create(&self.namespace, &self.links, &trunk(channel), number, self.end).await?;
+        state.secured.insert(channel, device);
+        let stand: Vec<_> = state.tagged.keys().filter(|(of, _)| *of == channel).copied().collect();
+        for key in stand {
+            if let Some(Tagged { link, interface }) = state.tagged.remove(&key) {
+                link.remove(&self.links).await?;
+                self.provide(&mut state, key, &interface).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs keys on a channel's MACsec device under their association numbers.
+    pub(super) async fn install(&self, channel: usize, saks: &[(u8, Sak)]) -> Result<(), NetError> {
+        let install = |device: &mut Device| saks.iter().try_for_each(|(an, sak)| device.install(*an, sak));
+        self.with_device(channel, install).await
+    }
+
+    /// Makes a channel's MACsec device send under this key, or send and take nothing.
+    pub(super) async fn send_under(&self, channel: usize, key: Option<KeyId>) -> Result<(), NetError> {
+        match self.state.lock().await.secured.get_mut(&channel) {
+            Some(device) => device.send_under(&self.links, key).await,
+            None => Err(self.unsecured(channel)),
+        }
+    }
+
+    /// Removes every key but these from a channel's MACsec device.
+    pub(super) async fn keep_only(&self, channel: usize, keys: &BTreeSet<KeyId>) -> Result<(), NetError> {
+        self.with_device(channel, |device| device.keep_only(keys)).await
+    }
+
+    /// What a channel's MACsec device holds.
+    pub(super) async fn macsec(&self, channel: usize) -> Result<Held, NetError> {
+        self.with_device(channel, Device::held).await
+    }
+
+    async fn with_device<T>(
+        &self,
+        channel: usize,
+        work: impl FnOnce(&mut Device) -> Result<T, DeviceError>,
+    ) -> Result<T, NetError> {
+        let mut state = self.state.lock().await;
+        let device = state.secured.get_mut(&channel).ok_or_else(|| self.unsecured(channel))?;
+        work(device).map_err(|source| device::failed(device.name(), source))
+    }
+
+    fn unsecured(&self, channel: usize) -> NetError {
+        NetError::NoInterface { namespace: self.namespace.name().to_owned(), interface: device::name(&trunk(channel)) }
     }
 
     /// What the daemon says about every session.
@@ -237,14 +313,14 @@ impl Router {
         let key = self.operators(link)?;
         let mut state = self.state.lock().await;
         match state.tagged.remove(&key) {
-            Some(tagged) => tagged.remove(&self.links).await,
+            Some(tagged) => tagged.link.remove(&self.links).await,
             None => Ok(()),
         }
     }
 
     /// Names of the tagged interfaces.
     pub(super) async fn tagged(&self) -> Vec<String> {
-        self.state.lock().await.tagged.values().map(|tagged| tagged.name().to_owned()).collect()
+        self.state.lock().await.tagged.values().map(|tagged| tagged.link.name().to_owned()).collect()
     }
 
     /// The channel of a trunk that the operator may run MACsec on.
@@ -263,7 +339,7 @@ impl Router {
 
     /// How the tagged interfaces are made; `None` before the first one.
     pub(super) async fn vlan_way(&self) -> Option<VlanWay> {
-        self.state.lock().await.tagged.values().next().map(TaggedLink::way)
+        self.state.lock().await.tagged.values().next().map(|tagged| tagged.link.way())
     }
 }
 
@@ -295,7 +371,7 @@ struct Plan {
     interfaces: BTreeMap<(usize, u16), Interface>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Interface {
     mtu: u16,
     addresses: Vec<Ipv4Net>,

@@ -21,6 +21,9 @@ pub struct NetSpec {
     pub internet: Impairment,
     /// The way 802.1Q interfaces are made; `None` takes the first one that this machine can.
     pub vlan: Option<VlanWay>,
+    /// The way MACsec is run; `None` takes the first one that this machine can.
+    #[serde(default)]
+    pub macsec: Option<MacSecWay>,
     /// Seed of the wires' random loss and jitter.
     pub seed: u64,
     /// Who configures the routers.
@@ -121,6 +124,17 @@ pub enum VlanWay {
     Relay,
 }
 
+/// How MACsec is run on the trunks of routers that the operator configures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MacSecWay {
+    /// The kernel's own `macsec` devices encrypt; needs the module, and `CAP_NET_ADMIN` outside any user namespace.
+    Kernel,
+    /// Nothing is encrypted: the wire carries only what its far end has the key of.
+    #[default]
+    StandIn,
+}
+
 impl Default for NetSpec {
     /// [`NetSpec::with_channels`] of two channels.
     fn default() -> Self {
@@ -152,6 +166,7 @@ impl NetSpec {
             channels: ports.enumerate().map(channel).collect(),
             internet: Impairment::delay_us(8_000),
             vlan: None,
+            macsec: None,
             seed: 1,
             routers: Configured::ByClouds,
         }

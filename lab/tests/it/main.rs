@@ -2,6 +2,8 @@
 
 mod clouds;
 #[cfg(test)]
+mod macsec;
+#[cfg(test)]
 mod net;
 #[cfg(test)]
 mod net_cell;

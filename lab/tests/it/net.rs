@@ -18,7 +18,7 @@ use tieline_lab::net::{LabNetwork, NetSpec, VlanWay};
 use tieline_openapi::v1::{BfdState, BgpState};
 use tokio_util::sync::CancellationToken;
 
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// The slowest wait in any scenario; a loaded machine is far below it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ async fn scenario(name: &str, inside: Inside) -> Outcome {
             inside.shutdown.cancelled().await;
             Ok(())
         }
-        other => Err(format!("no scenario {other:?}").into()),
+        other => crate::macsec::scenario(other, inside).await,
     }
 }
 

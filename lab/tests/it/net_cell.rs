@@ -28,7 +28,7 @@ fn output(dir: &Path, place: &str, script: &str) -> (i32, String) {
 }
 
 /// What the machine shows of links, named namespaces and mounts, as far as a lab could change it.
-fn machine() -> (String, Vec<PathBuf>, usize) {
+pub(crate) fn machine() -> (String, Vec<PathBuf>, usize) {
     let links = std::fs::read_to_string("/proc/net/dev").unwrap();
     let links = links.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name.trim().to_owned());
     let netns = std::fs::read_dir("/run/netns").map(|d| d.flatten().map(|e| e.path()).collect());

@@ -12,7 +12,7 @@ use tieline_lab::{
     assembly::coordinated::{CHANNELS, ENVIRONMENT, INTERCONNECTS, PROVIDERS},
     cell::{self, Place, control::Client as Control, control::Status},
     net::{
-        BGP_TABLE, End,
+        BGP_TABLE, End, MacSecWay,
         macsec::MacSecStatus,
         wire::{Cut, WireChange},
     },
@@ -75,8 +75,11 @@ pub(super) async fn secured(timeline: &Timeline, pair: &Pair) -> anyhow::Result<
         Ok((routers && shown).then_some(()))
     })
     .await?;
-    timeline
-        .good("MACsec on all eight channels", "a key each, in use as both routers report; without one nothing passes");
+    let mut trunks = pair.status().await?.macsec.into_values().flat_map(BTreeMap::into_values);
+    let kernels = trunks.all(|trunk| trunk.way == MacSecWay::Kernel);
+    let encrypted = if kernels { "; the kernel encrypts" } else { "" };
+    let what = format!("a key each, in use as both routers report; without one nothing passes{encrypted}");
+    timeline.good("MACsec on all eight channels", &what);
     Ok(())
 }
 

@@ -50,7 +50,7 @@ impl Vlans {
         Self { forced, first: AtomicU8::new(0) }
     }
 
-    /// Makes `{parent}.{vlan}` on the trunk `parent` and brings it up with the trunk's carrier.
+    /// Makes the interface `name` on `parent`, a trunk or what encrypts one, and brings it up with the carrier of that.
     ///
     /// # Errors
     /// The last way's error where none works.
@@ -59,10 +59,11 @@ impl Vlans {
         namespace: &Namespace,
         links: &Links,
         parent: &str,
+        name: &str,
         vlan: u16,
         mtu: u16,
     ) -> Result<TaggedLink, NetError> {
-        let name = format!("{parent}.{vlan}");
+        let name = name.to_owned();
         if name.len() > MAX_NAME || !(1..=4094).contains(&vlan) {
             let source = io::ErrorKind::InvalidInput.into();
             return Err(NetError::Vlan { interface: name, operation: "take this name and tag", source });
@@ -142,13 +143,13 @@ async fn make(
 }
 
 impl TaggedLink {
-    /// The interface's name, `{parent}.{vlan}`.
+    /// The interface's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The trunk's name.
+    /// The name of what it stands on.
     #[must_use]
     pub fn parent(&self) -> &str {
         &self.parent

@@ -94,7 +94,8 @@ pub struct WireStatus {
     pub cut: Cut,
     /// Light at both ends.
     pub carrier: bool,
-    /// Whether what each end sends is read by the other: not where MACsec is run and they share no key.
+    /// Whether what each end sends is read by the other: not where the stand-in for MACsec is run and they share no key.
+    /// Where the kernel encrypts the wire carries all.
     pub keyed: [bool; 2],
     /// From the first end to the second.
     pub a_to_b: Counters,
@@ -216,7 +217,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Tells whether what each end sends is read by the other.
+    /// Tells whether what each end sends is read by the other, where no kernel sees to it.
     pub(super) fn key(&self, keyed: [bool; 2]) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         settings.keyed = keyed;
