@@ -6,6 +6,7 @@
 mod parts;
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
@@ -218,6 +219,15 @@ async fn closed(inside: Inside) -> Outcome {
     Ok(())
 }
 
+/// Waits until all has arrived that was sent before: a wire keeps the order, and so do the routers of a flow.
+async fn passed(flows: &[&Flow; 2], ends: &[UdpSocket; 2]) -> Outcome {
+    for flow in flows {
+        flow.goes_on().await?;
+    }
+    assert_eq!(both_ways(ends, WORKS), [true; 2]);
+    Ok(())
+}
+
 async fn rotates(inside: Inside) -> Outcome {
     let network = &inside.network;
     let ends = linked(network).await?;
@@ -243,17 +253,17 @@ async fn rotates(inside: Inside) -> Outcome {
         put(network, first, &both, Some(old)).await?;
         let held = put(network, second, &both, Some(old)).await?;
         assert_eq!((held.installed.len(), held.active), (2, Some(name(old))));
-        forth.goes_on(&back).await?;
+        passed(&[&forth, &back], &ends).await?;
         let held = put(network, first, &both, Some(new)).await?;
         assert_eq!(held.active, Some(name(new)), "the other end has it too");
-        forth.goes_on(&back).await?;
+        passed(&[&forth, &back], &ends).await?;
         let held = put(network, second, &both, Some(new)).await?;
         assert_eq!(held.active, Some(name(new)));
-        forth.goes_on(&back).await?;
+        passed(&[&forth, &back], &ends).await?;
         for end in [second, first] {
             let held = put(network, end, &both[1..], Some(new)).await?;
             assert_eq!(held, MacSecHeld { installed: vec![name(new)], active: Some(name(new)) });
-            forth.goes_on(&back).await?;
+            passed(&[&forth, &back], &ends).await?;
         }
     }
     for (sent, received) in [forth.end().await?, back.end().await?] {
