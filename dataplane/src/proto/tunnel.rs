@@ -290,6 +290,12 @@ impl Lane {
         self.handshake_age().is_some() && now.saturating_duration_since(self.heard_at) < SILENT
     }
 
+    /// What was heard counts no more: it is alive when something new is.
+    pub fn forget(&mut self, now: Instant) {
+        self.heard = false;
+        self.heard_at = now.checked_sub(SILENT).unwrap_or(self.heard_at);
+    }
+
     /// Encrypts an inner packet, of which the last bytes may be padding, into `out`, which holds at least the packet and
     /// [`OVERHEAD`], and [`MAX_HANDSHAKE`] bytes. Without a session the packet is staged, up to 64 of them, and the output may be
     /// an initiation.
