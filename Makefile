@@ -2,6 +2,7 @@
 # make test    every check and every test
 # make bench   what it costs, beside what it must be at most
 # make interop the gateway with other WireGuards
+# make kernel  what needs a kernel with WireGuard or MACsec, in a machine of its own
 # make build   target/release/tieline
 # make soak    the tunnel at full rate for SOAK_MINUTES (10), with rekeys, roaming and changes; needs root
 # make fuzz    whatever comes from outside, for FUZZ_SECONDS (60) a target
@@ -20,7 +21,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 stage = @start=$$(date +%s); printf '\n== %s\n' '$(1)'; $(2); \
 	awk -v s=$$(( $$(date +%s) - start )) 'BEGIN { printf "== %s: %.1f min\n", "$(1)", s / 60 }'
 
-.PHONY: help build demo bench bench-dataplane soak fuzz test tools-build tools-test fmt clippy deny machete nextest openapi faults interop
+.PHONY: help build demo bench bench-dataplane soak fuzz test tools-build tools-test fmt clippy deny machete nextest openapi faults interop kernel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -101,6 +102,13 @@ interop: tools-test
 		printf '\n== the kernel %s\n' "$$(cat $$machine/version)"; \
 		TIELINE_KERNEL_MACHINE=$$machine cargo nextest run -p tieline-dataplane --no-fail-fast -E 'test(/^interop/)' || failed=1; \
 	else echo "the kernel's WireGuard: SKIPPED, it cannot be had here"; fi; exit $${failed:-0}
+
+# Emulated, and some twenty times slower than others: for a nightly run.
+kernel: tools-test
+	@scripts/install-kernel-machine.sh >/dev/null
+	@program=$$(cargo test -p tieline-dataplane --test it --no-run --message-format json | \
+		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1); \
+		MACHINE_SECONDS=1800 scripts/in-kernel-machine.sh $$program kernel:: --test-threads 1 --nocapture
 
 soak: tools-test
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) cargo nextest run --profile soak --no-capture -p tieline-dataplane runs_for_as_long

@@ -159,6 +159,8 @@ pub struct Lane {
     /// Whether something authentic has come since the last tick, and when that was last so.
     heard: bool,
     heard_at: Instant,
+    /// Whether data of a session that there still is has come.
+    proven: bool,
     /// Packets that wait for a session.
     staged: u16,
     /// Whether the last handshake was ours to begin, and the age of its session at which the next one is.
@@ -194,6 +196,7 @@ impl Lane {
             without_session_since: Some(now),
             heard: false,
             heard_at: now,
+            proven: false,
             staged: 0,
             initiator: false,
             rekey,
@@ -292,8 +295,15 @@ impl Lane {
 
     /// What was heard counts no more: it is alive when something new is.
     pub fn forget(&mut self, now: Instant) {
-        self.heard = false;
+        (self.heard, self.proven) = (false, false);
         self.heard_at = now.checked_sub(SILENT).unwrap_or(self.heard_at);
+    }
+
+    /// Whether the peer has sent data, which it does in a session that it keeps. A response says less: of two initiations that
+    /// are on their way at once, others keep the session of the last one only, and lose what is sent in the first.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.proven
     }
 
     /// Encrypts an inner packet, of which the last bytes may be padding, into `out`, which holds at least the packet and
@@ -353,10 +363,12 @@ impl Lane {
             }
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 self.hear(from);
+                self.proven = true;
                 Output::Packet(packet)
             }
             TunnResult::Done => {
                 self.hear(from);
+                self.proven |= matches!(kind, Some(Addressed::Data(_)));
                 Output::Nothing
             }
             TunnResult::Err(error) => {
@@ -413,6 +425,7 @@ impl Lane {
         if age.is_some() {
             self.without_session_since = None;
         } else {
+            self.proven = false;
             let since = *self.without_session_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= RENEW {
                 self.without_session_since = Some(now);

@@ -118,9 +118,8 @@ pub fn forwarded(rules: &Rules) -> Result<Forwarded, FirewallError> {
         let id = guard.connection;
         (id, Bytes { private: both("out", "in", id), kernel: both("kout", "kin", id) })
     };
-    let foreign = |peer: &PeerGuard| {
-        (peer.peer, counters.get(&foreign(peer.peer)).map_or(0, |counter| counter.packets))
-    };
+    let foreign =
+        |peer: &PeerGuard| (peer.peer, counters.get(&foreign(peer.peer)).map_or(0, |counter| counter.packets));
     Ok(Forwarded {
         connections: rules.guards.iter().map(of).collect(),
         foreign: rules.peers.iter().flatten().map(foreign).collect(),

@@ -189,7 +189,8 @@ impl Dataplane {
             .spawn("tl-heartbeat", move || match set_up(&mut options) {
                 Ok(ground) => {
                     let _ = ready.send(Ok((Arc::clone(&ground.lanes), ground.private.name.clone())));
-                    let heartbeat = Heartbeat::new(options, ground, (rules, tables, interfaces), offers, counts, reports);
+                    let heartbeat =
+                        Heartbeat::new(options, ground, (rules, tables, interfaces), offers, counts, reports);
                     heartbeat.run(&orders);
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -484,17 +485,7 @@ fn filter(
     loop {
         match wanted.recv_timeout(COUNT) {
             Ok(new) => {
-                works = match firewall::apply(private, &new, &rules) {
-                    Ok(()) => {
-                        board.guard(new.peers.iter().flatten().map(|guard| guard.peer).collect());
-                        true
-                    }
-                    Err(error) => {
-                        let source = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::warn!(%error, source, "no MSS clamp and no byte counters on the private path, and no WireGuard in the kernel");
-                        false
-                    }
-                };
+                works = enforce(private, &new, &rules, board);
                 rules = new;
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -502,6 +493,10 @@ fn filter(
         }
         let counts = works && rules != Rules::default();
         let now = counts.then(|| firewall::forwarded(&rules)).and_then(Result::ok);
+        if counts && now.is_none() {
+            // Somebody has flushed the ruleset: nothing would be checked any more.
+            works = enforce(private, &rules, &Rules::default(), board);
+        }
         *counted.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
     // It checks for as long as something may come.
@@ -511,5 +506,20 @@ fn filter(
         && let Err(error) = firewall::remove()
     {
         tracing::warn!(%error, "the gateway's packet filter rules are left behind");
+    }
+}
+
+/// Whether the rules are in force.
+fn enforce(private: &str, rules: &Rules, before: &Rules, board: &Board) -> bool {
+    match firewall::apply(private, rules, before) {
+        Ok(()) => {
+            board.guard(rules.peers.iter().flatten().map(|guard| guard.peer).collect());
+            true
+        }
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, source, "no MSS clamp and no byte counters on the private path, and nothing new in the kernel's WireGuard");
+            false
+        }
     }
 }

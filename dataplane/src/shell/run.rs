@@ -64,7 +64,9 @@ pub enum GatewayError {
         port: u16,
     },
     /// Ports of lanes, or none.
-    #[error("the ports {first} to {last} for the kernel's WireGuard are none, or the lanes' ({port} and up); give others with --kernel-ports")]
+    #[error(
+        "the ports {first} to {last} for the kernel's WireGuard are none, or the lanes' ({port} and up); give others with --kernel-ports"
+    )]
     KernelPorts {
         /// From.
         first: u16,

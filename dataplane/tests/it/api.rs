@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tieline_openapi::v1::{Gateway, GatewayConfiguration, GatewayState, JoinAnswer, JoinRequest, KernelLanes, Observations};
+use tieline_openapi::v1::{
+    Gateway, GatewayConfiguration, GatewayState, JoinAnswer, JoinRequest, KernelLanes, Observations,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -13,15 +13,22 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tieline_dataplane::{
-    Dataplane,
+    Dataplane, Ended, GatewayOptions, run,
     shell::{
         kernel::{self, KernelError},
+        local::{self, Answer, Request},
         status::{KernelLaneStatus, LaneStatus, Status},
     },
 };
-use tieline_openapi::v1::{Lane, PathKind, PresharedKey, TunnelBackend, TunnelBackend::Boringtun, TunnelBackend::Kernel};
+use tieline_openapi::v1::{
+    Lane, PathKind, PresharedKey, TunnelBackend, TunnelBackend::Boringtun, TunnelBackend::Kernel,
+};
+use tokio_util::sync::CancellationToken;
 
-use super::world::*;
+use super::{
+    api::{FakeApi, TOKEN},
+    world::*,
+};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -120,7 +127,8 @@ impl Pair {
         .await;
     }
 
-    fn order(&self, n: usize, backend: TunnelBackend) {
+    fn order(&self, n: usize, backend: TunnelBackend, flow: &Numbered) {
+        println!("at {}: {backend:?} ordered at {n}", flow.number());
         self.gateways[n].set_backend(backend);
     }
 
@@ -221,6 +229,7 @@ impl Numbered {
     }
 
     async fn carry_on(&self, datagrams: usize) {
+        println!("at {} it is as wanted", self.number());
         let (started, wanted) = (Instant::now(), self.number() + datagrams);
         while self.number() < wanted {
             assert!(started.elapsed() < PATIENCE, "the flow has stopped");
@@ -240,7 +249,13 @@ impl Numbered {
         while counts().0 > 0 && started.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        counts()
+        let counts = counts();
+        if counts != (0, 0) {
+            let sent = self.sent.lock().unwrap();
+            let wrong: Vec<usize> = (from.min(end)..end).filter(|n| sent[*n] != 1).collect();
+            println!("lost or doubled: {wrong:?}");
+        }
+        counts
     }
 
     fn stop(self) {
@@ -258,7 +273,7 @@ async fn switches(first: usize, then: Option<usize>) {
     }
     let flow = Numbered::start(&pair.world);
     flow.carry_on(100).await;
-    pair.order(first, Kernel);
+    pair.order(first, Kernel, &flow);
     for n in 0..2 {
         pair.carries(n, Kernel).await;
     }
@@ -271,7 +286,7 @@ async fn switches(first: usize, then: Option<usize>) {
     assert!(in_kernel(&other).is_empty() && pair.interfaces(1 - first).is_empty());
     if let Some(then) = then {
         // Both ends have it in the kernel, and leave it one after the other.
-        pair.order(then, Kernel);
+        pair.order(then, Kernel, &flow);
         for n in 0..2 {
             let key = STANDARD.encode(kernel_key(1 - n).as_bytes());
             pair.until(n, "kernel and kernel", |status| in_kernel(status).iter().any(|it| it.carries)).await;
@@ -287,13 +302,13 @@ async fn switches(first: usize, then: Option<usize>) {
             assert!(!pair.world.gateway[n].sh("wg show").contains(&key), "no private key is shown");
         }
         flow.carry_on(100).await;
-        pair.order(first, Boringtun);
+        pair.order(first, Boringtun, &flow);
         pair.until(first, "it has left", |status| in_kernel(status).iter().all(|it| !it.carries)).await;
         pair.carries(then, Kernel).await;
         flow.carry_on(100).await;
-        pair.order(then, Boringtun);
+        pair.order(then, Boringtun, &flow);
     } else {
-        pair.order(first, Boringtun);
+        pair.order(first, Boringtun, &flow);
     }
     for n in 0..2 {
         pair.carries(n, Boringtun).await;
@@ -419,9 +434,8 @@ async fn an_interface_that_somebody_removes_is_made_again_and_the_lanes_carry_me
     };
     println!("{} datagrams passed before the lanes carried", on - deleted);
     ns.sh("nft delete table ip test");
-    let again = pair
-        .until(0, "it carries again", |status| in_kernel(status).iter().any(|it| it.carries && it.alive))
-        .await;
+    let again =
+        pair.until(0, "it carries again", |status| in_kernel(status).iter().any(|it| it.carries && it.alive)).await;
     assert_eq!((in_kernel(&again)[0].interface.clone(), in_kernel(&again)[0].port), (name, port));
     pair.carries(1, Kernel).await;
     flow.carry_on(100).await;
@@ -488,6 +502,104 @@ async fn what_a_killed_gateway_left_is_removed() {
     }
     gateway.stop();
     assert!(ns.sh("ip -o link").contains("tlkforeign"), "what is no WireGuard is not ours");
+}
+
+/// A gateway with an API and a state folder, whose interfaces another process takes over; told at its control socket to leave
+/// the kernel it does, and remembers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_restart_takes_the_interfaces_over_and_an_order_outlives_it() {
+    if cannot_run_kernel() {
+        return;
+    }
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("a");
+    let api = FakeApi::start("127.0.0.1:0".parse().unwrap()).await;
+    let options = |first: bool| GatewayOptions {
+        api_url: format!("http://{}", api.address),
+        join_token: first.then(|| TOKEN.to_owned().into()),
+        state_dir: state.clone(),
+        netns: Some(world.gateway[0].path()),
+        name: "a-gw".to_owned(),
+        private_address: private_address(0),
+        wan_endpoint: endpoint(0),
+        listen_port: None,
+        private_next_hop: None,
+        tun_name: None,
+        lanes: Some(1),
+        backend: Kernel,
+        kernel_ports: None,
+        uapi: None,
+        take_over: true,
+        switched_off: Vec::new(),
+    };
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(run(options(true), stop.clone()));
+    eventually("it joins", || !api.seen.lock().unwrap().joins.is_empty()).await;
+    let own = api.seen.lock().unwrap().joins[0].lanes.clone();
+    let slow = |mut configuration: tieline_openapi::v1::GatewayConfiguration| {
+        (configuration.probe.interval_ms, configuration.probe.dead_after_intervals) = (100, 20);
+        configuration
+    };
+    api.configuration.send_replace(Some(slow(configuration(0, 1, false, &public(&key(1))))));
+    let b = start_by(&world, 1, Boringtun);
+    let told = || api.seen.lock().unwrap().kernel_lanes.last().and_then(|told| told.lanes.first().cloned());
+    eventually("the API is told", || told().is_some()).await;
+    let lane = told().unwrap();
+    assert_eq!((lane.peer_id, lane.endpoint.port()), (gateway_id(1), 51_836));
+    let mut there = slow(configuration(1, 1, false, &own[0].public_key));
+    there.connections[0].peers[0].kernel_lane =
+        Some(Lane { n: 0, public_key: lane.public_key.clone(), endpoint: lane.endpoint, backend: Kernel });
+    assert_ne!(lane.public_key, own[0].public_key);
+    b.apply(there.clone());
+    let carries = async |what: &str, wanted: bool| {
+        let started = Instant::now();
+        loop {
+            let answer = local::ask(&state, &Request::Status).await;
+            if let Ok(Answer::Status(status)) = &answer
+                && chosen(status) == Some(PathKind::Tunnel)
+                && in_kernel(status).iter().any(|it| it.carries && it.alive) == wanted
+            {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{what}: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    carries("the kernel carries", true).await;
+    until_within(PATIENCE, &b, "to the kernel", |status| carrier(status) == Some(Kernel)).await;
+    let link = || world.gateway[0].sh("ip -o link show type wireguard").split(':').next().unwrap().to_owned();
+    let (flow, index) = (Numbered::start(&world), link());
+    flow.carry_on(100).await;
+    let next = tokio::spawn(run(options(false), stop.clone()));
+    let ended = tokio::time::timeout(PATIENCE, running).await.expect("the old one ends").unwrap().unwrap();
+    assert_eq!(ended, Ended::HandedOver);
+    carries("the kernel carries on", true).await;
+    assert_eq!(link(), index, "it is the same interface");
+    flow.carry_on(100).await;
+    let order = Request::Backend { backend: Boringtun };
+    assert_eq!(local::ask(&state, &order).await.unwrap(), Answer::Done);
+    carries("the lanes carry", false).await;
+    eventually("the API is told", || told().is_none()).await;
+    there.version = 2;
+    there.connections[0].peers[0].kernel_lane = None;
+    b.apply(there);
+    flow.carry_on(100).await;
+    assert_eq!(flow.lost_and_doubled(0).await, (0, 0), "of {}", flow.number());
+    flow.stop();
+    stop.cancel();
+    assert_eq!(next.await.unwrap().unwrap(), Ended::Stopped);
+    assert!(!world.gateway[0].sh("ip -o link").contains("tl"));
+    assert!(std::fs::read_to_string(state.join("backend.json")).unwrap().contains("BORINGTUN"));
+    b.stop();
+}
+
+async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,8 @@ use super::{
 };
 use crate::shell::{
     firewall::PeerGuard,
-    kernel::{Board, Offer, Order, Wanted},
+    kernel::{Board, LINGER, Offer, Order, Wanted},
+    lanes::Peer,
     routes::{Route, Target},
 };
 
@@ -49,6 +50,8 @@ pub(super) struct InKernel {
     /// Where routes lead.
     used: BTreeMap<GatewayId, Offer>,
     suspended: BTreeMap<GatewayId, Suspension>,
+    /// Peers that have nothing in their kernel any more, and since when: what is on its way from there still comes.
+    pub(super) leaving: BTreeMap<GatewayId, Instant>,
 }
 
 impl InKernel {
@@ -62,6 +65,7 @@ impl InKernel {
             offers: BTreeMap::new(),
             used: BTreeMap::new(),
             suspended: BTreeMap::new(),
+            leaving: BTreeMap::new(),
         }
     }
 
@@ -101,7 +105,8 @@ impl Heartbeat {
     pub(super) fn want_kernel(&self) {
         let mut wanted: BTreeMap<GatewayId, Wanted> = BTreeMap::new();
         let links = self.connections.values().flat_map(|c| c.links.iter().map(|link| (&c.config, link)));
-        for (config, link) in links.filter(|(config, _)| config.tunnel && self.kernel.backend == TunnelBackend::Kernel) {
+        for (config, link) in links.filter(|(config, _)| config.tunnel && self.kernel.backend == TunnelBackend::Kernel)
+        {
             let Some(new) = wanted_of(config, link) else { continue };
             let had = wanted.entry(new.gateway).or_insert_with(|| new.clone());
             had.mtu_bytes = had.mtu_bytes.max(new.mtu_bytes);
@@ -119,8 +124,11 @@ impl Heartbeat {
             let config = &connection.config;
             for link in &connection.links {
                 let peer = link.peer.gateway_id;
-                let guard =
-                    guards.entry(peer).or_insert_with(|| PeerGuard { peer, sources: Vec::new(), destinations: Vec::new() });
+                let guard = guards.entry(peer).or_insert_with(|| PeerGuard {
+                    peer,
+                    sources: Vec::new(),
+                    destinations: Vec::new(),
+                });
                 guard.sources.extend(config.remote_prefixes.iter().copied().chain([link.peer.inner_address.into()]));
                 guard.destinations.extend(config.local_prefixes.iter().copied().chain([config.inner_address.into()]));
             }
@@ -147,9 +155,7 @@ impl Heartbeat {
             .filter(|(peer, _)| on && !self.kernel.is_suspended(**peer, now))
             .map(|(peer, offer)| (*peer, *offer))
             .collect();
-        for (id, peer) in &self.peers {
-            peer.suspended.store(self.kernel.is_suspended(*id, now), Ordering::Relaxed);
-        }
+        self.rest_lanes(now);
         if used == self.kernel.used {
             return;
         }
@@ -181,18 +187,46 @@ impl Heartbeat {
             }
         }
         self.move_routes(&moved);
-        self.rest_lanes();
+        self.rest_lanes(now);
         self.set_filter();
         let carried = self.kernel.used.values().map(|offer| offer.index).collect();
         self.kernel.order(Order::Carry(carried));
     }
 
-    /// Where our kernel carries, our lane to the peer's kernel only receives.
-    pub(super) fn rest_lanes(&self) {
+    /// Our lane to a peer's kernel only receives where our own kernel carries, where probes were lost, and where the peer has
+    /// none any more.
+    pub(super) fn rest_lanes(&self, now: Instant) {
         for (id, peer) in &self.peers {
             if let Some(lane) = &peer.kernel {
-                lane.rest(self.kernel.used.contains_key(id));
+                let kernel = &self.kernel;
+                lane.rest(
+                    kernel.used.contains_key(id) || kernel.leaving.contains_key(id) || kernel.is_suspended(*id, now),
+                );
             }
+        }
+    }
+
+    /// Ends what only receives since the peer has nothing in its kernel any more.
+    pub(super) fn end_lanes(&mut self, now: Instant) {
+        let over: Vec<GatewayId> = self
+            .kernel
+            .leaving
+            .iter()
+            .filter(|(_, since)| now.saturating_duration_since(**since) >= LINGER)
+            .map(|(peer, _)| *peer)
+            .collect();
+        for id in &over {
+            self.kernel.leaving.remove(id);
+            let Some(had) = self.peers.get(id) else { continue };
+            let new = Arc::new(Peer { lanes: had.lanes.clone(), kernel: None });
+            self.peers.insert(*id, Arc::clone(&new));
+            let links = self.connections.values_mut().flat_map(|connection| &mut connection.links);
+            for link in links.filter(|link| link.peer.gateway_id == *id && link.tunnel.is_some()) {
+                link.tunnel = Some(Arc::clone(&new));
+            }
+        }
+        if !over.is_empty() {
+            self.set_table();
         }
     }
 
@@ -212,6 +246,7 @@ impl Heartbeat {
             };
             tracing::info!(%peer, ?length, "probes by WireGuard in the kernel are not answered; back to the process's lanes");
             self.kernel.suspended.insert(peer, Suspension { until: now + length, length });
+            self.kernel.order(Order::Doubt(peer));
         }
         self.follow_kernel(now);
     }

@@ -174,6 +174,7 @@ impl Heartbeat {
                 next_assert = now + REASSERT;
                 self.resolve(now);
                 self.ground.routes.reassert();
+                self.end_lanes(now);
             }
             self.report(now);
             loop {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -61,6 +61,7 @@ impl Heartbeat {
         self.agenda.begin(self.connections.keys().copied(), clock::now());
         let used: BTreeSet<_> = configuration.connections.iter().flat_map(|c| &c.peers).map(|p| p.gateway_id).collect();
         self.peers.retain(|id, _| used.contains(id));
+        self.kernel.leaving.retain(|id, _| used.contains(id));
         self.open_senders(configuration.probe.bundle_ports);
         self.set_device(&configuration);
         self.forward_v6(&configuration);
@@ -69,7 +70,7 @@ impl Heartbeat {
         self.set_table();
         (self.next_resolve, self.resolve_in) = (clock::now(), REASSERT);
         self.resolve(clock::now());
-        self.rest_lanes();
+        self.rest_lanes(clock::now());
         self.sync_routes();
         self.set_filter();
         self.want_kernel();
@@ -175,12 +176,23 @@ impl Heartbeat {
         let had = before.as_deref().map_or(&[][..], |had| &had.lanes);
         let mut lanes = Vec::with_capacity(wanted.len());
         for (n, key, endpoint) in wanted {
-            lanes.push(self.peer_lane(n, key, endpoint, preshared, had.get(n)));
+            lanes.push(self.peer_lane((n, false), key, endpoint, preshared, had.get(n)));
         }
         let had = before.as_deref().and_then(|had| had.kernel.as_ref());
         let in_kernel = peer.kernel_lane.as_ref().and_then(|lane| Some((public_key(&lane.public_key)?, lane.endpoint)));
-        let kernel = in_kernel.map(|(key, endpoint)| self.peer_lane(0, key, endpoint, preshared, had));
-        let new = Peer { lanes, kernel, suspended: AtomicBool::new(false) };
+        let kernel = match in_kernel {
+            Some((key, endpoint)) => {
+                self.kernel.leaving.remove(&peer.gateway_id);
+                Some(self.peer_lane((0, true), key, endpoint, preshared, had))
+            }
+            None => {
+                if had.is_some() {
+                    self.kernel.leaving.entry(peer.gateway_id).or_insert_with(clock::now);
+                }
+                had.map(Arc::clone)
+            }
+        };
+        let new = Peer { lanes, kernel };
         let same = |had: &Arc<Peer>| {
             let (had, new): (Vec<_>, Vec<_>) = (had.all().collect(), new.all().collect());
             had.len() == new.len() && had.iter().zip(&new).all(|(had, new)| Arc::ptr_eq(had, new))
@@ -195,7 +207,7 @@ impl Heartbeat {
 
     fn peer_lane(
         &mut self,
-        n: usize,
+        (n, cautious): (usize, bool),
         key: [u8; 32],
         endpoint: SocketAddr,
         preshared: &Preshared,
@@ -213,7 +225,7 @@ impl Heartbeat {
         let keys = LaneKeys { private, peer: PublicKey::from(key), preshared: preshared.first.clone() };
         let mut lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
         lane.configure(endpoint, preshared.wanted.clone());
-        Arc::new(PeerLane::new(n, key, index, lane))
+        Arc::new(PeerLane::new(n, key, index, lane, cautious))
     }
 
     fn open_senders(&mut self, ports: u8) {

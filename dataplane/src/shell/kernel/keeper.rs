@@ -140,6 +140,9 @@ impl Keeper {
                 self.next_look = clock::now();
             }
             Order::Carry(carried) => self.carried = carried,
+            Order::Doubt(peer) => {
+                self.had.get_mut(&peer).into_iter().flatten().for_each(|interface| interface.seen.doubt());
+            }
         }
     }
 
@@ -184,7 +187,11 @@ impl Keeper {
                 index,
                 port: device.port,
                 key: device.peer,
-                endpoint: if device.peer == wanted.key { wanted.endpoint } else { device.endpoint.unwrap_or(wanted.endpoint) },
+                endpoint: if device.peer == wanted.key {
+                    wanted.endpoint
+                } else {
+                    device.endpoint.unwrap_or(wanted.endpoint)
+                },
                 preshared: device.preshared,
                 mtu_bytes: u16::try_from(mtu).unwrap_or(u16::MAX),
                 made_at: now,

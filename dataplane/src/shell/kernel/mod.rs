@@ -29,7 +29,7 @@ use tieline_openapi::{ids::GatewayId, v1::KernelLanes};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-pub(crate) use self::keeper::Keeper;
+pub(crate) use self::{keeper::Keeper, plan::LINGER};
 use super::{config::MAX_LANES, status::KernelLaneStatus};
 
 /// What the name of each interface begins with; what has such a name and is WireGuard's is ours.
@@ -46,7 +46,9 @@ pub enum KernelError {
     )]
     Without(#[source] io::Error),
     /// Nobody would check what comes out of it.
-    #[error("the kernel's WireGuard needs `nft`, which checks what comes out of it; install nftables, or choose `--backend boringtun`")]
+    #[error(
+        "the kernel's WireGuard needs `nft`, which checks what comes out of it; install nftables, or choose `--backend boringtun`"
+    )]
     NoFilter,
     /// No netlink socket.
     #[error("cannot talk to the kernel's WireGuard (netlink)")]
@@ -160,6 +162,8 @@ pub(crate) enum Order {
     Want(Vec<Wanted>),
     /// The interfaces that routes lead to.
     Carry(BTreeSet<u32>),
+    /// Probes were lost by way of this peer's interfaces: they are alive when something new is heard.
+    Doubt(GatewayId),
 }
 
 /// An interface that carries what is sent into it.

@@ -114,7 +114,8 @@ where
         let bytes = Zeroizing::new(bytes);
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let answer = NetlinkMessage::<GenlMessage<F>>::deserialize(rest).map_err(|error| bad(&error.to_string()))?;
+            let answer =
+                NetlinkMessage::<GenlMessage<F>>::deserialize(rest).map_err(|error| bad(&error.to_string()))?;
             let length = (answer.header.length as usize).next_multiple_of(4).max(16);
             rest = rest.get(length..).unwrap_or_default();
             match answer.payload {
@@ -137,8 +138,7 @@ impl Generic {
         let mut socket = Socket::new(NETLINK_GENERIC).map_err(KernelError::Netlink)?;
         socket.bind_auto().map_err(KernelError::Netlink)?;
         let name = WireguardMessage::family_name().to_owned();
-        let question =
-            GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![GenlCtrlAttrs::FamilyName(name)] };
+        let question = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![GenlCtrlAttrs::FamilyName(name)] };
         let mut family = None;
         let asked = ask(&socket, 0, question, NLM_F_ACK, |answer: &GenlCtrl| {
             let id = |nla: &GenlCtrlAttrs| if let GenlCtrlAttrs::FamilyId(id) = nla { Some(*id) } else { None };
@@ -249,10 +249,8 @@ impl Device {
 }
 
 fn peer_attributes(peer: &PeerSettings<'_>) -> Vec<WireguardPeerAttribute> {
-    let mut attributes = vec![
-        WireguardPeerAttribute::PublicKey(peer.key),
-        WireguardPeerAttribute::PresharedKey(*peer.preshared),
-    ];
+    let mut attributes =
+        vec![WireguardPeerAttribute::PublicKey(peer.key), WireguardPeerAttribute::PresharedKey(*peer.preshared)];
     attributes.extend(peer.endpoint.map(WireguardPeerAttribute::Endpoint));
     attributes
 }

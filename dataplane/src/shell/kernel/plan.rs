@@ -18,7 +18,7 @@ const REJECT_AFTER: Duration = Duration::from_secs(180);
 /// Without a byte for this long two keepalives are lost, as for a lane of the process.
 pub(super) const SILENT: Duration = Duration::from_secs(35);
 /// What is not used any more receives for so long.
-pub(super) const LINGER: Duration = Duration::from_secs(10);
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// The same where the peer may not have heard of it, since the API has not taken it.
 const LINGER_UNHEARD: Duration = Duration::from_secs(120);
 /// An interface that takes another's place does so after this time, alive or not.
@@ -70,7 +70,8 @@ impl Seen {
         self.endpoint = device.endpoint;
         if device.handshake != self.handshake {
             let first = self.handshake == (0, 0);
-            let age = if first { wall.saturating_sub(device.handshake.0).clamp(0, REJECT_AFTER.as_secs() as i64) } else { 0 };
+            let age =
+                if first { wall.saturating_sub(device.handshake.0).clamp(0, REJECT_AFTER.as_secs() as i64) } else { 0 };
             self.handshake = device.handshake;
             self.handshake_at = now.checked_sub(Duration::from_secs(age as u64));
         }
@@ -81,6 +82,11 @@ impl Seen {
             self.heard_at = Some(now);
         }
         (self.bytes_in, self.bytes_out) = (device.bytes_in, device.bytes_out);
+    }
+
+    /// What was heard counts no more.
+    pub(super) fn doubt(&mut self) {
+        self.heard_at = None;
     }
 
     pub(super) fn handshake_age(&self, now: Instant) -> Option<Duration> {
@@ -282,7 +288,12 @@ mod tests {
         assert!(offer(&wanted, &had, now + REJECT_AFTER).is_none());
         had[0].seen.update(&device((9_000, 5), 300), true, now + REJECT_AFTER, 0);
         assert!(offer(&wanted, &had, now + REJECT_AFTER).is_some());
-        had[0].seen.update(&device((9_000, 5), 300), false, now + REJECT_AFTER, 0);
+        had[0].seen.doubt();
+        had[0].seen.update(&device((9_000, 5), 300), true, now + REJECT_AFTER, 0);
+        assert!(offer(&wanted, &had, now + REJECT_AFTER).is_none(), "nothing new is heard");
+        had[0].seen.update(&device((9_000, 5), 301), true, now + REJECT_AFTER, 0);
+        assert!(offer(&wanted, &had, now + REJECT_AFTER).is_some());
+        had[0].seen.update(&device((9_000, 5), 301), false, now + REJECT_AFTER, 0);
         assert!(offer(&wanted, &had, now + REJECT_AFTER).is_none(), "it is down");
     }
 

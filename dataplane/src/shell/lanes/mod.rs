@@ -87,13 +87,21 @@ pub(crate) struct PeerLane {
     pub(crate) index: u32,
     lane: Mutex<Lane>,
     alive: AtomicBool,
+    /// Another way is good until this one is known to be: it is alive when the peer has sent data by it.
+    pub(crate) cautious: bool,
     /// Only receives, and begins nothing: another WireGuard of ours has its place.
     rests: AtomicBool,
 }
 
 impl PeerLane {
-    pub(crate) fn new(n: usize, key: [u8; 32], index: u32, lane: Lane) -> Self {
-        Self { n, key, index, lane: Mutex::new(lane), alive: AtomicBool::new(false), rests: AtomicBool::new(false) }
+    pub(crate) fn new(n: usize, key: [u8; 32], index: u32, lane: Lane, cautious: bool) -> Self {
+        let (alive, rests) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { n, key, index, lane: Mutex::new(lane), alive, cautious, rests }
+    }
+
+    fn look(&self, lane: &Lane, now: Instant) {
+        let alive = lane.is_alive(now) && (lane.is_proven() || !self.cautious);
+        self.alive.store(alive, Ordering::Relaxed);
     }
 
     /// Has it rest, or not. One that has rested is taken again when something new is heard on it.
@@ -116,8 +124,6 @@ pub(crate) struct Peer {
     pub(crate) lanes: Vec<Arc<PeerLane>>,
     /// From our lane 0 to the peer's WireGuard in its kernel, which is taken before the others.
     pub(crate) kernel: Option<Arc<PeerLane>>,
-    /// It does not carry for now, though it looks alive.
-    pub(crate) suspended: AtomicBool,
 }
 
 impl Peer {
@@ -135,7 +141,7 @@ impl Peer {
     /// Whether what goes into the TUN device goes to the peer's kernel.
     pub(crate) fn prefers_kernel(&self) -> bool {
         let alive = |lane: &Arc<PeerLane>| lane.alive.load(Ordering::Relaxed) && !lane.rests.load(Ordering::Relaxed);
-        self.kernel.as_ref().is_some_and(alive) && !self.suspended.load(Ordering::Relaxed)
+        self.kernel.as_ref().is_some_and(alive)
     }
 
     /// Each lane, that to the peer's kernel too.
@@ -339,11 +345,11 @@ impl Lanes {
             if let Output::Send(datagram) = lane.tick(now, &mut out) {
                 initiations += usize::from(datagram.len() == MAX_HANDSHAKE);
                 let to = lane.endpoint();
-                peer.alive.store(lane.is_alive(now), Ordering::Relaxed);
+                peer.look(&lane, now);
                 drop(lane);
                 self.send(peer.n, datagram, to);
             } else {
-                peer.alive.store(lane.is_alive(now), Ordering::Relaxed);
+                peer.look(&lane, now);
             }
         }
         from
