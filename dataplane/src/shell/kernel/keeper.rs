@@ -377,6 +377,7 @@ impl Keeper {
         // Each direction is steered by its sender, so the reverse path filter is loose (RFC 3704, section 2.4).
         let made = fs::write(path, "2")
             .map_err(|source| KernelError::Sysctl { name: name.clone(), source })
+            .and_then(|()| links.address(&name, index))
             .and_then(|()| {
                 let configured = generic.configure(index, &self.own.key, port, &settings);
                 configured.map_err(|source| KernelError::Configure { name: name.clone(), source })

@@ -3,7 +3,12 @@
 //! Blocking, and not over the `genetlink` crate: it has its own copy of `netlink-proto`, and buffers that hold keys and are
 //! not wiped. What holds a key here is wiped.
 
-use std::{io, net::SocketAddr, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::AsFd,
+    time::Duration,
+};
 
 use boringtun::x25519::StaticSecret;
 use futures::TryStreamExt;
@@ -23,7 +28,10 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use rtnetlink::{
     Handle, LinkUnspec, LinkWireguard,
-    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    packet_route::{
+        address::AddressScope,
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    },
 };
 use zeroize::{Zeroize, Zeroizing};
 
@@ -32,6 +40,8 @@ use crate::proto::tunnel::KEEPALIVE_S;
 
 /// The group of news of links (`RTNLGRP_LINK`, `man 7 rtnetlink`).
 const LINKS: u32 = 1;
+/// The IPv4 dummy address.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// What an interface is told about its one peer.
 #[derive(Debug)]
@@ -169,7 +179,7 @@ impl Generic {
             WireguardPeerAttribute::Flags(WireguardPeerFlags::ReplaceAllowedIps),
             WireguardPeerAttribute::PersistentKeepalive(KEEPALIVE_S),
             WireguardPeerAttribute::AllowedIps(vec![
-                any(WireguardAddressFamily::Ipv4, std::net::Ipv4Addr::UNSPECIFIED.into()),
+                any(WireguardAddressFamily::Ipv4, Ipv4Addr::UNSPECIFIED.into()),
                 any(WireguardAddressFamily::Ipv6, std::net::Ipv6Addr::UNSPECIFIED.into()),
             ]),
         ]);
@@ -309,6 +319,14 @@ impl Links {
         let message = LinkUnspec::new_with_index(index).mtu(u32::from(mtu_bytes)).up().build();
         let changed = self.runtime.block_on(self.handle.link().change(message).execute());
         changed.map_err(|source| KernelError::Make { name: name.to_owned(), source })
+    }
+
+    /// Gives it the address that stands for none (RFC 7600), which nothing is sent from. The loose reverse path filter drops what
+    /// comes in by an interface without any address, unless the way back is that interface; here it often is another.
+    pub(super) fn address(&self, name: &str, index: u32) -> Result<(), KernelError> {
+        let mut request = self.handle.address().add(index, DUMMY.into(), 32);
+        request.message_mut().header.scope = AddressScope::Host;
+        self.runtime.block_on(request.execute()).map_err(|source| KernelError::Make { name: name.to_owned(), source })
     }
 
     pub(super) fn remove(&self, name: &str, index: u32) -> Result<(), KernelError> {
