@@ -161,6 +161,8 @@ pub struct Lane {
     heard_at: Instant,
     /// Whether data of a session that there still is has come.
     proven: bool,
+    /// Begins no handshake while the one before may be answered.
+    patient: bool,
     /// Packets that wait for a session.
     staged: u16,
     /// Whether the last handshake was ours to begin, and the age of its session at which the next one is.
@@ -197,6 +199,7 @@ impl Lane {
             heard: false,
             heard_at: now,
             proven: false,
+            patient: false,
             staged: 0,
             initiator: false,
             rekey,
@@ -299,8 +302,13 @@ impl Lane {
         self.heard_at = now.checked_sub(SILENT).unwrap_or(self.heard_at);
     }
 
-    /// Whether the peer has sent data, which it does in a session that it keeps. A response says less: of two initiations that
-    /// are on their way at once, others keep the session of the last one only, and lose what is sent in the first.
+    /// Has it wait for an answer to each initiation, as the whitepaper wants (section 6.4). Beside another way there is no hurry, and
+    /// of two that are on their way at once the kernel keeps the session of the last one only.
+    pub fn be_patient(&mut self) {
+        self.patient = true;
+    }
+
+    /// Whether the peer has sent data, which it does in a session that it keeps; a response says less.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.proven
@@ -435,7 +443,14 @@ impl Lane {
             }
             if now >= self.knock_at {
                 let beginning = now.saturating_duration_since(since) < BEGINNING;
-                self.knock_at = now + if beginning { FIRST_KNOCK } else { KNOCK };
+                self.knock_at = now
+                    + if self.patient {
+                        REKEY_TIMEOUT
+                    } else if beginning {
+                        FIRST_KNOCK
+                    } else {
+                        KNOCK
+                    };
                 return self.initiate(out);
             }
         }

@@ -430,6 +430,9 @@ async fn an_interface_that_somebody_removes_is_made_again_and_the_lanes_carry_me
         if flow.lost_and_doubled(from).await == (0, 0) {
             break from;
         }
+        for n in 0..2 {
+            println!("{n}: {:?}", pair.gateways[n].status().await.map(|status| status.connections[0].peers[0].clone()));
+        }
         assert!(started.elapsed() < PATIENCE, "traffic does not go on");
     };
     println!("{} datagrams passed before the lanes carried", on - deleted);
@@ -535,7 +538,11 @@ async fn a_hot_restart_takes_the_interfaces_over_and_an_order_outlives_it() {
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(run(options(true), stop.clone()));
-    eventually("it joins", || !api.seen.lock().unwrap().joins.is_empty()).await;
+    eventually("it joins", || {
+        assert!(!running.is_finished(), "it ends; without certificates there is no HTTP client");
+        !api.seen.lock().unwrap().joins.is_empty()
+    })
+    .await;
     let own = api.seen.lock().unwrap().joins[0].lanes.clone();
     let slow = |mut configuration: tieline_openapi::v1::GatewayConfiguration| {
         (configuration.probe.interval_ms, configuration.probe.dead_after_intervals) = (100, 20);

@@ -224,6 +224,9 @@ impl Heartbeat {
         let private = own.own[n].private().clone();
         let keys = LaneKeys { private, peer: PublicKey::from(key), preshared: preshared.first.clone() };
         let mut lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
+        if cautious {
+            lane.be_patient();
+        }
         lane.configure(endpoint, preshared.wanted.clone());
         Arc::new(PeerLane::new(n, key, index, lane, cautious))
     }
