@@ -60,17 +60,12 @@ struct State {
     lanes: [Option<Lane>; 2],
     /// Wanted, being changed, and the one before, as each end knows it.
     preshared: [(Option<u8>, bool, Option<u8>); 2],
-    /// Ends that are not told of news.
-    deaf: [bool; 2],
 }
 
 fn tell(gateways: &[Arc<Dataplane>; 2], state: &Mutex<State>) {
     let mut state = state.lock().unwrap();
     state.version += 1;
-    for n in 0..2 {
-        if state.deaf[n] {
-            continue;
-        }
+    for (n, gateway) in gateways.iter().enumerate() {
         let mut configuration = configuration(n, state.version, false, &public(&key(1 - n)));
         // An emulated machine is late, and lateness is no loss.
         configuration.probe.interval_ms = 100;
@@ -81,7 +76,7 @@ fn tell(gateways: &[Arc<Dataplane>; 2], state: &Mutex<State>) {
         let read = |key: Option<u8>| key.map(|key| PresharedKey::new(STANDARD.encode([key; 32]).into()));
         (peer.preshared_key, peer.preshared_key_changing, peer.former_preshared_key) =
             (read(wanted), changing, read(former));
-        gateways[n].apply(configuration);
+        gateway.apply(configuration);
     }
 }
 

@@ -342,7 +342,7 @@ impl Heartbeat {
         // What is longer, the kernel answers itself: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443), at the
         // rate that it limits them to; what may be cut, it cuts.
         let (target, mtu_bytes) = match path {
-            PathKind::Tunnel => (self.into_tunnel(link), mtu_bytes.min(link.tunnel_mtu())),
+            PathKind::Tunnel => (self.tunnel_target(link), mtu_bytes.min(link.tunnel_mtu())),
             PathKind::Private => (link.private_hop?, mtu_bytes),
         };
         Some(Route { target, mtu_bytes: Some(mtu_bytes) })
@@ -353,7 +353,7 @@ impl Heartbeat {
     }
 
     /// Where what goes through the tunnel to a peer is led.
-    fn into_tunnel(&self, link: &Link) -> Target {
+    fn tunnel_target(&self, link: &Link) -> Target {
         link.kernel().map_or(self.tun(), |offer| Target::Out { index: offer.index, via: None })
     }
 
@@ -386,7 +386,7 @@ impl Heartbeat {
             let endpoints = lanes.map(|lane| (lane.endpoint.ip(), link.wan_hop));
             let others = [
                 (link.peer.private_address, link.private_hop),
-                (link.peer.inner_address, link.tunnel.as_ref().map(|_| self.into_tunnel(link))),
+                (link.peer.inner_address, link.tunnel.as_ref().map(|_| self.tunnel_target(link))),
             ];
             for (address, target) in endpoints.chain(others) {
                 if let Some(target) = target {
