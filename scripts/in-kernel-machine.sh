@@ -24,7 +24,7 @@ trap 'rm -rf "$work"' EXIT
 root="$work/root"
 mkdir -p "$root/bin"
 for file in "$1" "${files[@]}"; do
-  program=$(readlink -f "$(command -v "$file")")
+  program=$(readlink -f "$(command -v "$file" || echo "$file")")
   strip -o "$root/bin/$(basename "$file")" "$program" 2>/dev/null || cp "$program" "$root/bin/$(basename "$file")"
   chmod 755 "$root/bin/$(basename "$file")"
   for library in $(ldd "$program" 2>/dev/null | grep -o '/[^ ]*'); do

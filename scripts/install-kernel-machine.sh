@@ -29,7 +29,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2
 fi
 export PATH="$PATH:/usr/sbin:/sbin"
-busybox --list | grep -qx cpio && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || fail 'it needs a static busybox (busybox-static)'
+busybox --list | grep -x cpio >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || fail 'it needs a static busybox (busybox-static)'
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -14,7 +14,7 @@ use tieline_openapi::ids::InterconnectId;
 pub(crate) use conformance::{Conformance, TargetRole};
 pub(crate) use coordinator::{Coordinator, Macsec, Maintenance};
 pub(crate) use demo::{Demo, DemoKind};
-pub(crate) use gateway::{Gateway, GatewayBench, GatewayCommand, GatewayStatus};
+pub(crate) use gateway::{Gateway, GatewayBackend, GatewayBench, GatewayCommand, GatewayStatus};
 pub(crate) use lab::{Lab, LabFlow, LabInit, LabRouter};
 
 /// Dedicated private links between clouds: provisioned, protected by WireGuard, measured.

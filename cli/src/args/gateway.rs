@@ -1,6 +1,6 @@
 //! `tieline gateway`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -14,6 +14,38 @@ pub(crate) enum GatewayCommand {
     Bench(GatewayBench),
     /// Show how the gateway of this machine stands: paths, lanes, and what was dropped and why. Works with the API gone.
     Status(GatewayStatus),
+    /// Have another WireGuard carry the tunnels of the gateway of this machine, without losing a packet. It stays so over
+    /// restarts, whatever --backend says.
+    Backend(GatewayBackend),
+}
+
+/// Which WireGuard carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Backend {
+    /// In the gateway's own process.
+    Boringtun,
+    /// In the kernel, where that has it; the process's lanes stay warm beside it.
+    Kernel,
+}
+
+impl From<Backend> for tieline_openapi::v1::TunnelBackend {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Boringtun => Self::Boringtun,
+            Backend::Kernel => Self::Kernel,
+        }
+    }
+}
+
+/// Flags of `tieline gateway backend`.
+#[derive(Debug, Args)]
+pub(crate) struct GatewayBackend {
+    /// Which.
+    #[arg(value_enum)]
+    pub backend: Backend,
+    /// The gateway's state folder.
+    #[arg(long, env = "TIELINE_STATE_DIR", default_value = "/var/lib/tieline", value_name = "DIR")]
+    pub state_dir: PathBuf,
 }
 
 /// Flags of `tieline gateway status`.
@@ -85,6 +117,14 @@ pub(crate) struct Gateway {
     /// cores. Settled at the first start.
     #[arg(long, env = "TIELINE_LANES", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub lanes: Option<u8>,
+    /// Which WireGuard carries the tunnels. The kernel's takes less CPU, and needs `nft` and a UDP port for each peer besides the
+    /// lanes', which stay warm; what `tieline gateway backend` has said last counts before this.
+    #[arg(long, env = "TIELINE_BACKEND", value_enum, default_value = "boringtun")]
+    pub backend: Backend,
+    /// The UDP ports of WireGuard in the kernel: one for each peer gateway, and one more while its key changes. By default the
+    /// 100 after the last that a lane may have, so 51836-51935 with lane 0 on 51820.
+    #[arg(long, env = "TIELINE_KERNEL_PORTS", value_name = "FIRST-LAST", value_parser = ports)]
+    pub kernel_ports: Option<RangeInclusive<u16>>,
     /// Where `wg` looks for the sockets of userspace WireGuards: `wg show` then shows each lane. `none`: there are none.
     #[arg(long, env = "TIELINE_UAPI", value_name = "DIR", default_value = tieline_dataplane::shell::uapi::FOLDER)]
     pub uapi: PathBuf,
@@ -103,4 +143,27 @@ pub(crate) struct Gateway {
     /// How log lines look.
     #[arg(long, env = "TIELINE_LOG_FORMAT", default_value = "text", value_enum)]
     pub log_format: LogFormat,
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let read = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (read(first), read(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err("not a range of UDP ports; give it as 51900-51999".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_a_range() {
+        assert_eq!(ports("51900-51999"), Ok(51_900..=51_999));
+        assert_eq!(ports("51900"), Ok(51_900..=51_900));
+        for bad in ["", "0-5", "9-8", "1-70000", "a-b"] {
+            assert!(ports(bad).is_err(), "{bad}");
+        }
+    }
 }

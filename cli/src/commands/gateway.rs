@@ -31,6 +31,7 @@ pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
     match gateway.command {
         Some(GatewayCommand::Bench(bench)) => return measure(bench).await,
         Some(GatewayCommand::Status(status)) => return show(status).await,
+        Some(GatewayCommand::Backend(order)) => return change(order).await,
         None => {}
     }
     let uapi = Some(gateway.uapi).filter(|folder| folder.as_os_str() != "none");
@@ -52,6 +53,8 @@ pub(crate) async fn run(gateway: args::Gateway) -> anyhow::Result<ExitCode> {
         private_next_hop: gateway.private_next_hop,
         tun_name: gateway.tun,
         lanes: gateway.lanes,
+        backend: gateway.backend.into(),
+        kernel_ports: gateway.kernel_ports,
         uapi,
         take_over: gateway.take_over,
         switched_off: gateway.without_offload,
@@ -95,6 +98,13 @@ async fn show(flags: args::GatewayStatus) -> anyhow::Result<ExitCode> {
         Answer::Refused { message } => anyhow::bail!(message),
     }
     Ok(Exit::Ok.into())
+}
+
+async fn change(flags: args::GatewayBackend) -> anyhow::Result<ExitCode> {
+    match local::ask(&flags.state_dir, &Request::Backend { backend: flags.backend.into() }).await? {
+        Answer::Done | Answer::Status(_) => Ok(Exit::Ok.into()),
+        Answer::Refused { message } => anyhow::bail!(message),
+    }
 }
 
 async fn measure(flags: args::GatewayBench) -> anyhow::Result<ExitCode> {

@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use tieline_dataplane::{
     Dataplane, DataplaneOptions,
-    shell::{netns::NetNs, offloads::Offload},
+    shell::{kernel, netns::NetNs, offloads::Offload},
 };
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
@@ -47,6 +47,9 @@ pub(crate) fn run(n: usize, lanes: usize) {
         listen_port: PORT,
         private_key: key(n, 0),
         further_keys: (1..lanes).map(|lane| key(n, lane)).collect(),
+        backend: TunnelBackend::Boringtun,
+        kernel_key: key(n, 15),
+        kernel_ports: kernel::ports_after(PORT),
         switched_off,
         session: 1,
         holds: BTreeMap::new(),

@@ -159,6 +159,10 @@ pub struct Lane {
     /// Whether something authentic has come since the last tick, and when that was last so.
     heard: bool,
     heard_at: Instant,
+    /// Whether data of a session that there still is has come.
+    proven: bool,
+    /// Begins no handshake while the one before may be answered.
+    patient: bool,
     /// Packets that wait for a session.
     staged: u16,
     /// Whether the last handshake was ours to begin, and the age of its session at which the next one is.
@@ -194,6 +198,8 @@ impl Lane {
             without_session_since: Some(now),
             heard: false,
             heard_at: now,
+            proven: false,
+            patient: false,
             staged: 0,
             initiator: false,
             rekey,
@@ -290,6 +296,24 @@ impl Lane {
         self.handshake_age().is_some() && now.saturating_duration_since(self.heard_at) < SILENT
     }
 
+    /// What was heard counts no more: it is alive when something new is.
+    pub fn forget(&mut self, now: Instant) {
+        (self.heard, self.proven) = (false, false);
+        self.heard_at = now.checked_sub(SILENT).unwrap_or(self.heard_at);
+    }
+
+    /// Has it wait for an answer to each initiation, as the whitepaper wants (section 6.4). Beside another way there is no hurry, and
+    /// of two that are on their way at once the kernel keeps the session of the last one only.
+    pub fn be_patient(&mut self) {
+        self.patient = true;
+    }
+
+    /// Whether the peer has sent data, which it does in a session that it keeps; a response says less.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
     /// Encrypts an inner packet, of which the last bytes may be padding, into `out`, which holds at least the packet and
     /// [`OVERHEAD`], and [`MAX_HANDSHAKE`] bytes. Without a session the packet is staged, up to 64 of them, and the output may be
     /// an initiation.
@@ -347,10 +371,12 @@ impl Lane {
             }
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 self.hear(from);
+                self.proven = true;
                 Output::Packet(packet)
             }
             TunnResult::Done => {
                 self.hear(from);
+                self.proven |= matches!(kind, Some(Addressed::Data(_)));
                 Output::Nothing
             }
             TunnResult::Err(error) => {
@@ -407,6 +433,7 @@ impl Lane {
         if age.is_some() {
             self.without_session_since = None;
         } else {
+            self.proven = false;
             let since = *self.without_session_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= RENEW {
                 self.without_session_since = Some(now);
@@ -416,7 +443,14 @@ impl Lane {
             }
             if now >= self.knock_at {
                 let beginning = now.saturating_duration_since(since) < BEGINNING;
-                self.knock_at = now + if beginning { FIRST_KNOCK } else { KNOCK };
+                self.knock_at = now
+                    + if self.patient {
+                        REKEY_TIMEOUT
+                    } else if beginning {
+                        FIRST_KNOCK
+                    } else {
+                        KNOCK
+                    };
                 return self.initiate(out);
             }
         }

@@ -2,10 +2,12 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     path::PathBuf,
 };
 
 use secrecy::SecretString;
+use tieline_openapi::v1::TunnelBackend;
 
 use super::offloads::Offload;
 
@@ -52,6 +54,12 @@ pub struct GatewayOptions {
     /// Lanes of the tunnel, 1 to [`MAX_LANES`], each with a key, a UDP port (that of lane 0 and up) and two threads; `None`: by
     /// [`automatic_lanes`]. Settled when the gateway joins: its peers are told.
     pub lanes: Option<u8>,
+    /// Which WireGuard carries, until a person says otherwise at the local control; [`TunnelBackend::Kernel`] where the kernel
+    /// has it.
+    pub backend: TunnelBackend,
+    /// UDP ports of the kernel's WireGuard, of which each peer needs one, and a second one while its key changes; `None`: the 100
+    /// after the last that a lane may have. A NAT is taken to move them by as much as it moves lane 0's.
+    pub kernel_ports: Option<RangeInclusive<u16>>,
     /// Where `wg` finds a socket for each lane, as [`FOLDER`](super::uapi::FOLDER); `None`: there are none.
     pub uapi: Option<PathBuf>,
     /// Takes the place of the gateway that runs on this state folder, where one does, without losing a packet.

@@ -7,11 +7,11 @@ use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use reqwest::{StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
-use tieline_openapi::v1::{GatewayConfiguration, JoinAnswer, JoinRequest, Observations};
-use tokio::sync::mpsc;
+use tieline_openapi::v1::{GatewayConfiguration, JoinAnswer, JoinRequest, KernelLanes, Observations};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{state::Credential, status::Report};
+use super::{kernel::Told, state::Credential, status::Report};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -178,6 +178,16 @@ impl Api {
             self.client.post(url).bearer_auth(credential.secret.expose_secret()).json(observations).timeout(SILENCE);
         self.send("take observations", request).await.map(drop)
     }
+
+    /// `PUT /v1/gateways/{id}/kernelLanes`: all that there is.
+    ///
+    /// # Errors
+    /// When the API does not answer or refuses.
+    pub async fn put_kernel_lanes(&self, credential: &Credential, lanes: &KernelLanes) -> Result<(), ControlError> {
+        let url = format!("{}/v1/gateways/{}/kernelLanes", self.base, credential.gateway_id);
+        let request = self.client.put(url).bearer_auth(credential.secret.expose_secret()).json(lanes).timeout(SILENCE);
+        self.send("take the lanes in the kernel", request).await.map(drop)
+    }
 }
 
 /// Waits between tries, without an end.
@@ -260,6 +270,44 @@ async fn deliver(api: &Api, credential: &Credential, observations: &Observations
         }
         tracing::debug!(%error, ?pause, "a report waits");
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Tells the API of WireGuard in the kernel, for as long as there is news. What is old before it was taken is not told any
+/// more; `taken` hears which sequence was.
+pub async fn tell_kernel_lanes(
+    api: &Api,
+    credential: &Credential,
+    mut news: watch::Receiver<Told>,
+    taken: impl Fn(u64),
+) {
+    loop {
+        let Told { sequence, lanes } = news.borrow_and_update().clone();
+        if sequence > 0 {
+            for pause in waits() {
+                match api.put_kernel_lanes(credential, &lanes).await {
+                    Ok(()) => taken(sequence),
+                    Err(error) if error.is_passing() => {
+                        tracing::debug!(%error, ?pause, "the lanes in the kernel are not told yet");
+                        tokio::select! {
+                            // Sooner or later than the pause: what there is by then is told.
+                            _ = news.changed() => {}
+                            () = tokio::time::sleep(pause) => continue,
+                        }
+                        news.mark_changed();
+                    }
+                    // An API of an older version knows nothing of them, and there is nothing.
+                    Err(error) if lanes.lanes.is_empty() => tracing::debug!(%error, "no lanes in the kernel"),
+                    Err(error) => {
+                        tracing::warn!(%error, "peers do not hear of the lanes in the kernel; they send to the others");
+                    }
+                }
+                break;
+            }
+        }
+        if news.changed().await.is_err() {
+            return;
+        }
     }
 }
 

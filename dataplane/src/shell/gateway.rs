@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    ops::RangeInclusive,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,13 +20,17 @@ use nix::sys::{
     epoll::{Epoll, EpollCreateFlags},
     resource::{Resource, getrlimit, setrlimit},
 };
-use tieline_openapi::{ids::ConnectionId, v1::GatewayConfiguration};
-use tokio::sync::oneshot;
+use tieline_openapi::{
+    ids::ConnectionId,
+    v1::{GatewayConfiguration, TunnelBackend},
+};
+use tokio::sync::{oneshot, watch};
 
 use super::{
-    firewall::{self, Forwarded, Guard},
+    firewall::{self, Forwarded, Rules},
     handover::{Beat, Carried, Gift, Taken, channel::Inbox},
     heartbeat::Heartbeat,
+    kernel::{self, Board, Keeper, KernelError, Own, Told},
     lanes::{Handover, Lanes, NAP, OwnLane},
     netns::{NetNs, NetNsError},
     offloads::{Offload, Offloads},
@@ -62,6 +67,12 @@ pub struct DataplaneOptions {
     pub private_key: StaticSecret,
     /// The keys of the lanes after it.
     pub further_keys: Vec<StaticSecret>,
+    /// Which WireGuard carries, beside the lanes, which are always there.
+    pub backend: TunnelBackend,
+    /// The key of the kernel's WireGuard, which no lane has.
+    pub kernel_key: StaticSecret,
+    /// Its UDP ports, one for each peer and one more while it changes; a NAT moves them as it moves that of lane 0.
+    pub kernel_ports: RangeInclusive<u16>,
     /// What not to use of the kernel's offloads.
     pub switched_off: Vec<Offload>,
     /// Counts its starts; never falls.
@@ -86,6 +97,9 @@ pub enum DataplaneError {
     /// No routes.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// No WireGuard in the kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A port is taken, or an address is not there.
     #[error("cannot listen on UDP {address}; the address must be this machine's and the port free")]
     Socket {
@@ -115,6 +129,7 @@ pub enum DataplaneError {
 pub(super) enum Command {
     Apply(Box<GatewayConfiguration>),
     Hold(ConnectionId, Hold),
+    Backend(TunnelBackend),
     Status(oneshot::Sender<Status>),
     /// What a new process is given.
     Give(oneshot::Sender<io::Result<Beat>>),
@@ -134,6 +149,7 @@ pub(super) type Counted = Arc<Mutex<Option<Forwarded>>>;
 pub struct Dataplane {
     commands: mpsc::Sender<Command>,
     lanes: Arc<Lanes>,
+    board: Arc<Board>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     receivers: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -157,17 +173,25 @@ impl Dataplane {
         let takes_over = options.taken.is_some();
         let (ready, started) = mpsc::sync_channel(1);
         let (commands, orders) = mpsc::channel();
-        let (guards, guarded) = mpsc::channel::<Vec<Guard>>();
+        let (rules, ruled) = mpsc::channel::<Rules>();
         let (tables, wanted) = mpsc::channel();
         let counted = Counted::default();
         let netns = options.netns.clone();
         let uapi = options.uapi.clone().zip(Some(options.tun_name.clone()));
         let counts = Arc::clone(&counted);
+        if options.backend == TunnelBackend::Kernel {
+            kernel::available()?;
+        }
+        let (board, (interfaces, kept)) = (Board::new(), mpsc::channel());
+        let keeper = Keeper::new(own(&options), Arc::clone(&board));
+        let offers = Arc::clone(&board);
         let heartbeat = netns
             .spawn("tl-heartbeat", move || match set_up(&mut options) {
                 Ok(ground) => {
                     let _ = ready.send(Ok((Arc::clone(&ground.lanes), ground.private.name.clone())));
-                    Heartbeat::new(options, ground, guards, tables, counts, reports).run(&orders);
+                    let heartbeat =
+                        Heartbeat::new(options, ground, (rules, tables, interfaces), offers, counts, reports);
+                    heartbeat.run(&orders);
                 }
                 Err(error) => drop(ready.send(Err(error))),
             })
@@ -177,10 +201,19 @@ impl Dataplane {
             source: io::Error::other("it ended before it was ready"),
         })??;
         let stays = Arc::clone(&lanes);
-        let filter = move || filter(&private, &guarded, &counted, &stays.handover.leaves);
+        let guarding = Arc::clone(&board);
+        // Its sender goes when the last interface is gone.
+        let (present, gone) = mpsc::channel();
+        let filter = move || filter(&private, &ruled, &counted, &guarding, &gone, &stays.handover.leaves);
         let mut threads = vec![heartbeat, netns.spawn("tl-filter", filter).map_err(thread("filter"))?];
         let tables = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-tables", move || tables.tables(&wanted)).map_err(thread("tables"))?);
+        let stays = Arc::clone(&lanes);
+        let keep = move || {
+            keeper.run(&kept, &stays.handover);
+            drop::<mpsc::Sender<()>>(present);
+        };
+        threads.push(netns.spawn("tl-kernel", keep).map_err(thread("kernel"))?);
         let timers = Arc::clone(&lanes);
         threads.push(netns.spawn("tl-timers", move || timers.timers()).map_err(thread("timers"))?);
         if let Some((folder, tun)) = uapi {
@@ -202,7 +235,7 @@ impl Dataplane {
             threads.push(netns.spawn(&format!("tl-out-{n}"), move || out.outbound(n)).map_err(thread("outbound"))?);
             receivers.push(netns.spawn(&format!("tl-in-{n}"), move || back.inbound(n)).map_err(thread("inbound"))?);
         }
-        Ok(Self { commands, lanes, threads, receivers })
+        Ok(Self { commands, lanes, board, threads, receivers })
     }
 
     /// Makes this the configuration. What is unchanged goes on undisturbed.
@@ -213,6 +246,22 @@ impl Dataplane {
     /// Pins or freezes a connection, or ends that.
     pub fn set_hold(&self, connection: ConnectionId, hold: Hold) {
         self.order(Command::Hold(connection, hold));
+    }
+
+    /// Has this WireGuard carry from now on; no packet is lost by the change. Ask [`kernel::available`] before.
+    pub fn set_backend(&self, backend: TunnelBackend) {
+        self.order(Command::Backend(backend));
+    }
+
+    /// What the API is to be told of WireGuard in the kernel, and each change of it.
+    #[must_use]
+    pub fn kernel_lanes(&self) -> watch::Receiver<Told> {
+        self.board.told()
+    }
+
+    /// The API has taken what it was told.
+    pub fn kernel_lanes_taken(&self, sequence: u64) {
+        self.board.take(sequence);
     }
 
     /// How it stands; `None` when it has stopped.
@@ -412,34 +461,65 @@ fn ground_of(taken: Taken, tun: &str, offloads: &Offloads) -> Result<(Vec<Tun>, 
     Ok((queues, Given { sockets, handover: Handover::take(upper, inboxes), reflector, beat: (senders, carried) }))
 }
 
+/// What all interfaces of the kernel's WireGuard have in common.
+fn own(options: &DataplaneOptions) -> Own {
+    let first = *options.kernel_ports.start();
+    let port = options.wan_endpoint.port().wrapping_add(first.wrapping_sub(options.listen_port));
+    Own {
+        key: options.kernel_key.clone(),
+        ports: options.kernel_ports.clone(),
+        wan: SocketAddr::new(options.wan_endpoint.ip(), port),
+    }
+}
+
 /// Runs `nft`: a process is too slow for the heartbeat.
-fn filter(private: &str, wanted: &mpsc::Receiver<Vec<Guard>>, counted: &Counted, leaves: &AtomicBool) {
-    let mut guards = Vec::new();
-    let mut works = false;
+fn filter(
+    private: &str,
+    wanted: &mpsc::Receiver<Rules>,
+    counted: &Counted,
+    board: &Board,
+    gone: &mpsc::Receiver<()>,
+    leaves: &AtomicBool,
+) {
+    let (mut rules, mut works) = (Rules::default(), false);
     loop {
         match wanted.recv_timeout(COUNT) {
             Ok(new) => {
-                guards = new;
-                works = match firewall::apply(private, &guards) {
-                    Ok(()) => true,
-                    Err(error) => {
-                        let source = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::warn!(%error, source, "no MSS clamp and no byte counters on the private path");
-                        false
-                    }
-                };
+                works = enforce(private, &new, &rules, board);
+                rules = new;
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
-        let counts = works && !guards.is_empty();
-        let now = counts.then(|| firewall::forwarded(&guards)).and_then(Result::ok);
+        let counts = works && rules != Rules::default();
+        let now = counts.then(|| firewall::forwarded(&rules)).and_then(Result::ok);
+        if counts && now.is_none() {
+            // Somebody has flushed the ruleset: nothing would be checked any more.
+            works = enforce(private, &rules, &Rules::default(), board);
+        }
         *counted.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
+    // It checks for as long as something may come.
+    let _ = gone.recv();
     if works
         && !leaves.load(Ordering::Acquire)
         && let Err(error) = firewall::remove()
     {
         tracing::warn!(%error, "the gateway's packet filter rules are left behind");
+    }
+}
+
+/// Whether the rules are in force.
+fn enforce(private: &str, rules: &Rules, before: &Rules, board: &Board) -> bool {
+    match firewall::apply(private, rules, before) {
+        Ok(()) => {
+            board.guard(rules.peers.iter().flatten().map(|guard| guard.peer).collect());
+            true
+        }
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, source, "no MSS clamp and no byte counters on the private path, and nothing new in the kernel's WireGuard");
+            false
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tieline_openapi::ids::ConnectionId;
+use tieline_openapi::{ids::ConnectionId, v1::TunnelBackend};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
@@ -38,6 +38,11 @@ pub enum Request {
         connection_id: ConnectionId,
         /// The order.
         hold: Hold,
+    },
+    /// Has this WireGuard carry, over restarts; no packet is lost.
+    Backend {
+        /// Which.
+        backend: TunnelBackend,
     },
 }
 

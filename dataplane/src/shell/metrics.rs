@@ -8,9 +8,9 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
-use tieline_openapi::v1::PathKind;
+use tieline_openapi::v1::{PathKind, TunnelBackend};
 
-use super::status::{LaneStatus, PacketPathStatus, Status};
+use super::status::{KernelLaneStatus, LaneStatus, PacketPathStatus, Status};
 
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
@@ -49,7 +49,13 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     for connection in &status.connections {
         for peer in &connection.peers {
             if seen.insert(peer.peer_id) {
-                peer.lanes.iter().for_each(|lane| metrics.lane(&peer.peer_id.to_string(), lane));
+                let id = peer.peer_id.to_string();
+                peer.lanes.iter().for_each(|lane| metrics.lane(&id, lane));
+                peer.kernel.iter().for_each(|kernel| metrics.kernel(&id, kernel));
+                if !peer.kernel.is_empty() {
+                    let reason = ("reason", "kernel_foreign_source".to_owned());
+                    metrics.drops.get_or_create(&vec![reason, ("peer", id)]).inc_by(peer.kernel_foreign_source);
+                }
             }
             for (path, name) in [(PathKind::Private, "private"), (PathKind::Tunnel, "tunnel")] {
                 let labels = vec![
@@ -88,9 +94,23 @@ impl Metrics {
         }
     }
 
+    /// An interface of the kernel's WireGuard, which counts in the UDP payload that it sends.
+    fn kernel(&self, peer: &str, kernel: &KernelLaneStatus) {
+        let labels: Labels = vec![("peer", peer.to_owned()), ("lane", kernel.interface.clone())];
+        self.alive.get_or_create(&labels).set(i64::from(kernel.alive));
+        for (way, bytes) in [("out", kernel.bytes_out), ("in", kernel.bytes_in)] {
+            let labels = labels.iter().cloned().chain([("direction", way.to_owned())]).collect();
+            self.bytes.get_or_create(&labels).inc_by(bytes);
+        }
+        if let Some(age) = kernel.handshake_age_s {
+            self.handshake_age.get_or_create(&labels).set(age as f64);
+        }
+    }
+
     fn lane(&self, peer: &str, lane: &LaneStatus) {
         let labels = |more: Option<(&'static str, &str)>| {
-            let mut labels: Labels = vec![("peer", peer.to_owned()), ("lane", lane.n.to_string())];
+            let kernel = if lane.peer_backend == TunnelBackend::Kernel { "-kernel" } else { "" };
+            let mut labels: Labels = vec![("peer", peer.to_owned()), ("lane", format!("{}{kernel}", lane.n))];
             labels.extend(more.map(|(name, value)| (name, value.to_owned())));
             labels
         };
@@ -136,6 +156,7 @@ mod tests {
         Status {
             gateway_id: None,
             configuration_version: None,
+            backend: TunnelBackend::Boringtun,
             at: clock::timestamp(),
             connections: Vec::new(),
             packet_path: PacketPathStatus { no_peer: 3, not_sent: 4, ..PacketPathStatus::default() },
@@ -159,6 +180,7 @@ mod tests {
         let drops = Drops { no_session: 1, replayed: 2, ..Drops::default() };
         let lane = LaneStatus {
             n: 1,
+            peer_backend: TunnelBackend::Boringtun,
             endpoint: "192.0.2.1:1".parse().unwrap(),
             alive: true,
             drifted: false,

@@ -11,6 +11,7 @@ pub mod firewall;
 pub mod gateway;
 pub mod handover;
 mod heartbeat;
+pub mod kernel;
 mod lanes;
 pub mod local;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     os::{fd::AsFd, unix::net::UnixStream},
 };
 
@@ -20,6 +21,7 @@ use super::{
     control::{self, Api, ControlError},
     gateway::{Dataplane, DataplaneError, DataplaneOptions},
     handover::{self, HandoverError, Predecessor},
+    kernel,
     local::{self, Answer, LocalError, Request},
     netns::NetNs,
     notify,
@@ -61,6 +63,18 @@ pub enum GatewayError {
         /// From which port.
         port: u16,
     },
+    /// Ports of lanes, or none.
+    #[error(
+        "the ports {first} to {last} for the kernel's WireGuard are none, or the lanes' ({port} and up); give others with --kernel-ports"
+    )]
+    KernelPorts {
+        /// From.
+        first: u16,
+        /// To.
+        last: u16,
+        /// That of lane 0.
+        port: u16,
+    },
     /// A thread of the runtime was lost.
     #[error("the gateway's set-up was interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
@@ -96,6 +110,9 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
     if credential.is_none() && options.join_token.is_none() {
         return Err(GatewayError::NoToken);
     }
+    let listen_port = options.listen_port.unwrap_or_else(|| options.wan_endpoint.port());
+    let kernel_ports = kernel_ports(&options, listen_port, &keys)?;
+    let backend = backend(options.backend, state.backend()?).await?;
     let (reports, reported) = mpsc::channel(REPORTS);
     let parts = DataplaneOptions {
         netns: NetNs::open(options.netns.as_deref()).map_err(DataplaneError::from)?,
@@ -103,9 +120,12 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
         private_address: options.private_address,
         private_next_hop: options.private_next_hop,
         wan_endpoint: options.wan_endpoint,
-        listen_port: options.listen_port.unwrap_or_else(|| options.wan_endpoint.port()),
+        listen_port,
         private_key: keys.0.clone(),
         further_keys: keys.1.clone(),
+        backend,
+        kernel_key: state.kernel_key()?,
+        kernel_ports,
         switched_off: options.switched_off.clone(),
         session,
         holds: state.holds()?,
@@ -130,6 +150,33 @@ pub async fn run(options: GatewayOptions, shutdown: CancellationToken) -> Result
     }
     blocking(move || dataplane.stop()).await?;
     ended.map(|_| Ended::Stopped)
+}
+
+/// What a person has ordered on this machine, or else what the flags say. An order of the past stops no gateway.
+async fn backend(given: TunnelBackend, ordered: Option<TunnelBackend>) -> Result<TunnelBackend, GatewayError> {
+    if ordered == Some(TunnelBackend::Kernel)
+        && let Err(error) = blocking(kernel::available).await?
+    {
+        tracing::warn!(%error, "the kernel was ordered to carry, and cannot; the lanes do");
+        return Ok(TunnelBackend::Boringtun);
+    }
+    Ok(ordered.unwrap_or(given))
+}
+
+fn kernel_ports(
+    options: &GatewayOptions,
+    listen_port: u16,
+    keys: &LaneKeys,
+) -> Result<RangeInclusive<u16>, GatewayError> {
+    let Some(ports) = &options.kernel_ports else { return Ok(kernel::ports_after(listen_port)) };
+    let (first, last) = (*ports.start(), *ports.end());
+    // At most MAX_LANES.
+    let last_lane = listen_port.saturating_add(keys.1.len() as u16);
+    let overlaps = first <= last_lane && last >= listen_port;
+    if first == 0 || first > last || overlaps {
+        return Err(GatewayError::KernelPorts { first, last, port: listen_port });
+    }
+    Ok(ports.clone())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, GatewayError> {
@@ -257,6 +304,9 @@ async fn serve(
         tokio::join!(
             control::follow(api, &credential, known, take),
             control::observe(api, &credential, session, reported),
+            control::tell_kernel_lanes(api, &credential, dataplane.kernel_lanes(), |sequence| {
+                dataplane.kernel_lanes_taken(sequence);
+            }),
         );
         Ok(None)
     };
@@ -279,6 +329,20 @@ async fn answer(
             Some(status) => Answer::Status(status),
             None => Answer::Refused { message: "the data plane has stopped; see the gateway's log".to_owned() },
         },
+        Request::Backend { backend } => {
+            if backend == TunnelBackend::Kernel {
+                match blocking(kernel::available).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Answer::Refused { message: error.to_string() },
+                    Err(error) => return Answer::Refused { message: error.to_string() },
+                }
+            }
+            dataplane.set_backend(backend);
+            match state.keep_backend(backend) {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Refused { message: format!("in force, but not kept over a restart: {error}") },
+            }
+        }
         Request::Hold { connection_id, hold } => {
             dataplane.set_hold(connection_id, hold);
             if hold == Hold::default() {

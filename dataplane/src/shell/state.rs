@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
-    v1::GatewayConfiguration,
+    v1::{GatewayConfiguration, TunnelBackend},
 };
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -28,6 +28,8 @@ const KEY: &str = "wireguard.key";
 const LANES: &str = "lanes.json";
 const CREDENTIAL: &str = "credential.json";
 const CONFIGURATION: &str = "configuration.json";
+const KERNEL_KEY: &str = "wireguard-kernel.key";
+const BACKEND: &str = "backend.json";
 const HOLDS: &str = "holds.json";
 const STARTS: &str = "starts.json";
 const LOCK: &str = "lock";
@@ -162,16 +164,43 @@ impl StateDir {
     /// # Errors
     /// When it cannot be read or kept.
     pub fn private_key(&self, n: u8) -> Result<StaticSecret, StateError> {
-        let name = if n == 0 { KEY.to_owned() } else { format!("wireguard-{n}.key") };
-        if let Some(text) = self.read(&name)? {
-            let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| self.damaged(&name))?);
-            let bytes = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(&name))?);
+        if n == 0 { self.key(KEY) } else { self.key(&format!("wireguard-{n}.key")) }
+    }
+
+    /// The private key of the kernel's WireGuard, which no lane has; drawn and kept at the first call.
+    ///
+    /// # Errors
+    /// When it cannot be read or kept.
+    pub fn kernel_key(&self) -> Result<StaticSecret, StateError> {
+        self.key(KERNEL_KEY)
+    }
+
+    fn key(&self, name: &str) -> Result<StaticSecret, StateError> {
+        if let Some(text) = self.read(name)? {
+            let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| self.damaged(name))?);
+            let bytes = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| self.damaged(name))?);
             return Ok(StaticSecret::from(*bytes));
         }
         let key = random::private_key();
         let text = Zeroizing::new(STANDARD.encode(key.as_bytes()));
-        self.write(&name, text.as_bytes())?;
+        self.write(name, text.as_bytes())?;
         Ok(key)
+    }
+
+    /// Which WireGuard a person has ordered here; `None`: nothing was.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn backend(&self) -> Result<Option<TunnelBackend>, StateError> {
+        self.read_json(BACKEND)
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub fn keep_backend(&self, backend: TunnelBackend) -> Result<(), StateError> {
+        self.write_json(BACKEND, &backend)
     }
 
     /// The lanes that this gateway has joined with; `None`: it joined before it kept the number, or not yet.
@@ -316,6 +345,12 @@ mod tests {
         let second = state.private_key(1).unwrap();
         assert_ne!(second.as_bytes(), key.as_bytes(), "each lane has its own");
         assert_eq!(state.private_key(1).unwrap().as_bytes(), second.as_bytes());
+        let kernel = state.kernel_key().unwrap();
+        assert!([key.as_bytes(), second.as_bytes()].iter().all(|lane| **lane != *kernel.as_bytes()), "and the kernel");
+        assert_eq!(state.kernel_key().unwrap().as_bytes(), kernel.as_bytes());
+        assert_eq!(state.backend().unwrap(), None);
+        state.keep_backend(TunnelBackend::Kernel).unwrap();
+        assert_eq!(state.backend().unwrap(), Some(TunnelBackend::Kernel));
         assert_eq!(state.lanes().unwrap(), None);
         state.keep_lanes(2).unwrap();
         assert_eq!(state.lanes().unwrap(), Some(2));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tieline_openapi::{
     ids::{ConnectionId, GatewayId},
-    v1::{PathChange, PathKind, PathSample, Timestamp},
+    v1::{PathChange, PathKind, PathSample, Timestamp, TunnelBackend},
 };
 
 use super::offloads::OffloadStatus;
@@ -32,6 +32,9 @@ pub struct Status {
     pub configuration_version: Option<u64>,
     /// When this was so.
     pub at: Timestamp,
+    /// Which WireGuard is to carry; the lanes of the process are there in either case.
+    #[serde(default)]
+    pub backend: TunnelBackend,
     /// Each connection.
     pub connections: Vec<ConnectionStatus>,
     /// What carries the tunnel.
@@ -73,6 +76,9 @@ pub struct PacketPathStatus {
 pub struct LaneStatus {
     /// Which.
     pub n: usize,
+    /// What the peer has at the other end; here it is the process.
+    #[serde(default)]
+    pub peer_backend: TunnelBackend,
     /// Where its datagrams go.
     pub endpoint: SocketAddr,
     /// Whether traffic may take it: there is a session, and the peer has been heard on it lately.
@@ -87,6 +93,30 @@ pub struct LaneStatus {
     pub handshake_age_s: Option<u64>,
     /// What has passed.
     pub counters: LaneCounters,
+}
+
+/// A WireGuard interface of the kernel to one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelLaneStatus {
+    /// Its name, by which `wg show` and `ip` know it.
+    pub interface: String,
+    /// The UDP port that it listens on.
+    pub port: u16,
+    /// Where its datagrams go.
+    pub endpoint: SocketAddr,
+    /// Whether traffic may take it: there is a session, and the peer has been heard on it lately.
+    pub alive: bool,
+    /// Whether routes lead there.
+    pub carries: bool,
+    /// Whether it only receives, until the peer has heard of another way.
+    pub retired: bool,
+    /// Seconds since its handshake; `None`: no session.
+    pub handshake_age_s: Option<u64>,
+    /// Bytes of UDP payload sent, by the kernel's count.
+    pub bytes_out: u64,
+    /// The same, received.
+    pub bytes_in: u64,
 }
 
 /// The path MTU of a tunnel.
@@ -138,6 +168,12 @@ pub struct PeerStatus {
     /// Each lane to it.
     #[serde(default)]
     pub lanes: Vec<LaneStatus>,
+    /// Each interface of the kernel's WireGuard to it.
+    #[serde(default)]
+    pub kernel: Vec<KernelLaneStatus>,
+    /// Packets that came out of them and were dropped, since their source or destination is not the peer's to use.
+    #[serde(default)]
+    pub kernel_foreign_source: u64,
     /// How long a packet may be that goes through the tunnel in one piece; `None`: there is no tunnel.
     #[serde(default)]
     pub path_mtu: Option<PathMtuStatus>,

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tieline_openapi::v1::{Gateway, GatewayConfiguration, GatewayState, JoinAnswer, JoinRequest, Observations};
+use tieline_openapi::v1::{
+    Gateway, GatewayConfiguration, GatewayState, JoinAnswer, JoinRequest, KernelLanes, Observations,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -22,6 +24,7 @@ pub(crate) struct Seen {
     pub(crate) joins: Vec<JoinRequest>,
     pub(crate) last_event_ids: Vec<Option<String>>,
     pub(crate) observations: Vec<Observations>,
+    pub(crate) kernel_lanes: Vec<KernelLanes>,
 }
 
 pub(crate) struct FakeApi {
@@ -92,6 +95,9 @@ async fn converse(
         ("401 Unauthorized", r#"{"title":"Unauthorized","detail":"the token is unknown or was used"}"#.to_owned())
     } else if request == format!("POST /v1/gateways/{id}/observations") {
         seen.lock().unwrap().observations.push(serde_json::from_slice(&body).unwrap());
+        ("200 OK", "{}".to_owned())
+    } else if request == format!("PUT /v1/gateways/{id}/kernelLanes") {
+        seen.lock().unwrap().kernel_lanes.push(serde_json::from_slice(&body).unwrap());
         ("200 OK", "{}".to_owned())
     } else if request == format!("GET /v1/gateways/{id}/configuration:watch") {
         let known = header("last-event-id");

@@ -13,7 +13,7 @@ use tieline_dataplane::{
     Ended, GatewayOptions, run,
     shell::local::{self, Answer, Request},
 };
-use tieline_openapi::v1::PathKind;
+use tieline_openapi::v1::{PathKind, TunnelBackend};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -101,6 +101,8 @@ fn options(world: &World, api: &FakeApi, state: &std::path::Path, first: bool) -
         lanes: Some(2),
         uapi: None,
         take_over: true,
+        backend: TunnelBackend::Boringtun,
+        kernel_ports: None,
         switched_off: Vec::new(),
     }
 }

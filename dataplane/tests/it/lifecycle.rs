@@ -15,7 +15,7 @@ use tieline_dataplane::{
     proto::path::Hold,
     shell::{control::ControlError, status::Status},
 };
-use tieline_openapi::v1::PathKind;
+use tieline_openapi::v1::{PathKind, TunnelBackend};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,6 +38,8 @@ fn options(world: &World, api: SocketAddr, state_dir: &Path, token: Option<&str>
         lanes: Some(2),
         uapi: None,
         take_over: false,
+        backend: TunnelBackend::Boringtun,
+        kernel_ports: None,
         switched_off: Vec::new(),
     }
 }

@@ -15,6 +15,7 @@ mod crowd;
 mod failover;
 mod handover;
 mod interop;
+mod kernel;
 mod lifecycle;
 mod machine;
 mod mtu;

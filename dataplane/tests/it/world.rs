@@ -185,6 +185,13 @@ pub(crate) fn lane_key(n: usize, lane: usize) -> StaticSecret {
     if lane == 0 { key(n) } else { StaticSecret::from([u8::try_from(16 * lane + n + 1).unwrap(); 32]) }
 }
 
+/// The key of a gateway's WireGuard in the kernel, and its ports.
+pub(crate) fn kernel_key(n: usize) -> StaticSecret {
+    StaticSecret::from([u8::try_from(0x80 + n).unwrap(); 32])
+}
+
+pub(crate) const KERNEL_PORTS: std::ops::RangeInclusive<u16> = 52_000..=52_009;
+
 /// A gateway's lanes, as its peer is told of them.
 pub(crate) fn lanes(n: usize, count: usize) -> Vec<Lane> {
     let lane = |lane: usize| Lane {
@@ -200,6 +207,12 @@ pub(crate) fn lanes(n: usize, count: usize) -> Vec<Lane> {
 pub(crate) fn start_at(world: &World, n: usize, wan_endpoint: SocketAddr) -> Dataplane {
     let (reports, _) = mpsc::channel(1);
     Dataplane::start(DataplaneOptions { wan_endpoint, ..options(world, n, 1, &[]) }, reports).unwrap()
+}
+
+/// A gateway that carries by this WireGuard.
+pub(crate) fn start_by(world: &World, n: usize, backend: TunnelBackend) -> Dataplane {
+    let (reports, _) = mpsc::channel(1);
+    Dataplane::start(DataplaneOptions { backend, ..options(world, n, 1, &[]) }, reports).unwrap()
 }
 
 pub(crate) fn start_with(
@@ -222,6 +235,9 @@ fn options(world: &World, n: usize, lanes: usize, switched_off: &[Offload]) -> D
         listen_port: 51_820,
         private_key: key(n),
         further_keys: (1..lanes).map(|lane| lane_key(n, lane)).collect(),
+        backend: TunnelBackend::Boringtun,
+        kernel_key: kernel_key(n),
+        kernel_ports: KERNEL_PORTS,
         switched_off: switched_off.to_vec(),
         session: 1,
         holds: std::collections::BTreeMap::new(),

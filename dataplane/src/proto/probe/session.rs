@@ -80,6 +80,8 @@ pub struct ProbeSession {
     tunnel: Option<Way>,
     /// Of the tunnel.
     pmtu: PathMtu,
+    /// Whether sizes are tried.
+    sizes: bool,
     round: u64,
     cursor: Option<u8>,
     next_round: Instant,
@@ -107,6 +109,7 @@ impl ProbeSession {
             private: None,
             tunnel: None,
             pmtu: PathMtu::new(settings.mtu_bytes, now),
+            sizes: true,
             round: 0,
             cursor: None,
             next_round: now,
@@ -191,7 +194,7 @@ impl ProbeSession {
     /// A probe of a size, where one is to be tried now. At the end of a round, so at most one each interval.
     fn try_size(&mut self, now: Instant, now_ns: u64) -> Option<Transmit> {
         self.tunnel.as_ref()?;
-        let heard = self.way_health(now, PathKind::Tunnel).is_heard();
+        let heard = self.sizes && self.way_health(now, PathKind::Tunnel).is_heard();
         let trial = self.pmtu.poll(now, heard, self.round)?;
         let length = trial.size.saturating_sub(self.settings.header_bytes);
         let probe = self.probe(now, Kind::Size, PathKind::Tunnel, 0);
@@ -209,6 +212,11 @@ impl ProbeSession {
     /// The size that passes the tunnel, in bytes, by what another process has found.
     pub fn resume_mtu(&mut self, size: u16, now: Instant) {
         self.pmtu.resume(size, now);
+    }
+
+    /// Has the path MTU searched, or not for now: where what carries cuts the outer packet, a size that passes says nothing.
+    pub fn search_sizes(&mut self, sizes: bool) {
+        self.sizes = sizes;
     }
 
     /// The own interface refused a packet of this size, in bytes.

@@ -25,6 +25,7 @@ use super::{BenchError, BenchOptions};
 use crate::shell::{
     clock,
     gateway::{Dataplane, DataplaneOptions},
+    kernel,
     netns::NetNs,
     offloads::OffloadStatus,
     random, routes,
@@ -90,6 +91,9 @@ impl Ground {
                 listen_port: PORT,
                 private_key: own.remove(0),
                 further_keys: own,
+                backend: TunnelBackend::Boringtun,
+                kernel_key: random::private_key(),
+                kernel_ports: kernel::ports_after(PORT),
                 switched_off: options.switched_off.clone(),
                 session: 1,
                 holds: BTreeMap::new(),

@@ -1,12 +1,16 @@
 //! One connection as the heartbeat sees it: a link to each peer gateway, and the one that carries.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, UdpSocket},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use tieline_openapi::v1::{GatewayConnection, GatewayPeer, PathChange, PathKind, PathSample, Timestamp};
+use tieline_openapi::{
+    ids::GatewayId,
+    v1::{GatewayConnection, GatewayPeer, PathChange, PathKind, PathSample, Timestamp},
+};
 
 use super::peer_address;
 use crate::{
@@ -18,6 +22,8 @@ use crate::{
     },
     shell::{
         clock,
+        firewall::Bytes,
+        kernel::{Board, Offer},
         lanes::{Flow, Peer},
         routes::Target,
         status::{ConnectionStatus, PathMtuStatus, PeerStatus},
@@ -40,6 +46,10 @@ pub(super) struct Link {
     pub(super) probes: Arc<Flow>,
     /// Bytes of the longest packet that goes to it through the tunnel in one piece.
     pub(super) mtu_bytes: u16,
+    /// The interface of the kernel's WireGuard that routes lead into, instead of the TUN device.
+    kernel: Option<Offer>,
+    /// Whether probes were answered since the kernel carries, here or at the other end.
+    kernel_heard: bool,
     /// When it is looked at next, if nothing is heard from it before.
     look_at: Instant,
     /// Where its private address and its tunnel endpoint are reached; found in the main table.
@@ -68,6 +78,8 @@ impl Link {
             flow: Arc::default(),
             probes: Arc::new(Flow::probes()),
             mtu_bytes: FLOOR,
+            kernel: None,
+            kernel_heard: false,
             look_at: now,
             private_hop: None,
             wan_hop: None,
@@ -81,9 +93,43 @@ impl Link {
         peer_address(&self.peer, path)
     }
 
+    /// Where the kernel carries what goes to it through the tunnel.
+    pub(super) fn kernel(&self) -> Option<Offer> {
+        self.kernel
+    }
+
+    /// Has the kernel carry, or not. It cuts outer packets that are too long, so a probe of a size says nothing there: the
+    /// path MTU of the process's lanes is kept as it was, and confirmed when they carry again.
+    pub(super) fn set_kernel(&mut self, kernel: Option<Offer>, now: Instant) {
+        if self.kernel.is_some() != kernel.is_some() {
+            self.session.search_sizes(kernel.is_none());
+            if kernel.is_none() && self.mtu_bytes > FLOOR {
+                self.session.resume_mtu(self.mtu_bytes, now);
+            }
+            self.kernel_heard = false;
+        }
+        self.kernel = kernel;
+    }
+
+    /// Bytes of the longest packet that the tunnel takes as it is carried now.
+    pub(super) fn tunnel_mtu(&self) -> u16 {
+        self.kernel.map_or(self.mtu_bytes, |offer| offer.mtu_bytes)
+    }
+
+    /// Whether the kernel, here or at the other end, has carried probes and does not any more.
+    pub(super) fn loses_kernel(&mut self, now: Instant) -> bool {
+        let by_kernel = self.kernel.is_some() || self.tunnel.as_ref().is_some_and(|peer| peer.prefers_kernel());
+        if !by_kernel {
+            self.kernel_heard = false;
+            return false;
+        }
+        let heard = self.session.health(now).tunnel.is_heard();
+        std::mem::replace(&mut self.kernel_heard, heard) && !heard
+    }
+
     /// Whether the tunnel to it has the lane of this index.
     pub(super) fn has_lane(&self, index: u32) -> bool {
-        self.tunnel.as_ref().is_some_and(|peer| peer.lanes.iter().any(|lane| lane.index == index))
+        self.tunnel.as_ref().is_some_and(|peer| peer.all().any(|lane| lane.index == index))
     }
 
     /// Has it looked at as soon as can be.
@@ -107,7 +153,7 @@ pub(super) struct Connection {
     pub(super) active: usize,
     /// Number of its socket among the heartbeat's.
     pub(super) slot: u64,
-    forwarded: Option<(u64, u64)>,
+    forwarded: Option<Bytes>,
     load_mbps: Option<u64>,
 }
 
@@ -138,7 +184,7 @@ impl Connection {
     /// narrower.
     pub(super) fn mss_bytes(&self) -> u16 {
         let link = self.links.get(self.active).filter(|link| link.tunnel.is_some());
-        let fits = link.map_or(u16::MAX, |link| link.mtu_bytes.saturating_sub(TCP_HEADERS));
+        let fits = link.map_or(u16::MAX, |link| link.tunnel_mtu().saturating_sub(TCP_HEADERS));
         self.config.mss_bytes.min(fits)
     }
 
@@ -219,26 +265,31 @@ impl Connection {
         changes
     }
 
-    /// What the interval that `passed` has seen. `forwarded`: bytes that the kernel forwarded over the private bundle.
+    /// What the interval that `passed` has seen. `forwarded`: bytes that the kernel forwarded by itself. Those through its
+    /// WireGuard are counted for the connection, and belong to the peer that carries.
     pub(super) fn sample(
         &mut self,
         now: Instant,
         at: Timestamp,
         passed: Duration,
-        forwarded: Option<(u64, u64)>,
+        forwarded: Option<Bytes>,
     ) -> Vec<PathSample> {
         let difference = |is: (u64, u64), was: (u64, u64)| (is.0.saturating_sub(was.0), is.1.saturating_sub(was.1));
-        let private = match (forwarded, self.forwarded) {
-            (Some(is), Some(was)) => Some(difference(is, was)),
+        let since = |of: fn(&Bytes) -> (u64, u64)| match (&forwarded, &self.forwarded) {
+            (Some(is), Some(was)) => Some(difference(of(is), of(was))),
             (Some(_) | None, _) => forwarded.map(|_| (0, 0)),
         };
+        let (private, kernel) = (since(|bytes| bytes.private), since(|bytes| bytes.kernel).unwrap_or((0, 0)));
         self.forwarded = forwarded;
         let connection_id = self.config.connection_id;
         let mut out = private.map(|(out, _)| out);
         let mut all = Vec::new();
         for (index, link) in self.links.iter_mut().enumerate() {
             let is = (link.flow.bytes_out.load(Ordering::Relaxed), link.flow.bytes_in.load(Ordering::Relaxed));
-            let tunnel = difference(is, std::mem::replace(&mut link.reported, is));
+            let mut tunnel = difference(is, std::mem::replace(&mut link.reported, is));
+            if index == self.active {
+                tunnel = (tunnel.0 + kernel.0, tunnel.1 + kernel.1);
+            }
             out = out.map(|out| out + tunnel.0);
             let health = link.session.health(now);
             link.samples.clear();
@@ -280,7 +331,7 @@ impl Connection {
         all
     }
 
-    pub(super) fn status(&self) -> ConnectionStatus {
+    pub(super) fn status(&self, board: &Board, foreign: &BTreeMap<GatewayId, u64>) -> ConnectionStatus {
         let peers = self.links.iter().enumerate().map(|(index, link)| {
             let lanes = link.tunnel.as_ref().map(|peer| peer.status()).unwrap_or_default();
             let mut tunnel = LaneCounters::default();
@@ -295,6 +346,8 @@ impl Connection {
                 handshake_age_s: lanes.iter().filter_map(|lane| lane.handshake_age_s).min(),
                 tunnel,
                 lanes,
+                kernel: board.status(link.peer.gateway_id),
+                kernel_foreign_source: foreign.get(&link.peer.gateway_id).copied().unwrap_or(0),
                 path_mtu: link.tunnel.as_ref().map(|_| PathMtuStatus {
                     bytes: link.mtu_bytes,
                     phase: link.session.path_mtu().phase(),

@@ -1,6 +1,7 @@
 //! The heartbeat: one thread that probes, chooses and moves routes.
 
 mod agenda;
+mod kernel;
 mod links;
 mod wiring;
 
@@ -25,12 +26,13 @@ use tieline_openapi::{
     v1::{GatewayConfiguration, PathChange, PathKind},
 };
 
-use self::{agenda::Agenda, links::Connection};
+use self::{agenda::Agenda, kernel::InKernel, links::Connection};
 use super::{
     clock,
-    firewall::Guard,
+    firewall::Rules,
     gateway::{Command, Counted, DataplaneOptions, Ground},
     handover::{Beat, Carried},
+    kernel::{Board, Order},
     lanes::{Peer, Wanted},
     status::{Report, Status},
 };
@@ -82,8 +84,9 @@ pub(super) struct Heartbeat {
     carried: Vec<Carried>,
     /// The old process still probes and chooses.
     waits: bool,
-    guards: Vec<Guard>,
-    filter: mpsc::Sender<Vec<Guard>>,
+    kernel: InKernel,
+    rules: Rules,
+    filter: mpsc::Sender<Rules>,
     tables: mpsc::Sender<Vec<Wanted>>,
     counted: Counted,
     reports: tokio::sync::mpsc::Sender<Report>,
@@ -105,8 +108,8 @@ impl Heartbeat {
     pub(super) fn new(
         mut options: DataplaneOptions,
         mut ground: Ground,
-        filter: mpsc::Sender<Vec<Guard>>,
-        tables: mpsc::Sender<Vec<Wanted>>,
+        (filter, tables, interfaces): (mpsc::Sender<Rules>, mpsc::Sender<Vec<Wanted>>, mpsc::Sender<Order>),
+        board: Arc<Board>,
         counted: Counted,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> Self {
@@ -118,6 +121,7 @@ impl Heartbeat {
             carried,
             waits,
             holds: std::mem::take(&mut options.holds),
+            kernel: InKernel::new(options.backend, interfaces, board),
             options,
             epoch: now,
             ground,
@@ -134,7 +138,7 @@ impl Heartbeat {
             agenda: Agenda::default(),
             peers: HashMap::new(),
             next_lane,
-            guards: Vec::new(),
+            rules: Rules::default(),
             filter,
             tables,
             counted,
@@ -159,6 +163,7 @@ impl Heartbeat {
             self.wait(wake.saturating_duration_since(clock::now()));
             self.drain();
             self.look(clock::now());
+            self.follow_kernel(clock::now());
             let now = clock::now();
             if now < next_tick {
                 continue;
@@ -169,6 +174,7 @@ impl Heartbeat {
                 next_assert = now + REASSERT;
                 self.resolve(now);
                 self.ground.routes.reassert();
+                self.end_lanes(now);
             }
             self.report(now);
             loop {
@@ -202,7 +208,7 @@ impl Heartbeat {
             if let Err(error) = self.ground.routes.restore() {
                 tracing::warn!(%error, "a route is not as it should be");
             }
-            self.guards.clear();
+            self.rules = Rules::default();
             self.set_filter();
         }
         // Its inner sockets are free now.
@@ -246,6 +252,7 @@ impl Heartbeat {
                     self.agenda.put(connection, now);
                 }
             }
+            Command::Backend(backend) => self.set_backend(backend, clock::now()),
             Command::Status(answer) => drop(answer.send(self.status())),
             Command::Give(answer) => drop(answer.send(self.give())),
             Command::Begin { in_order } => self.begin(in_order),
@@ -326,6 +333,7 @@ impl Heartbeat {
         self.probe(&due, now);
         let now = clock::now();
         self.choose(&due, now);
+        self.watch_kernel(&due, now);
         self.follow_mtu(&due);
         for id in due {
             if let Some(at) = self.connections.get(&id).and_then(Connection::due) {
@@ -414,7 +422,7 @@ impl Heartbeat {
         let samples = self.connections.values_mut().flat_map(|connection| {
             let forwarded = counted
                 .as_ref()
-                .map(|counted| counted.get(&connection.config.connection_id).copied().unwrap_or((0, 0)));
+                .map(|counted| counted.connections.get(&connection.config.connection_id).copied().unwrap_or_default());
             connection.sample(now, at, passed, forwarded)
         });
         let report = Report {
@@ -435,7 +443,8 @@ impl Heartbeat {
             gateway_id: self.configuration.as_ref().map(|configuration| configuration.gateway_id),
             configuration_version: self.configuration.as_ref().map(|configuration| configuration.version),
             at: clock::timestamp(),
-            connections: self.connections.values().map(Connection::status).collect(),
+            backend: self.kernel.backend,
+            connections: self.connections.values().map(|c| c.status(&self.kernel.board, &self.foreign(c))).collect(),
             packet_path: self.ground.lanes.status(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use crate::{
     },
     shell::{
         clock,
-        firewall::Guard,
+        firewall::{Guard, Rules},
         gateway::{FIRST_MTU, TUN_QUEUE},
         handover::Carried,
         lanes::{Peer, PeerLane, Wanted, Way},
@@ -61,6 +61,7 @@ impl Heartbeat {
         self.agenda.begin(self.connections.keys().copied(), clock::now());
         let used: BTreeSet<_> = configuration.connections.iter().flat_map(|c| &c.peers).map(|p| p.gateway_id).collect();
         self.peers.retain(|id, _| used.contains(id));
+        self.kernel.leaving.retain(|id, _| used.contains(id));
         self.open_senders(configuration.probe.bundle_ports);
         self.set_device(&configuration);
         self.forward_v6(&configuration);
@@ -69,8 +70,10 @@ impl Heartbeat {
         self.set_table();
         (self.next_resolve, self.resolve_in) = (clock::now(), REASSERT);
         self.resolve(clock::now());
+        self.rest_lanes(clock::now());
         self.sync_routes();
         self.set_filter();
+        self.want_kernel();
     }
 
     fn connection(&mut self, config: &GatewayConnection, probe: &ProbeSettings, had: Option<Connection>) -> Connection {
@@ -128,12 +131,13 @@ impl Heartbeat {
             header_bytes: if peer.inner_address.is_ipv4() { 28 } else { 48 },
         };
         let hold_down = Duration::from_millis(u64::from(probe.hold_down_ms));
-        let tunnel = config.tunnel.then(|| self.tunnel(peer, preshared));
+        let tunnel = config.tunnel.then(|| self.tunnel(peer, &preshared));
         let now = clock::now();
         if let Some(mut link) = had.filter(|link| link.key == key) {
             link.session.configure(settings, now);
             link.chooser.set_hold_down(hold_down);
             link.tunnel = tunnel;
+            link.set_kernel(self.kernel.used(peer.gateway_id), now);
             if link.peer != *peer {
                 (link.private_hop, link.wan_hop) = (None, None);
                 link.peer = peer.clone();
@@ -150,6 +154,7 @@ impl Heartbeat {
         }
         let mut link = Link::new(peer.clone(), key, session, chooser, tunnel, now);
         link.mtu_bytes = before.map_or(link.mtu_bytes, |before| before.mtu_bytes);
+        link.set_kernel(self.kernel.used(peer.gateway_id), now);
         Some(link)
     }
 
@@ -159,41 +164,71 @@ impl Heartbeat {
         carried.filter(|carried| carried.peer == peer).copied()
     }
 
-    /// A lane to each lane of the peer for which we have one of the same number; what is unchanged goes on undisturbed.
-    fn tunnel(&mut self, peer: &GatewayPeer, preshared: Preshared) -> Arc<Peer> {
-        let own = Arc::clone(&self.ground.lanes);
-        let wanted: Vec<_> = (0..own.own.len())
+    /// A lane to each lane of the peer for which we have one of the same number, and one from our lane 0 to its kernel; what is
+    /// unchanged goes on undisturbed.
+    fn tunnel(&mut self, peer: &GatewayPeer, preshared: &Preshared) -> Arc<Peer> {
+        let count = self.ground.lanes.own.len();
+        let wanted: Vec<_> = (0..count)
             .zip(&peer.lanes)
             .map_while(|(n, lane)| Some((n, public_key(&lane.public_key)?, lane.endpoint)))
             .collect();
-        let had = self.peers.get(&peer.gateway_id).map(Arc::clone);
-        let had = had.as_deref().map_or(&[][..], |had| &had.lanes);
+        let before = self.peers.get(&peer.gateway_id).map(Arc::clone);
+        let had = before.as_deref().map_or(&[][..], |had| &had.lanes);
         let mut lanes = Vec::with_capacity(wanted.len());
-        let Preshared { wanted: preshared, first } = preshared;
         for (n, key, endpoint) in wanted {
-            if let Some(same) = had.get(n).filter(|had| had.key == key) {
-                same.lane().configure(endpoint, preshared.clone());
-                lanes.push(Arc::clone(same));
-                continue;
+            lanes.push(self.peer_lane((n, false), key, endpoint, preshared, had.get(n)));
+        }
+        let had = before.as_deref().and_then(|had| had.kernel.as_ref());
+        let in_kernel = peer.kernel_lane.as_ref().and_then(|lane| Some((public_key(&lane.public_key)?, lane.endpoint)));
+        let kernel = match in_kernel {
+            Some((key, endpoint)) => {
+                self.kernel.leaving.remove(&peer.gateway_id);
+                Some(self.peer_lane((0, true), key, endpoint, preshared, had))
             }
-            let index = self.next_lane;
-            let base = own.handover.base();
-            self.next_lane = if index == base + HALF - 1 { base + 1 } else { index + 1 };
-            let private = own.own[n].private().clone();
-            let keys = LaneKeys { private, peer: PublicKey::from(key), preshared: first.clone() };
-            let mut lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
-            lane.configure(endpoint, preshared.clone());
-            lanes.push(Arc::new(PeerLane::new(n, key, index, lane)));
-        }
-        let same = |had: &Arc<Peer>| {
-            had.lanes.len() == lanes.len() && had.lanes.iter().zip(&lanes).all(|(had, new)| Arc::ptr_eq(had, new))
+            None => {
+                if had.is_some() {
+                    self.kernel.leaving.entry(peer.gateway_id).or_insert_with(clock::now);
+                }
+                had.map(Arc::clone)
+            }
         };
-        if let Some(had) = self.peers.get(&peer.gateway_id).filter(|had| same(had)) {
-            return Arc::clone(had);
+        let new = Peer { lanes, kernel };
+        let same = |had: &Arc<Peer>| {
+            let (had, new): (Vec<_>, Vec<_>) = (had.all().collect(), new.all().collect());
+            had.len() == new.len() && had.iter().zip(&new).all(|(had, new)| Arc::ptr_eq(had, new))
+        };
+        if let Some(before) = before.filter(same) {
+            return before;
         }
-        let new = Arc::new(Peer { lanes });
+        let new = Arc::new(new);
         self.peers.insert(peer.gateway_id, Arc::clone(&new));
         new
+    }
+
+    fn peer_lane(
+        &mut self,
+        (n, cautious): (usize, bool),
+        key: [u8; 32],
+        endpoint: SocketAddr,
+        preshared: &Preshared,
+        had: Option<&Arc<PeerLane>>,
+    ) -> Arc<PeerLane> {
+        if let Some(same) = had.filter(|had| had.key == key) {
+            same.lane().configure(endpoint, preshared.wanted.clone());
+            return Arc::clone(same);
+        }
+        let own = Arc::clone(&self.ground.lanes);
+        let index = self.next_lane;
+        let base = own.handover.base();
+        self.next_lane = if index == base + HALF - 1 { base + 1 } else { index + 1 };
+        let private = own.own[n].private().clone();
+        let keys = LaneKeys { private, peer: PublicKey::from(key), preshared: preshared.first.clone() };
+        let mut lane = Lane::new(keys, index, endpoint, own.own[n].limiter(), clock::now());
+        if cautious {
+            lane.be_patient();
+        }
+        lane.configure(endpoint, preshared.wanted.clone());
+        Arc::new(PeerLane::new(n, key, index, lane, cautious))
     }
 
     fn open_senders(&mut self, ports: u8) {
@@ -295,6 +330,8 @@ impl Heartbeat {
         }
         if found {
             self.sync_routes();
+            // An interface's MTU is by the underlay's.
+            self.want_kernel();
         }
     }
 
@@ -305,14 +342,19 @@ impl Heartbeat {
         // What is longer, the kernel answers itself: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443), at the
         // rate that it limits them to; what may be cut, it cuts.
         let (target, mtu_bytes) = match path {
-            PathKind::Tunnel => (self.tun(), mtu_bytes.min(link.mtu_bytes)),
+            PathKind::Tunnel => (self.tunnel_target(link), mtu_bytes.min(link.tunnel_mtu())),
             PathKind::Private => (link.private_hop?, mtu_bytes),
         };
         Some(Route { target, mtu_bytes: Some(mtu_bytes) })
     }
 
-    fn tun(&self) -> Target {
+    pub(super) fn tun(&self) -> Target {
         Target::Out { index: self.ground.tun.index, via: None }
+    }
+
+    /// Where what goes through the tunnel to a peer is led.
+    fn tunnel_target(&self, link: &Link) -> Target {
+        link.kernel().map_or(self.tun(), |offer| Target::Out { index: offer.index, via: None })
     }
 
     /// Moves the prefixes of these connections to where they are carried now, and touches no other's.
@@ -340,10 +382,11 @@ impl Heartbeat {
         }
         // Pins come last: a remote prefix may be no longer than the address that is pinned, and the pin must hold.
         for link in self.connections.values().flat_map(|connection| &connection.links) {
-            let endpoints = link.peer.lanes.iter().map(|lane| (lane.endpoint.ip(), link.wan_hop));
+            let lanes = link.peer.lanes.iter().chain(&link.peer.kernel_lane);
+            let endpoints = lanes.map(|lane| (lane.endpoint.ip(), link.wan_hop));
             let others = [
                 (link.peer.private_address, link.private_hop),
-                (link.peer.inner_address, link.tunnel.as_ref().map(|_| self.tun())),
+                (link.peer.inner_address, link.tunnel.as_ref().map(|_| self.tunnel_target(link))),
             ];
             for (address, target) in endpoints.chain(others) {
                 if let Some(target) = target {
@@ -377,27 +420,29 @@ impl Heartbeat {
     }
 
     pub(super) fn set_filter(&mut self) {
+        let peers = self.peer_guards();
         let guards: Vec<Guard> = self
             .connections
             .values()
-            // The packet path clamps and counts what the tunnel carries by itself.
-            .filter(|connection| connection.config.private_ready)
+            // The packet path clamps and counts what the process's lanes carry by itself.
+            .filter(|connection| connection.config.private_ready || peers.is_some())
             .map(|connection| Guard {
                 connection: connection.config.connection_id,
                 remote: connection.config.remote_prefixes.clone(),
                 mss_bytes: connection.mss_bytes(),
             })
             .collect();
-        if guards != self.guards {
-            self.guards.clone_from(&guards);
-            if self.filter.send(guards).is_err() {
+        let rules = Rules { guards, peers };
+        if rules != self.rules {
+            self.rules.clone_from(&rules);
+            if self.filter.send(rules).is_err() {
                 tracing::warn!("the packet filter's thread has ended");
             }
         }
     }
 }
 
-fn told(done: Result<(), RouteError>) {
+pub(super) fn told(done: Result<(), RouteError>) {
     if let Err(error) = done {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(%error, source, "a route is not as it should be");
@@ -409,7 +454,7 @@ fn overlap(configuration: &GatewayConfiguration) -> bool {
     let mut seen = HashSet::new();
     let connections = &configuration.connections;
     let pins = connections.iter().flat_map(|connection| &connection.peers).flat_map(|peer| {
-        let endpoints = peer.lanes.iter().map(|lane| lane.endpoint.ip());
+        let endpoints = peer.lanes.iter().chain(&peer.kernel_lane).map(|lane| lane.endpoint.ip());
         endpoints.chain([peer.private_address, peer.inner_address])
     });
     let pinned: HashSet<IpNet> = pins.map(IpNet::from).collect();
@@ -418,15 +463,15 @@ fn overlap(configuration: &GatewayConfiguration) -> bool {
 }
 
 /// What the handshakes with a peer are mixed with.
-struct Preshared {
+pub(super) struct Preshared {
     wanted: Option<Zeroizing<[u8; 32]>>,
     /// What a new lane begins with: during a change the key before it, which a peer that has not heard of it still has.
-    first: Option<Zeroizing<[u8; 32]>>,
+    pub(super) first: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl Preshared {
     /// As the configuration has it; `None`: a key cannot be read.
-    fn read(peer: &GatewayPeer) -> Option<Self> {
+    pub(super) fn read(peer: &GatewayPeer) -> Option<Self> {
         let read = |key: Option<&PresharedKey>| {
             let Some(key) = key else { return Some(None) };
             let bytes = Zeroizing::new(STANDARD.decode(key.expose()).ok()?);
@@ -440,6 +485,6 @@ impl Preshared {
 }
 
 /// An X25519 public key as `wg` prints it.
-fn public_key(text: &str) -> Option<[u8; 32]> {
+pub(super) fn public_key(text: &str) -> Option<[u8; 32]> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }

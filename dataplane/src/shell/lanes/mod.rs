@@ -21,6 +21,7 @@ use boringtun::{
     x25519::{PublicKey, StaticSecret},
 };
 use ipnet::IpNet;
+use tieline_openapi::v1::TunnelBackend;
 
 pub(crate) use self::handover::Handover;
 use super::{
@@ -86,11 +87,29 @@ pub(crate) struct PeerLane {
     pub(crate) index: u32,
     lane: Mutex<Lane>,
     alive: AtomicBool,
+    /// Another way is good until this one is known to be: it is alive when the peer has sent data by it.
+    pub(crate) cautious: bool,
+    /// Only receives, and begins nothing: another WireGuard of ours has its place.
+    rests: AtomicBool,
 }
 
 impl PeerLane {
-    pub(crate) fn new(n: usize, key: [u8; 32], index: u32, lane: Lane) -> Self {
-        Self { n, key, index, lane: Mutex::new(lane), alive: AtomicBool::new(false) }
+    pub(crate) fn new(n: usize, key: [u8; 32], index: u32, lane: Lane, cautious: bool) -> Self {
+        let (alive, rests) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { n, key, index, lane: Mutex::new(lane), alive, cautious, rests }
+    }
+
+    fn look(&self, lane: &Lane, now: Instant) {
+        let alive = lane.is_alive(now) && (lane.is_proven() || !self.cautious);
+        self.alive.store(alive, Ordering::Relaxed);
+    }
+
+    /// Has it rest, or not. One that has rested is taken again when something new is heard on it.
+    pub(crate) fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
+        if rests {
+            self.alive.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn lane(&self) -> MutexGuard<'_, Lane> {
@@ -103,6 +122,8 @@ impl PeerLane {
 pub(crate) struct Peer {
     /// At least one.
     pub(crate) lanes: Vec<Arc<PeerLane>>,
+    /// From our lane 0 to the peer's WireGuard in its kernel, which is taken before the others.
+    pub(crate) kernel: Option<Arc<PeerLane>>,
 }
 
 impl Peer {
@@ -110,8 +131,22 @@ impl Peer {
     /// alive, else the first that is.
     fn lane_for(&self, queue: usize) -> Option<&Arc<PeerLane>> {
         let alive = |lane: &&Arc<PeerLane>| lane.alive.load(Ordering::Relaxed);
+        if let Some(kernel) = self.kernel.as_ref().filter(|_| self.prefers_kernel()) {
+            return Some(kernel);
+        }
         let own = self.lanes.get(queue % self.lanes.len().max(1));
         own.filter(alive).or_else(|| self.lanes.iter().find(alive)).or(own)
+    }
+
+    /// Whether what goes into the TUN device goes to the peer's kernel.
+    pub(crate) fn prefers_kernel(&self) -> bool {
+        let alive = |lane: &Arc<PeerLane>| lane.alive.load(Ordering::Relaxed) && !lane.rests.load(Ordering::Relaxed);
+        self.kernel.as_ref().is_some_and(alive)
+    }
+
+    /// Each lane, that to the peer's kernel too.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<PeerLane>> {
+        self.lanes.iter().chain(&self.kernel)
     }
 
     /// Each lane.
@@ -120,6 +155,10 @@ impl Peer {
             let lane = peer.lane();
             LaneStatus {
                 n: peer.n,
+                peer_backend: match &self.kernel {
+                    Some(kernel) if Arc::ptr_eq(kernel, peer) => TunnelBackend::Kernel,
+                    Some(_) | None => TunnelBackend::Boringtun,
+                },
                 endpoint: lane.endpoint(),
                 alive: peer.alive.load(Ordering::Relaxed),
                 drifted: lane.is_drifted(),
@@ -128,7 +167,7 @@ impl Peer {
                 counters: lane.counters,
             }
         };
-        self.lanes.iter().map(status).collect()
+        self.all().map(status).collect()
     }
 }
 
@@ -297,14 +336,20 @@ impl Lanes {
                 return peer.index;
             }
             let mut lane = peer.lane();
+            if peer.rests.load(Ordering::Relaxed) {
+                lane.forget(now);
+                if lane.handshake_age().is_none() {
+                    continue;
+                }
+            }
             if let Output::Send(datagram) = lane.tick(now, &mut out) {
                 initiations += usize::from(datagram.len() == MAX_HANDSHAKE);
                 let to = lane.endpoint();
-                peer.alive.store(lane.is_alive(now), Ordering::Relaxed);
+                peer.look(&lane, now);
                 drop(lane);
                 self.send(peer.n, datagram, to);
             } else {
-                peer.alive.store(lane.is_alive(now), Ordering::Relaxed);
+                peer.look(&lane, now);
             }
         }
         from

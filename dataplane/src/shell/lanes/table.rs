@@ -80,7 +80,7 @@ impl Table {
         }
         for (peer, allowed) in peers.into_values() {
             let allowed = Arc::new(allowed);
-            for lane in &peer.lanes {
+            for lane in peer.all() {
                 table.by_key.insert(lane.key, lane.index);
                 table.by_index.insert(lane.index, (Arc::clone(lane), Arc::clone(&allowed)));
                 table.in_order.push(Arc::clone(lane));
