@@ -14,8 +14,8 @@ pub(crate) enum GatewayCommand {
     Bench(GatewayBench),
     /// Show how the gateway of this machine stands: paths, lanes, and what was dropped and why. Works with the API gone.
     Status(GatewayStatus),
-    /// Have another WireGuard carry the tunnels of the gateway of this machine, without losing a packet. It stays so over
-    /// restarts, whatever --backend says.
+    /// Have another WireGuard carry the tunnels of the gateway of this machine; it is made before the one in use is left. It
+    /// stays so over restarts, whatever --backend says.
     Backend(GatewayBackend),
 }
 
@@ -117,8 +117,8 @@ pub(crate) struct Gateway {
     /// cores. Settled at the first start.
     #[arg(long, env = "TIELINE_LANES", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub lanes: Option<u8>,
-    /// Which WireGuard carries the tunnels. The kernel's takes less CPU, and needs `nft` and a UDP port for each peer besides the
-    /// lanes', which stay warm; what `tieline gateway backend` has said last counts before this.
+    /// Which WireGuard carries the tunnels. The kernel's needs `nft`, and a UDP port for each peer besides the lanes', which
+    /// stay warm; what `tieline gateway backend` has said last counts before this.
     #[arg(long, env = "TIELINE_BACKEND", value_enum, default_value = "boringtun")]
     pub backend: Backend,
     /// The UDP ports of WireGuard in the kernel: one for each peer gateway, and one more while its key changes. By default the
