@@ -3,7 +3,10 @@
 
 mod pairings;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tieline_openapi::{
     config::{Config, EngineConfig, RetentionConfig, TunnelConfig},
@@ -51,6 +54,19 @@ impl Topology {
     #[must_use]
     pub fn attach_point(&self, end: &ConnectionEnd) -> Option<&AttachPoint> {
         end.attach_point_id.as_ref().and_then(|id| self.attach_points.get(id))
+    }
+
+    /// The accounts at the other ends of all channels from an account, if the lists of each of them have longer pages; else none.
+    #[must_use]
+    pub fn vouchers(&self, account: &AccountId) -> BTreeSet<AccountId> {
+        let page = |account: &AccountId| Some(self.rules.get(&self.accounts.get(account)?.provider)?.list_page());
+        let channels = self.interconnects.values().flat_map(|interconnect| &interconnect.channels);
+        let others: BTreeSet<_> = channels
+            .flat_map(|channel| [(&channel.a, &channel.b), (&channel.b, &channel.a)])
+            .filter(|(port, _)| port.account_id == *account)
+            .map(|(_, other)| other.account_id.clone())
+            .collect();
+        if others.iter().all(|other| page(other) > page(account)) { others } else { BTreeSet::new() }
     }
 
     /// The topology of a checked configuration.

@@ -71,6 +71,10 @@ pub trait Rules: Send + Sync {
     /// Every kind that [`Rules::decompose`] can give.
     fn kinds(&self) -> &'static [ResourceKind];
 
+    /// Resources on the longest page that this cloud's lists have. Where the lists of all other ends have longer ones, those
+    /// are looked at more often.
+    fn list_page(&self) -> u32;
+
     /// How a lost create of this kind is found again.
     fn identity(&self, kind: &ResourceKind) -> IdentityKind;
 

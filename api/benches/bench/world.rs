@@ -38,10 +38,6 @@ use tokio_util::sync::CancellationToken;
 /// connection or LAG have ("AWS Direct Connect quotas"). Two channels each are 100 peers, of 128 that a Cloud Router takes.
 pub(crate) const BY_QUOTA: usize = 50;
 
-/// Resources on a page of a list: as many as Google and AWS give (`maxResults` of `interconnectAttachments.list` and of
-/// `DescribeVirtualInterfaces`).
-const PAGES: [usize; 2] = [500, 100];
-
 /// The wire to both clouds: every call takes its time, and is counted.
 #[derive(Default)]
 pub(crate) struct Wire {
@@ -170,11 +166,10 @@ impl World {
         wire: &Arc<Wire>,
     ) -> anyhow::Result<Arc<Engine>> {
         let mut clouds = Clouds::new();
-        for (account, page) in topology.accounts.values().zip(PAGES) {
+        for account in topology.accounts.values() {
             let rules = Arc::clone(&topology.rules[&account.provider]);
             let api = FakeApi::new(Arc::clone(&self.fake), &account.external_id, rules)
-                .with_gate(Arc::clone(wire) as Arc<dyn Gate>)
-                .with_page(page);
+                .with_gate(Arc::clone(wire) as Arc<dyn Gate>);
             clouds.insert(account.id.clone(), Arc::new(api) as Arc<dyn CloudApi>);
         }
         let candidate = InstallationId(self.random.uuid_v7(self.clock.now()));

@@ -15,7 +15,7 @@ use tieline_openapi::{
     ids::{AccountId, ConnectionId, IssueId, ProjectId},
     v1::{Issue, IssueState, Severity, Timestamp},
 };
-use tieline_providers::{Observed, Presence, ResourceKind};
+use tieline_providers::{Observed, Presence, ResourceKind, Rules};
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, failpoints, limits::Lane, observe::Blind};
@@ -91,7 +91,8 @@ impl Engine {
 
     /// Takes a round if it is due and no other replica does. How long to wait before the next look.
     async fn round_in_turn(&self, account: &AccountId, shutdown: &CancellationToken) -> Result<Duration, StoreError> {
-        if let Some(wait) = self.until_due_round(&self.store.account_watch(account).await?) {
+        let watch = self.store.account_watch(account).await?;
+        if let Some(wait) = self.until_due_round(account, &watch).await? {
             return Ok(wait);
         }
         let began = self.clock.monotonic();
@@ -115,9 +116,36 @@ impl Engine {
         Ok(every.saturating_sub(self.clock.monotonic().saturating_sub(began)).max(Duration::from_millis(1)))
     }
 
-    fn until_due_round(&self, watch: &AccountWatch) -> Option<Duration> {
-        let left = self.config.settled_poll_ms.checked_sub(watch.tried_ms_ago?)?;
-        (left > 0).then(|| Duration::from_millis(left))
+    /// When to look again whether a round is due; `None`: it is. One that would take many short pages is left out once, as
+    /// long as nothing changes: the other ends' lists show every session meanwhile.
+    async fn until_due_round(
+        &self,
+        account: &AccountId,
+        watch: &AccountWatch,
+    ) -> Result<Option<Duration>, StoreError> {
+        let every = self.config.settled_poll_ms;
+        let Some(ago) = watch.tried_ms_ago else { return Ok(None) };
+        if ago < every {
+            return Ok(Some(Duration::from_millis(every - ago)));
+        }
+        let left = every.saturating_mul(2).saturating_sub(ago);
+        if left == 0 || !watch.calm || !self.is_vouched_for(account).await? {
+            return Ok(None);
+        }
+        Ok(Some(self.a_quarter().min(Duration::from_millis(left))))
+    }
+
+    /// Whether the accounts at the other ends of all links from this one have longer lists, and were listed well and lately.
+    async fn is_vouched_for(&self, account: &AccountId) -> Result<bool, StoreError> {
+        let others = self.topology.vouchers(account);
+        for other in &others {
+            let watch = self.store.account_watch(other).await?;
+            let late = watch.tried_ms_ago.is_none_or(|ago| ago >= self.config.settled_poll_ms.saturating_mul(2));
+            if late || watch.failures > 0 || watch.held {
+                return Ok(false);
+            }
+        }
+        Ok(!others.is_empty())
     }
 
     /// Makes the turn last as long as its round. Ends with the error that took it away.
@@ -134,7 +162,7 @@ impl Engine {
     async fn round(&self, account: &AccountId, lease: &SharedLease) -> Result<(), StoreError> {
         // Under the lease: another replica may have had its turn since the first look.
         let before = self.store.account_watch(account).await?;
-        if self.until_due_round(&before).is_some() {
+        if self.until_due_round(account, &before).await?.is_some() {
             return Ok(());
         }
         let (began, asked_at) = (self.clock.monotonic(), self.clock.now());
@@ -147,6 +175,8 @@ impl Engine {
         round.began_ms_ago = took;
         round.observed_at = lists.why.is_none().then_some(asked_at);
         round.swept = sweeps;
+        let page = self.topology.rules(account).map_or(u32::MAX, Rules::list_page);
+        round.calm &= found.sightings.is_empty() && found.expected > page;
         // What is missing holds creates before anything is done about it.
         let mut writes = self.consequences(&before, &round, &lists, &found.projects);
         writes.extend(self.foreign(account, &lists));
@@ -378,6 +408,7 @@ fn judge(account: &AccountId, before: &AccountWatch, lists: &Lists, found: &Foun
         absent: found.absent,
         accepted,
         held,
+        calm: complete && !held && found.absent == 0,
     };
     if !complete && !held {
         round = AccountRound {

@@ -223,12 +223,16 @@ impl Lane {
 
     /// What the configuration says; a peer that has roamed is followed only until its address there changes. What was set
     /// by hand ends with it. A new preshared key is changed to without a lost packet: the old session goes on until there
-    /// is one by the new key.
+    /// is one by the new key. So does the session of a [patient](Self::be_patient) lane, where it is: a new address there is
+    /// that of another interface, which knows nothing of it; from there the peer makes one of its own, and is followed.
     pub fn configure(&mut self, endpoint: SocketAddr, preshared: Option<Zeroizing<[u8; 32]>>) {
         let by_hand = std::mem::take(&mut self.drifted);
         if self.configured != endpoint || by_hand {
             self.configured = endpoint;
-            self.endpoint = endpoint;
+            let stays = self.patient && self.proven && !by_hand;
+            if !stays {
+                self.endpoint = endpoint;
+            }
         }
         if self.configured_preshared != preshared || by_hand {
             self.configured_preshared.clone_from(&preshared);
@@ -302,8 +306,8 @@ impl Lane {
         self.heard_at = now.checked_sub(SILENT).unwrap_or(self.heard_at);
     }
 
-    /// Has it wait for an answer to each initiation, as the whitepaper wants (section 6.4). Beside another way there is no hurry, and
-    /// of two that are on their way at once the kernel keeps the session of the last one only.
+    /// For a lane to a peer's kernel. It waits for an answer to each initiation, as the whitepaper wants (section 6.4): beside
+    /// another way there is no hurry, and of two that are on their way at once the kernel keeps the session of the last one only.
     pub fn be_patient(&mut self) {
         self.patient = true;
     }

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tieline_openapi::config::AccountConfig;
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
-use super::{PROVIDER, errors, map, rules::PRIVATE_VIRTUAL_INTERFACE};
+use super::{PROVIDER, errors, limits, map, rules::PRIVATE_VIRTUAL_INTERFACE};
 use crate::{
     api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
     call::{BGP_PASSWORD, Verb, failed, number, secret, text, within, without_secrets},
@@ -22,8 +22,6 @@ use crate::{
 };
 
 const EXPECTED: &str = "ACCESS_KEY_ID:SECRET_ACCESS_KEY or ACCESS_KEY_ID:SECRET_ACCESS_KEY:SESSION_TOKEN";
-/// The longest page that the API gives (`maxResults`).
-const PAGE: i32 = 100;
 
 /// One account and region.
 #[derive(Debug)]
@@ -90,7 +88,7 @@ impl AwsApi {
             .set_virtual_interface_id(id.map(str::to_owned))
             .set_next_token(page.map(str::to_owned));
         // A page length goes with lists only.
-        let call = if id.is_none() { call.max_results(PAGE) } else { call };
+        let call = if id.is_none() { call.max_results(limits::PAGE as i32) } else { call };
         let answer = quiet(call.customize().config_override(Self::limited(timeout)).send()).await;
         let answer = answer.map_err(|e| errors::from_sdk(Verb::Read, e))?;
         let items = answer.virtual_interfaces().iter().map(observed).collect::<Result<_, _>>()?;

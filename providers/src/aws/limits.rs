@@ -14,6 +14,9 @@ use crate::constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixCon
 const BANDWIDTHS: [u64; 16] =
     [50, 100, 200, 300, 400, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 25_000, 50_000, 100_000, 200_000, 400_000];
 
+/// The longest page of virtual interfaces ("AWS Direct Connect API Reference", DescribeVirtualInterfaces, `maxResults`).
+pub(super) const PAGE: u32 = 100;
+
 /// Every rule of AWS's side.
 pub(super) fn constraints(attach_point: &AttachPoint) -> Constraints {
     let field = |field: &str| format!("AWS Direct Connect API Reference, NewPrivateVirtualInterface.{field}");

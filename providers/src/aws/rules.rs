@@ -75,6 +75,10 @@ impl Rules for AwsRules {
         &KINDS
     }
 
+    fn list_page(&self) -> u32 {
+        limits::PAGE
+    }
+
     /// The connection's tag is written with the create and for people only; the owner's tags are [`Observed::owner`].
     fn diff(&self, spec: &ResourceSpec, observed: &Observed) -> Vec<Change> {
         let mut wanted = spec.fields.clone();

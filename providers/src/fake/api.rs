@@ -15,36 +15,25 @@ use crate::{
     rules::Rules,
 };
 
-/// Resources on one page of a list.
-const PAGE: usize = 50;
-
 /// One account of the fake world.
 pub struct FakeApi {
     world: Arc<FakeWorld>,
     account: String,
     rules: Arc<dyn Rules>,
     gate: Option<Arc<dyn Gate>>,
-    page: usize,
 }
 
 impl FakeApi {
     /// An account by its cloud's own id.
     #[must_use]
     pub fn new(world: Arc<FakeWorld>, account: &str, rules: Arc<dyn Rules>) -> Self {
-        Self { world, account: account.to_owned(), rules, gate: None, page: PAGE }
+        Self { world, account: account.to_owned(), rules, gate: None }
     }
 
     /// The same with a gate before the socket.
     #[must_use]
     pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
         self.gate = Some(gate);
-        self
-    }
-
-    /// The same with pages of this many resources.
-    #[must_use]
-    pub fn with_page(mut self, page: usize) -> Self {
-        self.page = page.max(1);
         self
     }
 
@@ -198,7 +187,7 @@ impl CloudApi for FakeApi {
                 && (scope.parent.is_none() || o.parent == scope.parent)
                 && State::shows(o, at)
         });
-        let items: Vec<_> = rest.by_ref().take(self.page).map(|o| state.observed(o, at)).collect();
+        let items: Vec<_> = rest.by_ref().take(self.rules.list_page() as usize).map(|o| state.observed(o, at)).collect();
         let next = rest.next().and(items.last()).map(|o| o.cloud_id.clone());
         Ok(ListPage { items, next })
     }

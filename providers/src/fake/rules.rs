@@ -126,6 +126,14 @@ impl Rules for FakeRules {
         }
     }
 
+    /// As Google's and AWS's.
+    fn list_page(&self) -> u32 {
+        match self.side {
+            FakeSide::Picking => 500,
+            FakeSide::Taking => 100,
+        }
+    }
+
     fn identity(&self, kind: &ResourceKind) -> IdentityKind {
         if *kind == PEER { IdentityKind::Named } else { self.identity }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tieline_openapi::config::AccountConfig;
 
 use super::{
-    PROVIDER, credentials, errors, map,
+    PROVIDER, credentials, errors, limits, map,
     map::last_segment,
     router,
     rules::{INTERCONNECT_ATTACHMENT, ROUTER_PEER},
@@ -30,8 +30,6 @@ use crate::{
 
 /// The API's own address.
 const ENDPOINT: &str = "https://compute.googleapis.com";
-/// The longest page that the API gives (`maxResults`).
-const PAGE: u32 = 500;
 /// The first wait between two looks at an operation, in milliseconds; each is twice the last, up to the longest.
 const FIRST_LOOK_MS: u64 = 50;
 /// The longest wait between two looks at an operation, in milliseconds.
@@ -126,7 +124,7 @@ impl GoogleApi {
         timeout: Duration,
     ) -> Result<(Vec<Observed>, Option<String>), CallError> {
         let mut call =
-            self.attachments.list().set_project(&self.project).set_region(&self.region).set_max_results(PAGE);
+            self.attachments.list().set_project(&self.project).set_region(&self.region).set_max_results(limits::PAGE);
         if let Some(page) = page {
             call = call.set_page_token(page);
         }
@@ -148,7 +146,7 @@ impl GoogleApi {
                 next: None,
             });
         }
-        let answer = self.router_page(page, PAGE, scope.timeout).await?;
+        let answer = self.router_page(page, limits::PAGE, scope.timeout).await?;
         complete(&answer["warning"])?;
         let routers = answer["items"].as_array().into_iter().flatten();
         let items = routers.flat_map(|seen| map::router_peers(&self.project, &self.region, seen, None)).collect();

@@ -9,6 +9,9 @@ use tieline_openapi::{
 
 use crate::constraints::{AddressChoice, BfdRule, Constraints, Md5Rule, PrefixControl, Rule, Sourced};
 
+/// The longest page of attachments and routers (Compute Engine API v1, `interconnectAttachments.list`, `maxResults`).
+pub(super) const PAGE: u32 = 500;
+
 /// The capacities of a VLAN attachment: Mbit/s, and the API's word for it
 /// (Compute Engine API v1, `InterconnectAttachment.bandwidth`).
 const TIERS: [(u64, &str); 14] = [

@@ -62,6 +62,10 @@ impl Rules for GoogleRules {
         &KINDS
     }
 
+    fn list_page(&self) -> u32 {
+        limits::PAGE
+    }
+
     fn parent(&self, kind: &ResourceKind, attach_point: &AttachPoint, region: &str) -> Option<String> {
         (*kind == ROUTER_PEER).then(|| router_path(region, &attach_point.cloud_id))
     }

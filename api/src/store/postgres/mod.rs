@@ -48,6 +48,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "peer proofs", include_str!("../../../migrations/postgres/0012_peer_proofs.sql")),
     (13, "tunnel keys", include_str!("../../../migrations/postgres/0013_tunnel_keys.sql")),
     (14, "kernel lanes", include_str!("../../../migrations/postgres/0014_kernel_lanes.sql")),
+    (15, "calm accounts", include_str!("../../../migrations/postgres/0015_calm_accounts.sql")),
 ];
 
 /// The connections to one database.

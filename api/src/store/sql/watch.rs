@@ -57,7 +57,8 @@ impl SqlStore {
         let mut tx = self.look().await?;
         let row = tx
             .row(
-                "SELECT {now} - tried_at, {now} - swept_at, observed_at, failures, expected, absent, accepted, held
+                "SELECT {now} - tried_at, {now} - swept_at, observed_at, failures, expected, absent, accepted, held,
+                        calm
                  FROM account_watches WHERE account_id = $1",
                 args![account.as_str()],
             )
@@ -75,6 +76,7 @@ impl SqlStore {
             absent: row.small()?,
             accepted: row.small()?,
             held: row.int()? != 0,
+            calm: row.int()? != 0,
         })
     }
 
@@ -117,6 +119,8 @@ impl SqlStore {
         sightings.sort_by_key(|sighting| sighting.connection_id);
         let mut write = self.write().await?;
         leases::fence(&mut write, lease).await?;
+        // What the other end of one of these shows is wanted soon.
+        write.execute("UPDATE account_watches SET calm = 0 WHERE calm = 1", args![]).await?;
         for sighting in sightings {
             // As a claim, a write and a release in one: the epoch moves on, and the row stays locked until the commit, so
             // nobody else writes about the connection in between.
@@ -156,14 +160,14 @@ impl SqlStore {
         write
             .execute(
                 "INSERT INTO account_watches (account_id, tried_at, observed_at, swept_at, failures, expected, absent,
-                     accepted, held)
-                 VALUES ($1, {now} - $2, $3, CASE WHEN $4 = 1 THEN {now} - $2 END, $5, $6, $7, $8, $9)
+                     accepted, held, calm)
+                 VALUES ($1, {now} - $2, $3, CASE WHEN $4 = 1 THEN {now} - $2 END, $5, $6, $7, $8, $9, $10)
                  ON CONFLICT (account_id) DO UPDATE
                  SET tried_at = excluded.tried_at,
                      observed_at = COALESCE(excluded.observed_at, account_watches.observed_at),
                      swept_at = COALESCE(excluded.swept_at, account_watches.swept_at),
                      failures = excluded.failures, expected = excluded.expected, absent = excluded.absent,
-                     accepted = excluded.accepted, held = excluded.held",
+                     accepted = excluded.accepted, held = excluded.held, calm = excluded.calm",
                 args![
                     round.account_id.as_str(),
                     round.began_ms_ago,
@@ -173,7 +177,8 @@ impl SqlStore {
                     round.expected,
                     round.absent,
                     round.accepted,
-                    round.held
+                    round.held,
+                    round.calm
                 ],
             )
             .await?;

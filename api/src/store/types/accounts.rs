@@ -64,6 +64,9 @@ pub struct AccountWatch {
     pub accepted: u32,
     /// Nothing is created in the account.
     pub held: bool,
+    /// The last round had more than one page and showed everything as it was, and no list of another account has shown
+    /// anything new since.
+    pub calm: bool,
 }
 
 /// A person's word that what is absent is meant to be gone.
@@ -104,4 +107,6 @@ pub struct AccountRound {
     pub accepted: u32,
     /// Nothing is created in the account.
     pub held: bool,
+    /// It had more than one page, and showed everything as it was.
+    pub calm: bool,
 }

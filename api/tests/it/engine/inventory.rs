@@ -12,10 +12,13 @@ use tieline_openapi::{
 };
 use tieline_providers::{
     IdentityKind,
-    fake::{INTERFACE, Timing},
+    fake::{INTERFACE, PEER, Timing},
 };
 
 use super::sim::{ACCOUNTS, Database, Sim, config, project};
+
+/// Connections of two channels each, of which a list of the taking side has two pages.
+const MORE_THAN_A_PAGE: usize = 55;
 
 /// Connections of two channels each that are settled, with their ids.
 async fn settled(replicas: u32, connections: usize) -> (Sim, Vec<ConnectionId>) {
@@ -73,27 +76,67 @@ fn interfaces(sim: &Sim) -> Vec<String> {
 #[tokio::test]
 async fn settled_connections_cost_lists_and_nothing_of_their_own() {
     for replicas in [1, 2] {
-        let (mut sim, ids) = settled(replicas, 30).await;
+        let (mut sim, ids) = settled(replicas, MORE_THAN_A_PAGE).await;
         let rounds = 10;
         run_for(&mut sim, rounds * config().settled_poll_ms).await;
         let (reads, lists) = (count(&sim, "read"), count(&sim, "list"));
         assert_eq!(reads, 0, "{replicas} replicas: a settled connection was read by itself");
-        // 60 attachments and 60 interfaces are two pages of 50 each, and so are the peers of the one router.
-        let most = (rounds as usize + 1) * 6;
-        assert!(lists > most / 2 && lists <= most, "{replicas} replicas: {lists} pages in {rounds} rounds");
+        // The attachments are a page, and so are the peers of the one router; the interfaces, in every second round, are two.
+        let rounds = rounds as usize;
+        assert!((rounds..=rounds + 1).contains(&(lists / 3)), "{replicas} replicas: {lists} pages in {rounds} rounds");
         assert_eq!(count(&sim, "socket"), 0, "nothing was changed");
         let unchanged = ["write_fenced", "write_sightings", "write_unclaimed", "ledger_facts"].map(|w| count(&sim, w));
         assert_eq!(unchanged, [0; 4], "{replicas} replicas: a pass without change writes only due times");
-        assert!(count(&sim, "end_round") <= 2 * (rounds as usize + 1));
+        assert!(count(&sim, "end_round") <= 2 * (rounds + 1));
         // A pass of its own comes far less often than a round.
         let (passes, releases) = (count(&sim, "load"), count(&sim, "release_unchanged"));
         assert!(passes <= 2 * ids.len() && releases <= passes, "{passes} passes, {releases} releases");
         // And still every observation is as young as the last list.
-        let old = super::sched::at(sim.sched.now_ms() - 2 * config().settled_poll_ms);
+        let old = super::sched::at(sim.sched.now_ms() - 3 * config().settled_poll_ms);
         for instance in sim.record(ids[0]).await.unwrap().instances {
             assert!(matches!(&instance.seen, Seen::Present { at, .. } if *at >= old), "{:?}", instance.seen);
         }
     }
+}
+
+/// Times of the last list of each account, in milliseconds before now.
+async fn listed_ago(sim: &Sim) -> [u64; 2] {
+    let mut ago = [0; 2];
+    for (ago, account) in ago.iter_mut().zip(ACCOUNTS) {
+        *ago = sim.store.account_watch(&super::sim::parse(account)).await.unwrap().tried_ms_ago.unwrap();
+    }
+    ago
+}
+
+#[tokio::test]
+async fn what_one_end_shows_has_the_other_listed_in_its_turn() {
+    let (mut sim, ids) = settled(1, MORE_THAN_A_PAGE).await;
+    let (every, slack) = (config().settled_poll_ms, 300);
+    let down = async |sim: &Sim, kind| {
+        let record = sim.record(ids[7]).await.unwrap();
+        let of = |i: &&tieline_api::plan::step::Instance| i.key.kind == kind;
+        record.instances.iter().filter(of).all(|i| i.present().and_then(|o| o.bgp) != Some(BgpState::Established))
+    };
+    let record = sim.record(ids[7]).await.unwrap();
+    // The dear lists have just been taken, and would not be again for two turns.
+    assert!(sim.run_until(3 * every, async |sim| listed_ago(sim).await[1] < slack).await);
+    for channel in &record.negotiated.channels {
+        sim.world.cut(u64::from(channel.sides.a.vlan), true);
+    }
+    let seen = sim.run_until(every + every / 4 + slack, async |sim| down(sim, INTERFACE).await).await;
+    assert!(seen && down(&sim, PEER).await, "{:?}", listed_ago(&sim).await);
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_listed_speaks_for_nobody() {
+    let (mut sim, _) = settled(1, MORE_THAN_A_PAGE).await;
+    sim.world.set_wrong_credential(ACCOUNTS[0], true);
+    run_for(&mut sim, 2 * config().settled_poll_ms).await;
+    sim.trace.clear();
+    run_for(&mut sim, 10 * config().settled_poll_ms).await;
+    // Two pages in every round, and none of the other account.
+    let lists = count(&sim, "list");
+    assert!((18..=22).contains(&lists), "{lists} pages");
 }
 
 #[tokio::test]

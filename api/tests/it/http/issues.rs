@@ -43,6 +43,7 @@ async fn only_an_absence_can_be_acknowledged_and_only_once() {
         absent: 9,
         accepted: 0,
         held: true,
+        calm: false,
     };
     let lease = service.store.lease_shared("inventory/left", "test", 60_000).await.unwrap().unwrap();
     let raised = vec![

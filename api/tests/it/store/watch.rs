@@ -22,6 +22,7 @@ on_both!(
     a_change_of_intent_ends_the_watch,
     a_hold_is_seen_by_every_replica_and_lifted_once,
     a_round_is_dated_by_the_stores_time,
+    a_calm_account_is_stirred_by_what_any_list_shows,
     a_lease_can_be_made_to_last,
     an_observation_is_as_old_as_the_last_list,
 );
@@ -45,6 +46,7 @@ fn round(held: bool) -> AccountRound {
         absent: 12,
         accepted: 0,
         held,
+        calm: false,
     }
 }
 
@@ -213,6 +215,19 @@ async fn a_round_is_dated_by_the_stores_time(db: Db) {
     // A clock that was stepped back says nothing about how long ago it was.
     db.at(100).await;
     assert_eq!(db.store.account_watch(&account()).await.unwrap().tried_ms_ago, None);
+}
+
+async fn a_calm_account_is_stirred_by_what_any_list_shows(db: Db) {
+    let (id, _) = settled(&db, "a").await;
+    let lease = lease(&db).await;
+    let calm = async || db.store.account_watch(&account()).await.unwrap().calm;
+    assert!(!calm().await);
+    db.store.end_round(&lease, AccountRound { calm: true, ..round(false) }, Vec::new()).await.unwrap();
+    assert!(calm().await);
+    let other = db.store.lease_shared("inventory/fake-b", "one", LEASE).await.unwrap().unwrap();
+    let sighting = Sighting { connection_id: id, instances: Vec::new(), doubt: true };
+    db.store.write_sightings(&other, vec![sighting]).await.unwrap();
+    assert!(!calm().await);
 }
 
 async fn a_lease_can_be_made_to_last(db: Db) {

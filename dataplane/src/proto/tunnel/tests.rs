@@ -275,3 +275,37 @@ fn what_is_set_by_hand_ends_with_the_next_configuration() {
     lane.configure(at, preshared);
     assert!(!lane.is_drifted() && lane.keepalive_s() == KEEPALIVE_S && lane.endpoint() == at);
 }
+
+/// Where a peer's kernel has a second interface, the session with its first goes on there until the second makes one.
+#[test]
+fn a_session_with_a_peers_kernel_stays_where_it_is() {
+    let elsewhere = SocketAddr::from(([192, 0, 2, 2], 52_001));
+    for (patient, proven) in [(true, true), (true, false), (false, true)] {
+        let mut wire = Wire::new();
+        if patient {
+            wire.lanes[0].be_patient();
+        }
+        wire.tick(false);
+        let at = wire.lanes[0].endpoint();
+        let datagram = wire.packet(1, 7);
+        wire.deliver(0, datagram, false);
+        assert!(wire.lanes[0].is_proven());
+        if !proven {
+            wire.lanes[0].forget(wire.now);
+        }
+        let preshared = wire.lanes[0].preshared().cloned();
+        wire.lanes[0].configure(elsewhere, preshared);
+        let stays = patient && proven;
+        assert_eq!(wire.lanes[0].endpoint(), if stays { at } else { elsewhere }, "{patient} {proven}");
+        if stays {
+            // Once nothing is left of the session, it goes where the configuration says.
+            wire.lanes[0].machines.restart();
+            let mut out = [0; 2_048];
+            for _ in 0..=RENEW.as_millis() / TICK.as_millis() {
+                wire.now += TICK;
+                let _ = wire.lanes[0].tick(wire.now, &mut out);
+            }
+            assert_eq!(wire.lanes[0].endpoint(), elsewhere);
+        }
+    }
+}

@@ -42,6 +42,9 @@ impl Rules for Scripted {
     fn kinds(&self) -> &'static [ResourceKind] {
         &[]
     }
+    fn list_page(&self) -> u32 {
+        100
+    }
     fn identity(&self, _: &ResourceKind) -> IdentityKind {
         IdentityKind::Named
     }
