@@ -118,11 +118,7 @@ impl Engine {
 
     /// When to look again whether a round is due; `None`: it is. One that would take many short pages is left out once, as
     /// long as nothing changes: the other ends' lists show every session meanwhile.
-    async fn until_due_round(
-        &self,
-        account: &AccountId,
-        watch: &AccountWatch,
-    ) -> Result<Option<Duration>, StoreError> {
+    async fn until_due_round(&self, account: &AccountId, watch: &AccountWatch) -> Result<Option<Duration>, StoreError> {
         let every = self.config.settled_poll_ms;
         let Some(ago) = watch.tried_ms_ago else { return Ok(None) };
         if ago < every {

@@ -1,36 +1,30 @@
 //! WireGuard in the kernel beside the process's own. Runs where the kernel has it; `make kernel` runs it in a machine that does,
 //! which is emulated and some twenty times slower than others: no bound here is tight.
 
+mod parts;
+
 use std::{
     net::UdpSocket,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tieline_dataplane::{
-    Dataplane, Ended, GatewayOptions, run,
+    Ended, GatewayOptions, run,
     shell::{
         kernel::{self, KernelError},
         local::{self, Answer, Request},
-        status::{KernelLaneStatus, LaneStatus, Status},
+        status::Status,
     },
 };
-use tieline_openapi::v1::{
-    Lane, PathKind, PresharedKey, TunnelBackend, TunnelBackend::Boringtun, TunnelBackend::Kernel,
-};
+use tieline_openapi::v1::{Lane, PathKind, TunnelBackend::Boringtun, TunnelBackend::Kernel};
 use tokio_util::sync::CancellationToken;
 
+use self::parts::{Numbered, PATIENCE, Pair, carrier, in_kernel, tell};
 use super::{
     api::{FakeApi, TOKEN},
     world::*,
 };
-
-const PATIENCE: Duration = Duration::from_secs(120);
 
 fn cannot_run_kernel() -> bool {
     if cannot_run() {
@@ -45,229 +39,9 @@ fn cannot_run_kernel() -> bool {
     }
 }
 
-/// Two gateways, and the API between them: each is told what the other one has in its kernel.
-struct Pair {
-    world: World,
-    gateways: [Arc<Dataplane>; 2],
-    state: Arc<Mutex<State>>,
-    api: tokio::task::JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct State {
-    version: u64,
-    /// What each end has told.
-    lanes: [Option<Lane>; 2],
-    /// Wanted, being changed, and the one before, as each end knows it.
-    preshared: [(Option<u8>, bool, Option<u8>); 2],
-}
-
-fn tell(gateways: &[Arc<Dataplane>; 2], state: &Mutex<State>) {
-    let mut state = state.lock().unwrap();
-    state.version += 1;
-    for (n, gateway) in gateways.iter().enumerate() {
-        let mut configuration = configuration(n, state.version, false, &public(&key(1 - n)));
-        // An emulated machine is late, and lateness is no loss.
-        configuration.probe.interval_ms = 100;
-        configuration.probe.dead_after_intervals = 20;
-        let peer = &mut configuration.connections[0].peers[0];
-        peer.kernel_lane.clone_from(&state.lanes[1 - n]);
-        let (wanted, changing, former) = state.preshared[n];
-        let read = |key: Option<u8>| key.map(|key| PresharedKey::new(STANDARD.encode([key; 32]).into()));
-        (peer.preshared_key, peer.preshared_key_changing, peer.former_preshared_key) =
-            (read(wanted), changing, read(former));
-        gateway.apply(configuration);
-    }
-}
-
-impl Pair {
-    fn start(backends: [TunnelBackend; 2]) -> Self {
-        let world = World::new();
-        let gateways = [0, 1].map(|n| Arc::new(start_by(&world, n, backends[n])));
-        let state = Arc::new(Mutex::new(State::default()));
-        tell(&gateways, &state);
-        let mut news = [0, 1].map(|n| gateways[n].kernel_lanes());
-        let (told, known) = (gateways.clone(), Arc::clone(&state));
-        let api = tokio::spawn(async move {
-            loop {
-                let [one, other] = &mut news;
-                let n = tokio::select! {
-                    Ok(()) = one.changed() => 0,
-                    Ok(()) = other.changed() => 1,
-                    else => return,
-                };
-                let now = news[n].borrow_and_update().clone();
-                let lane = now.lanes.lanes.first().map(|lane| {
-                    assert_eq!(lane.peer_id, gateway_id(1 - n));
-                    assert_eq!(lane.public_key, public(&kernel_key(n)));
-                    Lane { n: 0, public_key: lane.public_key.clone(), endpoint: lane.endpoint, backend: Kernel }
-                });
-                println!("told by {n}: {lane:?}");
-                known.lock().unwrap().lanes[n] = lane;
-                tell(&told, &known);
-                told[n].kernel_lanes_taken(now.sequence);
-            }
-        });
-        Self { world, gateways, state, api }
-    }
-
-    async fn until(&self, n: usize, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        until_within(PATIENCE, &self.gateways[n], &format!("{what}, at {n}"), wanted).await
-    }
-
-    async fn carries(&self, n: usize, backend: TunnelBackend) {
-        self.until(n, &format!("{backend:?} carries"), |status| {
-            chosen(status) == Some(PathKind::Tunnel) && carrier(status) == Some(backend)
-        })
-        .await;
-    }
-
-    fn order(&self, n: usize, backend: TunnelBackend, flow: &Numbered) {
-        println!("at {}: {backend:?} ordered at {n}", flow.number());
-        self.gateways[n].set_backend(backend);
-    }
-
-    fn interfaces(&self, n: usize) -> Vec<String> {
-        let said = self.world.gateway[n].sh("ip -o link show type wireguard");
-        said.lines().filter_map(|line| Some(line.split(": ").nth(1)?.to_owned())).collect()
-    }
-
-    async fn stop(self) {
-        let Self { world, gateways, api, .. } = self;
-        api.abort();
-        let _ = api.await;
-        for gateway in gateways {
-            Arc::into_inner(gateway).unwrap().stop();
-        }
-        for n in 0..2 {
-            let ns = &world.gateway[n];
-            assert!(!ns.sh("ip -o link").contains("tl"), "an interface is left");
-            assert_eq!(ns.sh("nft list ruleset").trim(), "");
-            assert!(!ns.sh("ip rule").contains("7480"));
-        }
-    }
-}
-
-/// What a gateway sends by: the kernel when its own or the peer's has the tunnel.
-fn carrier(status: &Status) -> Option<TunnelBackend> {
-    let peer = &status.connections.first()?.peers[0];
-    let own = peer.kernel.iter().any(|kernel| kernel.carries && kernel.alive);
-    let to_kernel = |lane: &LaneStatus| lane.peer_backend == Kernel && lane.alive;
-    Some(if own || peer.lanes.iter().any(to_kernel) { Kernel } else { Boringtun })
-}
-
-fn in_kernel(status: &Status) -> &[KernelLaneStatus] {
-    status.connections.first().map_or(&[], |connection| &connection.peers[0].kernel)
-}
-
-/// A numbered datagram every few milliseconds, there and back; each is to come once.
-struct Numbered {
-    stop: Arc<AtomicBool>,
-    sent: Arc<Mutex<Vec<u8>>>,
-    threads: Vec<JoinHandle<std::io::Result<()>>>,
-}
-
-impl Numbered {
-    fn start(world: &World) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Vec<u8>>>::default());
-        let bind = |n: usize, port: u16| {
-            let socket = world.host[n].run(move || UdpSocket::bind((format!("10.{n}.1.2"), port)).unwrap());
-            let socket = socket.join().unwrap().unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            socket
-        };
-        let (near, far) = (bind(0, 9_001), bind(1, 9_000));
-        let receive = near.try_clone().unwrap();
-        let ended = [0; 3].map(|_| Arc::clone(&stop));
-        let [echo_ends, receive_ends, send_ends] = ended;
-        let echo = std::thread::spawn(move || {
-            let mut bytes = [0; 1_500];
-            while !echo_ends.load(Ordering::Relaxed) {
-                if let Ok((length, from)) = far.recv_from(&mut bytes) {
-                    let _ = far.send_to(&bytes[..length], from);
-                }
-            }
-            Ok(())
-        });
-        let counts = Arc::clone(&sent);
-        let receive = std::thread::spawn(move || {
-            let mut bytes = [0; 1_500];
-            while !receive_ends.load(Ordering::Relaxed) {
-                if let Ok(8..) = receive.recv(&mut bytes) {
-                    let number = u64::from_be_bytes(bytes[..8].try_into().unwrap());
-                    counts.lock().unwrap()[usize::try_from(number).unwrap()] += 1;
-                }
-            }
-            Ok(())
-        });
-        let counts = Arc::clone(&sent);
-        let send = std::thread::spawn(move || {
-            let mut bytes = [0; 200];
-            for number in 0_u64.. {
-                if send_ends.load(Ordering::Relaxed) {
-                    break;
-                }
-                counts.lock().unwrap().push(0);
-                bytes[..8].copy_from_slice(&number.to_be_bytes());
-                // One that the host itself refuses was not lost by a gateway, and shows as lost all the same.
-                let _ = near.send_to(&bytes, "10.1.1.2:9000");
-                // The pace is the flow's own.
-                std::thread::sleep(Duration::from_millis(4));
-            }
-            Ok(())
-        });
-        Self { stop, sent, threads: vec![echo, receive, send] }
-    }
-
-    fn number(&self) -> usize {
-        self.sent.lock().unwrap().len()
-    }
-
-    async fn carry_on(&self, datagrams: usize) {
-        println!("at {} it is as wanted", self.number());
-        let (started, wanted) = (Instant::now(), self.number() + datagrams);
-        while self.number() < wanted {
-            assert!(started.elapsed() < PATIENCE, "the flow has stopped");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// How many have no answer, and how many have more than one; waits for those on their way.
-    async fn lost_and_doubled(&self, from: usize) -> (usize, usize) {
-        let end = self.number();
-        let counts = || {
-            let sent = self.sent.lock().unwrap();
-            let of = |wrong: fn(u8) -> bool| sent[from.min(end)..end].iter().filter(|count| wrong(**count)).count();
-            (of(|count| count == 0), of(|count| count > 1))
-        };
-        let started = Instant::now();
-        while counts().0 > 0 && started.elapsed() < Duration::from_secs(5) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let counts = counts();
-        if counts != (0, 0) {
-            let sent = self.sent.lock().unwrap();
-            let wrong: Vec<usize> = (from.min(end)..end).filter(|n| sent[*n] != 1).collect();
-            println!("lost or doubled: {wrong:?}");
-        }
-        counts
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().unwrap().unwrap();
-        }
-    }
-}
-
 async fn switches(first: usize, then: Option<usize>) {
-    let pair = Pair::start([Boringtun; 2]);
-    for n in 0..2 {
-        pair.carries(n, Boringtun).await;
-    }
-    let flow = Numbered::start(&pair.world);
-    flow.carry_on(100).await;
+    let pair = Pair::carrying([Boringtun; 2], Boringtun).await;
+    let flow = pair.flow().await;
     pair.order(first, Kernel, &flow);
     for n in 0..2 {
         pair.carries(n, Kernel).await;
@@ -364,10 +138,7 @@ async fn what_is_not_the_peers_to_send_is_dropped_and_counted() {
     if cannot_run_kernel() {
         return;
     }
-    let pair = Pair::start([Kernel, Boringtun]);
-    for n in 0..2 {
-        pair.carries(n, Kernel).await;
-    }
+    let pair = Pair::carrying([Kernel, Boringtun], Kernel).await;
     let hears = |port: u16| {
         let socket = pair.world.host[0].run(move || UdpSocket::bind(("10.0.1.2", port)).unwrap());
         let socket = socket.join().unwrap().unwrap();
@@ -397,12 +168,8 @@ async fn an_interface_that_somebody_removes_is_made_again_and_the_lanes_carry_me
     if cannot_run_kernel() {
         return;
     }
-    let pair = Pair::start([Kernel, Boringtun]);
-    for n in 0..2 {
-        pair.carries(n, Kernel).await;
-    }
-    let flow = Numbered::start(&pair.world);
-    flow.carry_on(100).await;
+    let pair = Pair::carrying([Kernel, Boringtun], Kernel).await;
+    let flow = pair.flow().await;
     let before = pair.until(0, "it is there", |_| true).await;
     let (name, port) = (in_kernel(&before)[0].interface.clone(), in_kernel(&before)[0].port);
     let deleted = flow.number();
@@ -447,12 +214,8 @@ async fn a_preshared_key_changes_without_a_lost_packet() {
     if cannot_run_kernel() {
         return;
     }
-    let pair = Pair::start([Kernel, Boringtun]);
-    for n in 0..2 {
-        pair.carries(n, Kernel).await;
-    }
-    let flow = Numbered::start(&pair.world);
-    flow.carry_on(100).await;
+    let pair = Pair::carrying([Kernel, Boringtun], Kernel).await;
+    let flow = pair.flow().await;
     for (first, wanted, former) in [(0, Some(5), None), (1, Some(6), Some(5))] {
         for n in [first, 1 - first] {
             pair.state.lock().unwrap().preshared[n] = (wanted, true, former);

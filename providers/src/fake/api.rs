@@ -187,7 +187,8 @@ impl CloudApi for FakeApi {
                 && (scope.parent.is_none() || o.parent == scope.parent)
                 && State::shows(o, at)
         });
-        let items: Vec<_> = rest.by_ref().take(self.rules.list_page() as usize).map(|o| state.observed(o, at)).collect();
+        let items: Vec<_> =
+            rest.by_ref().take(self.rules.list_page() as usize).map(|o| state.observed(o, at)).collect();
         let next = rest.next().and(items.last()).map(|o| o.cloud_id.clone());
         Ok(ListPage { items, next })
     }
