@@ -113,7 +113,7 @@ kernel: tools-test
 	inside() { MACHINE_SECONDS=1800 scripts/in-kernel-machine.sh \
 		$(foreach file,$(CERTIFICATES),-f $(file) -e SSL_CERT_FILE=/bin/$(notdir $(file))) "$$@" --test-threads 1 --nocapture; }; \
 	inside -f bird "$$(tests lab)" macsec:: || failed=1; \
-	inside "$$(tests dataplane)" kernel:: || failed=1; exit $${failed:-0}
+	inside -f $(TARGET)/debug/tieline -e TIELINE_BIN=/bin/tieline "$$(tests dataplane)" kernel:: || failed=1; exit $${failed:-0}
 
 soak: tools-test
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) cargo nextest run --profile soak --no-capture -p tieline-dataplane runs_for_as_long

@@ -26,7 +26,8 @@ if [ "${#packages[@]}" -gt 0 ]; then
   [ "$(id -u)" = 0 ] || sudo=(sudo -n)
   command -v apt-get >/dev/null 2>&1 && "${sudo[@]}" true 2>/dev/null || fail "missing: ${packages[*]}"
   "${sudo[@]}" apt-get update -qq >&2
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -qq -y --no-remove --no-install-recommends "${packages[@]}" >&2 ||
+    fail "install these first: ${packages[*]}"
 fi
 export PATH="$PATH:/usr/sbin:/sbin"
 busybox --list | grep -x cpio >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || fail 'it needs a static busybox (busybox-static)'
@@ -60,7 +61,7 @@ if [ ! -s "$machine/vmlinuz" ]; then
 fi
 
 root="$work/root"
-mkdir -p "$root"/{bin,proc,sys,dev,run,tmp,root}
+mkdir -p "$root"/{bin,etc,proc,sys,dev,run,tmp,root}
 cp "$(command -v busybox)" "$root/bin/busybox"
 # Each tool, and the libraries that it is linked with.
 for tool in wg ip nft; do
@@ -72,6 +73,8 @@ for tool in wg ip nft; do
   done
 done
 cp -r "$machine/modules/." "$root/"
+printf '%s\n' root:x:0:0::/root:/bin/sh daemon:x:1:1::/:/bin/false >"$root/etc/passwd"
+printf '%s\n' root:x:0: daemon:x:1: >"$root/etc/group"
 # A job that came with it is run, and its exit code said. Else lines that come by the second serial port are run, and each is
 # answered by what it said and by its exit code.
 cat >"$root/init" <<'INIT'

@@ -4,11 +4,19 @@
 mod parts;
 
 use std::{
-    net::UdpSocket,
+    fs,
+    net::{SocketAddr, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, User},
+};
 use tieline_dataplane::{
     Ended, GatewayOptions, run,
     shell::{
@@ -17,12 +25,14 @@ use tieline_dataplane::{
         status::Status,
     },
 };
-use tieline_openapi::v1::{Lane, PathKind, TunnelBackend::Boringtun, TunnelBackend::Kernel};
+use tieline_openapi::v1::{GatewayConfiguration, Lane, PathKind, TunnelBackend::Boringtun, TunnelBackend::Kernel};
 use tokio_util::sync::CancellationToken;
 
 use self::parts::{Numbered, PATIENCE, Pair, carrier, in_kernel, tell};
 use super::{
     api::{FakeApi, TOKEN},
+    packets::bulk,
+    privileges::{self, start_joining},
     world::*,
 };
 
@@ -130,6 +140,33 @@ async fn both_begin_in_the_kernel_and_carry() {
     assert!(stream.segment.iter().all(|bytes| *bytes <= u32::from(MSS)), "{:?}", stream.segment);
     stream.stop();
     flow.stop();
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6_is_carried_over_ipv6() {
+    if cannot_run_kernel() {
+        return;
+    }
+    let pair = Pair::start_over_ipv6([Kernel; 2]);
+    let mut before = Vec::new();
+    for n in 0..2 {
+        let status = pair
+            .until(n, "kernel and kernel", |status| in_kernel(status).iter().any(|it| it.carries && it.alive))
+            .await;
+        // 40 bytes of IPv6, 8 of UDP, 32 of WireGuard.
+        let said = pair.world.gateway[n].sh("ip -o link show type wireguard");
+        assert!(said.contains("mtu 1420"), "{said}");
+        before.push(in_kernel(&status).iter().map(|it| it.bytes_in).sum::<u64>());
+    }
+    let to = |n: usize| SocketAddr::new(host6(n), 9_300);
+    bulk(&pair.world.host[0], &pair.world.host[1], to(1), 1 << 20);
+    bulk(&pair.world.host[1], &pair.world.host[0], to(0), 1 << 20);
+    bulk(&pair.world.host[0], &pair.world.host[1], "10.1.1.2:9300".parse().unwrap(), 1 << 20);
+    for (n, before) in before.into_iter().enumerate() {
+        let came = |status: &Status| in_kernel(status).iter().map(|it| it.bytes_in).sum::<u64>() > before + (1 << 20);
+        pair.until(n, "it came by the kernel", came).await;
+    }
     pair.stop().await;
 }
 
@@ -255,7 +292,7 @@ async fn what_a_killed_gateway_left_is_removed() {
     let ns = &world.gateway[0];
     ns.sh("ip link add tlkdeadbeefa type wireguard");
     ns.sh("ip link add tlkforeign type dummy");
-    let gateway = start_by(&world, 0, Boringtun);
+    let gateway = start_by(&world, 0, endpoint(0), Boringtun);
     let started = Instant::now();
     while ns.sh("ip -o link").contains("tlkdeadbeefa") {
         assert!(started.elapsed() < PATIENCE, "it is left");
@@ -302,12 +339,8 @@ async fn a_hot_restart_takes_the_interfaces_over_and_an_order_outlives_it() {
     })
     .await;
     let own = api.seen.lock().unwrap().joins[0].lanes.clone();
-    let slow = |mut configuration: tieline_openapi::v1::GatewayConfiguration| {
-        (configuration.probe.interval_ms, configuration.probe.dead_after_intervals) = (100, 20);
-        configuration
-    };
     api.configuration.send_replace(Some(slow(configuration(0, 1, false, &public(&key(1))))));
-    let b = start_by(&world, 1, Boringtun);
+    let b = start_by(&world, 1, endpoint(1), Boringtun);
     let told = || api.seen.lock().unwrap().kernel_lanes.last().and_then(|told| told.lanes.first().cloned());
     eventually("the API is told", || told().is_some()).await;
     let lane = told().unwrap();
@@ -317,21 +350,7 @@ async fn a_hot_restart_takes_the_interfaces_over_and_an_order_outlives_it() {
         Some(Lane { n: 0, public_key: lane.public_key.clone(), endpoint: lane.endpoint, backend: Kernel });
     assert_ne!(lane.public_key, own[0].public_key);
     b.apply(there.clone());
-    let carries = async |what: &str, wanted: bool| {
-        let started = Instant::now();
-        loop {
-            let answer = local::ask(&state, &Request::Status).await;
-            if let Ok(Answer::Status(status)) = &answer
-                && chosen(status) == Some(PathKind::Tunnel)
-                && in_kernel(status).iter().any(|it| it.carries && it.alive) == wanted
-            {
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "{what}: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    carries("the kernel carries", true).await;
+    carries(&state, "the kernel carries", true).await;
     until_within(PATIENCE, &b, "to the kernel", |status| carrier(status) == Some(Kernel)).await;
     let link = || world.gateway[0].sh("ip -o link show type wireguard").split(':').next().unwrap().to_owned();
     let (flow, index) = (Numbered::start(&world), link());
@@ -339,12 +358,12 @@ async fn a_hot_restart_takes_the_interfaces_over_and_an_order_outlives_it() {
     let next = tokio::spawn(run(options(false), stop.clone()));
     let ended = tokio::time::timeout(PATIENCE, running).await.expect("the old one ends").unwrap().unwrap();
     assert_eq!(ended, Ended::HandedOver);
-    carries("the kernel carries on", true).await;
+    carries(&state, "the kernel carries on", true).await;
     assert_eq!(link(), index, "it is the same interface");
     flow.carry_on(100).await;
     let order = Request::Backend { backend: Boringtun };
     assert_eq!(local::ask(&state, &order).await.unwrap(), Answer::Done);
-    carries("the lanes carry", false).await;
+    carries(&state, "the lanes carry", false).await;
     eventually("the API is told", || told().is_none()).await;
     there.version = 2;
     there.connections[0].peers[0].kernel_lane = None;
@@ -357,6 +376,63 @@ async fn a_hot_restart_takes_the_interfaces_over_and_an_order_outlives_it() {
     assert!(!world.gateway[0].sh("ip -o link").contains("tl"));
     assert!(std::fs::read_to_string(state.join("backend.json")).unwrap().contains("BORINGTUN"));
     b.stop();
+}
+
+/// As `tieline gateway --user` runs it: with CAP_NET_ADMIN and little else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_root_it_is_made_and_carries_and_nothing_is_left() {
+    let Some(binary) = privileges::binary() else { return };
+    if cannot_run_kernel() {
+        return;
+    }
+    let Ok(Some(_)) = User::from_name("daemon") else { return println!("skipped: no user `daemon`") };
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let state = folder.path().join("gateway");
+    let api = FakeApi::start("127.0.0.1:0".parse().unwrap()).await;
+    let url = format!("http://{}", api.address);
+    let more = ["--user", "daemon", "--backend", "kernel"];
+    let mut gateway = start_joining(Command::new(binary), &world, &state, false, (&url, TOKEN), &more);
+    eventually("it joins", || !api.seen.lock().unwrap().joins.is_empty()).await;
+    let own = api.seen.lock().unwrap().joins[0].lanes[0].public_key.clone();
+    api.configuration.send_replace(Some(slow(configuration(0, 1, false, &public(&key(1))))));
+    let told = || api.seen.lock().unwrap().kernel_lanes.last().and_then(|told| told.lanes.first().cloned());
+    eventually("the API is told", || told().is_some()).await;
+    let (b, lane) = (start_by(&world, 1, endpoint(1), Boringtun), told().unwrap());
+    let mut there = slow(configuration(1, 1, false, &own));
+    there.connections[0].peers[0].kernel_lane =
+        Some(Lane { n: 0, public_key: lane.public_key, endpoint: lane.endpoint, backend: Kernel });
+    b.apply(there);
+    carries(&state, "the kernel carries", true).await;
+    until_within(PATIENCE, &b, "to the kernel", |status| carrier(status) == Some(Kernel)).await;
+    bulk(&world.host[0], &world.host[1], "10.1.1.2:9300".parse().unwrap(), 1 << 18);
+    kill(Pid::from_raw(i32::try_from(gateway.0.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert!(gateway.0.wait().unwrap().success(), "it ends in order");
+    assert!(!world.gateway[0].sh("ip -o link").contains("tl"), "and leaves nothing");
+    b.stop();
+}
+
+/// With probes that an emulated machine can keep up with.
+fn slow(mut configuration: GatewayConfiguration) -> GatewayConfiguration {
+    (configuration.probe.interval_ms, configuration.probe.dead_after_intervals) = (100, 20);
+    configuration
+}
+
+/// Waits until the tunnel is what carries, by an interface of the kernel or not.
+async fn carries(state: &Path, what: &str, wanted: bool) {
+    let started = Instant::now();
+    loop {
+        let answer = local::ask(state, &Request::Status).await;
+        if let Ok(Answer::Status(status)) = &answer
+            && chosen(status) == Some(PathKind::Tunnel)
+            && in_kernel(status).iter().any(|it| it.carries && it.alive) == wanted
+        {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -374,7 +450,7 @@ fn without_wireguard_it_says_so() {
         return;
     }
     let world = World::new();
-    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| start_by(&world, 0, Kernel)));
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| start_by(&world, 0, endpoint(0), Kernel)));
     let said = *refused.unwrap_err().downcast::<String>().unwrap();
     assert!(said.contains("Without"), "{said}");
     assert!(kernel::available().unwrap_err().to_string().contains("modprobe wireguard"));

@@ -1,7 +1,7 @@
 //! Ways narrower than the configuration says, with and without routers that say so, over both families.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -111,32 +111,20 @@ async fn hosts_on_ipv6_are_carried_over_ipv6_and_told_what_is_too_big() {
         return;
     }
     let world = World::new();
-    let outer = |n: usize| -> SocketAddr { format!("[2001:db8:{n}::10]:51820").parse().unwrap() };
-    let host = |n: usize| -> IpAddr { format!("fd00:{n}::2").parse().unwrap() };
-    world.internet.sh("sysctl -qw net.ipv6.conf.all.forwarding=1");
-    for (n, gateway) in world.gateway.iter().enumerate() {
-        gateway.sh(&format!("ip address add 2001:db8:{n}::10/64 dev wan0 nodad"));
-        world.internet.sh(&format!("ip address add 2001:db8:{n}::1/64 dev i{n} nodad"));
-        gateway.sh(&format!("ip -6 route add default via 2001:db8:{n}::1"));
-        gateway.sh(&format!("ip address add fd00:{n}::1/64 dev lan0 nodad"));
-        world.host[n].sh(&format!("ip address add fd00:{n}::2/64 dev eth0 nodad"));
-        world.host[n].sh(&format!("ip -6 route add default via fd00:{n}::1"));
-    }
-    let gateways = [0, 1].map(|n| start_at(&world, n, outer(n)));
+    world.add_ipv6();
+    let gateways = [0, 1].map(|n| start_at(&world, n, endpoint6(n)));
     for (n, gateway) in gateways.iter().enumerate() {
         let mut configuration = configuration(n, 1, false, &public(&key(1 - n)));
         let connection = &mut configuration.connections[0];
         connection.mtu_bytes = 1_420_u64.try_into().unwrap();
-        connection.local_prefixes.push(format!("fd00:{n}::/64").parse().unwrap());
-        connection.remote_prefixes.push(format!("fd00:{}::/64", 1 - n).parse().unwrap());
-        connection.peers[0].lanes[0].endpoint = outer(1 - n);
+        over_ipv6(n, connection);
         gateway.apply(configuration);
     }
     for gateway in &gateways {
         until(gateway, "the tunnel carries", |status| chosen(status) == Some(PathKind::Tunnel)).await;
         until_mtu(gateway, "the way is as wide as configured", 1_420, 1_420).await;
     }
-    let at = |n: usize, port| SocketAddr::new(host(n), port);
+    let at = |n: usize, port| SocketAddr::new(host6(n), port);
     bulk(&world.host[0], &world.host[1], at(1, 9_300), 2 << 20);
     bulk(&world.host[1], &world.host[0], at(0, 9_300), 1 << 20);
     bulk(&world.host[0], &world.host[1], "10.1.1.2:9300".parse().unwrap(), 1 << 20);

@@ -201,22 +201,16 @@ async fn carries_ipv6_inside_and_outside() {
         return;
     }
     let world = World::new();
-    let outer = |n: usize| -> SocketAddr { format!("[2001:db8:{n}::10]:51820").parse().unwrap() };
     let inner = |n: usize| -> std::net::IpAddr { format!("fd00:7480::{}", n + 1).parse().unwrap() };
-    world.internet.sh("sysctl -qw net.ipv6.conf.all.forwarding=1");
-    for (n, gateway) in world.gateway.iter().enumerate() {
-        gateway.sh(&format!("ip address add 2001:db8:{n}::10/64 dev wan0 nodad"));
-        world.internet.sh(&format!("ip address add 2001:db8:{n}::1/64 dev i{n} nodad"));
-        gateway.sh(&format!("ip -6 route add default via 2001:db8:{n}::1"));
-    }
-    let gateways = [0, 1].map(|n| start_at(&world, n, outer(n)));
+    world.add_ipv6();
+    let gateways = [0, 1].map(|n| start_at(&world, n, endpoint6(n)));
     for (n, gateway) in gateways.iter().enumerate() {
         let mut configuration = configuration(n, 1, false, &public(&key(1 - n)));
         let connection = &mut configuration.connections[0];
         connection.inner_address = inner(n);
         connection.mtu_bytes = 1_400_u64.try_into().unwrap();
         connection.peers[0].inner_address = inner(1 - n);
-        connection.peers[0].lanes[0].endpoint = outer(1 - n);
+        connection.peers[0].lanes[0].endpoint = endpoint6(1 - n);
         gateway.apply(configuration);
     }
     for gateway in &gateways {

@@ -49,21 +49,34 @@ fn start(binary: &Path, world: &World, state: &Path, inside: bool, more: &[&str]
 }
 
 /// The same, where the command names the binary and has what shall be in its environment.
-pub(crate) fn start_from(mut command: Command, world: &World, state: &Path, inside: bool, more: &[&str]) -> Gateway {
-    command.args(["gateway", "--url", "http://127.0.0.1:1", "--join-token", "unused", "--name", "a-gw"]);
+pub(crate) fn start_from(command: Command, world: &World, state: &Path, inside: bool, more: &[&str]) -> Gateway {
+    start_joining(command, world, state, inside, ("http://127.0.0.1:1", "unused"), more)
+}
+
+/// The same with an API, and a token for it.
+pub(crate) fn start_joining(
+    mut command: Command,
+    world: &World,
+    state: &Path,
+    inside: bool,
+    (url, token): (&str, &str),
+    more: &[&str],
+) -> Gateway {
+    command.args(["gateway", "--url", url, "--join-token", token, "--name", "a-gw"]);
     command.args(["--private-address", &private_address(0).to_string(), "--endpoint", &endpoint(0).to_string()]);
     command.args(["--lanes", "2", "--uapi", "none", "--state-dir"]).arg(state).args(more);
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    let tun = state.with_file_name("tun");
     if inside {
-        let node = state.with_file_name("tun");
         let spawn = move || {
-            open_to_all(&node);
+            open_to_all(&tun);
             command.spawn()
         };
         return Gateway(world.gateway[0].run(spawn).join().unwrap().unwrap().unwrap());
     }
     let (namespace, node) = (world.gateway[0].path(), state.with_file_name("namespace"));
     let spawn = move || {
+        open_to_all(&tun);
         named(&namespace, &node);
         command.arg("--netns").arg(&node);
         command.spawn()

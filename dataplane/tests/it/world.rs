@@ -108,6 +108,19 @@ impl World {
     pub(crate) fn mend_private(&self) {
         self.router.sh("nft delete table ip cut");
     }
+
+    /// Hosts have IPv6 too, and there is a way over IPv6 from gateway to gateway.
+    pub(crate) fn add_ipv6(&self) {
+        self.internet.sh("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        for (n, gateway) in self.gateway.iter().enumerate() {
+            gateway.sh(&format!("ip address add 2001:db8:{n}::10/64 dev wan0 nodad"));
+            self.internet.sh(&format!("ip address add 2001:db8:{n}::1/64 dev i{n} nodad"));
+            gateway.sh(&format!("ip -6 route add default via 2001:db8:{n}::1"));
+            gateway.sh(&format!("ip address add fd00:{n}::1/64 dev lan0 nodad"));
+            self.host[n].sh(&format!("ip address add fd00:{n}::2/64 dev eth0 nodad"));
+            self.host[n].sh(&format!("ip -6 route add default via fd00:{n}::1"));
+        }
+    }
 }
 
 pub(crate) fn connection_id() -> ConnectionId {
@@ -132,6 +145,23 @@ pub(crate) fn private_address(n: usize) -> IpAddr {
 
 pub(crate) fn endpoint(n: usize) -> SocketAddr {
     SocketAddr::from((if n == 0 { [203, 0, 113, 10] } else { [198, 51, 100, 10] }, 51_820))
+}
+
+/// Where a gateway is reached over IPv6, once [`World::add_ipv6`] has made the way.
+pub(crate) fn endpoint6(n: usize) -> SocketAddr {
+    format!("[2001:db8:{n}::10]:51820").parse().unwrap()
+}
+
+/// A host's IPv6 address.
+pub(crate) fn host6(n: usize) -> IpAddr {
+    format!("fd00:{n}::2").parse().unwrap()
+}
+
+/// Has a gateway's connection carry IPv6 as well, between gateways that talk over IPv6.
+pub(crate) fn over_ipv6(n: usize, connection: &mut GatewayConnection) {
+    connection.local_prefixes.push(format!("fd00:{n}::/64").parse().unwrap());
+    connection.remote_prefixes.push(format!("fd00:{}::/64", 1 - n).parse().unwrap());
+    connection.peers[0].lanes[0].endpoint = endpoint6(1 - n);
 }
 
 fn inner_address(n: usize) -> IpAddr {
@@ -205,14 +235,14 @@ pub(crate) fn lanes(n: usize, count: usize) -> Vec<Lane> {
 
 /// A gateway that peers reach at another address than its usual one.
 pub(crate) fn start_at(world: &World, n: usize, wan_endpoint: SocketAddr) -> Dataplane {
-    let (reports, _) = mpsc::channel(1);
-    Dataplane::start(DataplaneOptions { wan_endpoint, ..options(world, n, 1, &[]) }, reports).unwrap()
+    start_by(world, n, wan_endpoint, TunnelBackend::Boringtun)
 }
 
 /// A gateway that carries by this WireGuard.
-pub(crate) fn start_by(world: &World, n: usize, backend: TunnelBackend) -> Dataplane {
+pub(crate) fn start_by(world: &World, n: usize, wan_endpoint: SocketAddr, backend: TunnelBackend) -> Dataplane {
     let (reports, _) = mpsc::channel(1);
-    Dataplane::start(DataplaneOptions { backend, ..options(world, n, 1, &[]) }, reports).unwrap()
+    let options = DataplaneOptions { wan_endpoint, backend, ..options(world, n, 1, &[]) };
+    Dataplane::start(options, reports).unwrap()
 }
 
 pub(crate) fn start_with(

@@ -1,7 +1,7 @@
 //! Two gateways of which either may have WireGuard in its kernel, and traffic whose every packet is accounted for.
 
 use std::{
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -35,6 +35,8 @@ pub(super) struct Pair {
 #[derive(Default)]
 pub(super) struct State {
     version: u64,
+    /// IPv6 is carried as well, and is what gateways talk over.
+    ipv6: bool,
     /// What each end has told.
     lanes: [Option<Lane>; 2],
     /// Wanted, being changed, and the one before, as each end knows it.
@@ -49,6 +51,9 @@ pub(super) fn tell(gateways: &[Arc<Dataplane>; 2], state: &Mutex<State>) {
         // An emulated machine is late, and lateness is no loss.
         configuration.probe.interval_ms = 100;
         configuration.probe.dead_after_intervals = 20;
+        if state.ipv6 {
+            over_ipv6(n, &mut configuration.connections[0]);
+        }
         let peer = &mut configuration.connections[0].peers[0];
         peer.kernel_lane.clone_from(&state.lanes[1 - n]);
         let (wanted, changing, former) = state.preshared[n];
@@ -61,9 +66,21 @@ pub(super) fn tell(gateways: &[Arc<Dataplane>; 2], state: &Mutex<State>) {
 
 impl Pair {
     pub(super) fn start(backends: [TunnelBackend; 2]) -> Self {
+        Self::start_over(endpoint, false, backends)
+    }
+
+    /// Where hosts have IPv6 too, and gateways talk over it.
+    pub(super) fn start_over_ipv6(backends: [TunnelBackend; 2]) -> Self {
+        Self::start_over(endpoint6, true, backends)
+    }
+
+    fn start_over(endpoint: fn(usize) -> SocketAddr, ipv6: bool, backends: [TunnelBackend; 2]) -> Self {
         let world = World::new();
-        let gateways = [0, 1].map(|n| Arc::new(start_by(&world, n, backends[n])));
-        let state = Arc::new(Mutex::new(State::default()));
+        if ipv6 {
+            world.add_ipv6();
+        }
+        let gateways = [0, 1].map(|n| Arc::new(start_by(&world, n, endpoint(n), backends[n])));
+        let state = Arc::new(Mutex::new(State { ipv6, ..State::default() }));
         tell(&gateways, &state);
         let mut news = [0, 1].map(|n| gateways[n].kernel_lanes());
         let (told, known) = (gateways.clone(), Arc::clone(&state));
