@@ -33,7 +33,7 @@ tools-test:
 	@scripts/install-tools.sh test
 
 build: tools-build
-	CARGO_TARGET_DIR=target cargo build --release -p tieline
+	CARGO_TARGET_DIR=$(CURDIR)/target cargo build --release -p tieline
 
 demo: tools-build
 	cargo build -p tieline
@@ -42,9 +42,9 @@ demo: tools-build
 # BENCH='api_sqlite scale dataplane' chooses; BENCH_SECONDS, BENCH_LINKS and BENCH_RUNS shorten it.
 bench: tools-build
 ifneq ($(BENCH),dataplane)
-	CARGO_TARGET_DIR=target cargo build --release -p tieline
-	$(if $(wildcard api/benches/negotiate.rs),CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench negotiate)
-	CARGO_TARGET_DIR=target cargo bench -p tieline-api --bench bench -- $(filter-out dataplane,$(BENCH))
+	CARGO_TARGET_DIR=$(CURDIR)/target cargo build --release -p tieline
+	$(if $(wildcard api/benches/negotiate.rs),CARGO_TARGET_DIR=$(CURDIR)/target cargo bench -p tieline-api --bench negotiate)
+	CARGO_TARGET_DIR=$(CURDIR)/target cargo bench -p tieline-api --bench bench -- $(filter-out dataplane,$(BENCH))
 endif
 	$(if $(or $(filter dataplane,$(BENCH)),$(if $(BENCH),,all)),@$(MAKE) --no-print-directory bench-dataplane)
 
@@ -52,7 +52,7 @@ endif
 bench-dataplane:
 	@scripts/install-tools.sh bench
 	@scripts/install-wireguards.sh
-	CARGO_TARGET_DIR=target cargo bench -p tieline-dataplane --bench tunnel
+	CARGO_TARGET_DIR=$(CURDIR)/target cargo bench -p tieline-dataplane --bench tunnel
 
 test:
 	$(call stage,tools,$(MAKE) --no-print-directory tools-test)

@@ -49,6 +49,8 @@ pub(crate) struct Keeper {
     public: [u8; 32],
     board: Arc<Board>,
     kernel: Option<Kernel>,
+    /// It could not be opened when it was last needed.
+    closed: bool,
     wanted: BTreeMap<GatewayId, Wanted>,
     had: BTreeMap<GatewayId, Vec<Interface>>,
     carried: BTreeSet<u32>,
@@ -70,6 +72,7 @@ impl Keeper {
             own,
             board,
             kernel: None,
+            closed: false,
             wanted: BTreeMap::new(),
             had: BTreeMap::new(),
             carried: BTreeSet::new(),
@@ -114,12 +117,19 @@ impl Keeper {
         }
     }
 
-    /// Takes what there is of orders, and waits for one where there is nothing to keep; false: there will be no more.
+    /// Takes what there is of orders, and waits for one where there is nothing to keep, or a while where nothing can be kept;
+    /// false: there will be no more.
     fn listen(&mut self, orders: &mpsc::Receiver<Order>) -> bool {
         if self.wanted.is_empty() && self.had.is_empty() && self.kernel.is_none() {
             match orders.recv() {
                 Ok(order) => self.obey(order),
                 Err(mpsc::RecvError) => return false,
+            }
+        } else if self.closed {
+            match orders.recv_timeout(RETRY.0) {
+                Ok(order) => self.obey(order),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             }
         }
         loop {
@@ -206,12 +216,12 @@ impl Keeper {
     fn round(&mut self, now: Instant, changed: bool) {
         if self.kernel.is_none() && (!self.wanted.is_empty() || self.adopts) {
             let opened = Generic::open().and_then(|generic| Ok(Kernel { generic, links: Links::open()? }));
+            self.closed = opened.is_err() && !self.wanted.is_empty();
             match opened {
                 Ok(kernel) => self.kernel = Some(kernel),
                 Err(error) => {
-                    if !self.wanted.is_empty() {
+                    if self.closed {
                         told(Err(error));
-                        std::thread::sleep(RETRY.0);
                     }
                     self.adopts = false;
                     return;
