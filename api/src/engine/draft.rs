@@ -8,16 +8,16 @@ use std::{
 use tieline_openapi::{
     ids::{AccountId, ChannelId, InstanceId},
     problem::ProviderDetail,
-    v1::{Operation, Timestamp},
+    v1::{Operation, Timestamp, Verb},
 };
-use tieline_providers::ResourceSpec;
+use tieline_providers::{IdentityKind, ResourceSpec};
 
 use super::clock::Clock;
 use crate::{
     plan::{
         negotiate::NegotiatedChannel,
         step::{
-            Instance, ProviderCall, RuleBook, Seen, Situation, Specs, Trouble, plus,
+            Instance, ProviderCall, RuleBook, Seen, Situation, Specs, Trouble, Verdict, plus,
             rehearse::{bare_spec, specs_of},
         },
     },
@@ -79,6 +79,19 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Whether a create that was never answered may yet take the slot of an instance whose recorded resource has gone. It is
+    /// looked for in the slot then, since what it makes has another id.
+    pub(super) fn may_take_its_slot_again(&self, instance: &Instance) -> bool {
+        let unanswered = |call: &ProviderCall| {
+            call.instance_id == instance.id
+                && call.verb == Verb::Create
+                && call.identity == IdentityKind::Slot
+                && matches!(call.verdict, Verdict::FoundUndone | Verdict::Open)
+        };
+        let gone = matches!(instance.seen, Seen::Absent { .. }) && instance.twin.is_none();
+        gone && self.calls.iter().any(unanswered)
+    }
+
     pub(super) fn new(
         claim: Claim,
         claimed_at: Duration,

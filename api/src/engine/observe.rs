@@ -60,7 +60,10 @@ impl Engine {
     pub(super) async fn look(&self, draft: &mut Draft, ids: &[InstanceId], lane: Lane) {
         let time = draft.time;
         let looks = ids.iter().filter_map(|id| draft.instance(*id)).map(|instance| {
-            let target = self.target(instance, draft.spec(instance));
+            let mut target = self.target(instance, draft.spec(instance));
+            if draft.may_take_its_slot_again(instance) {
+                target.lookup.cloud_id = None;
+            }
             let (id, account) = (instance.id, instance.account_id.clone());
             async move {
                 let (asked_at, look) = self.look_at(&account, &target, time, lane).await;
@@ -149,7 +152,9 @@ impl Engine {
             Ok(Some(observed)) => {
                 let seen = instance.seen.and_found(observed, now);
                 let found = Instance { seen: seen.clone(), ..instance.clone() };
-                if let (None, Some(observed)) = (&instance.cloud_id, found.present()) {
+                // Another one than was recorded: a late create has made it where the first had gone.
+                let again = matches!(instance.seen, Seen::Absent { .. }) && instance.twin.is_none();
+                if let Some(observed) = found.present().filter(|_| instance.cloud_id.is_none() || again) {
                     instance.cloud_id = Some(observed.cloud_id.clone());
                 }
                 seen
