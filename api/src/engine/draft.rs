@@ -8,7 +8,7 @@ use std::{
 use tieline_openapi::{
     ids::{AccountId, ChannelId, InstanceId},
     problem::ProviderDetail,
-    v1::{Operation, Timestamp, Verb},
+    v1::{Operation, Timestamp},
 };
 use tieline_providers::{IdentityKind, ResourceSpec};
 
@@ -17,7 +17,7 @@ use crate::{
     plan::{
         negotiate::NegotiatedChannel,
         step::{
-            Instance, ProviderCall, RuleBook, Seen, Situation, Specs, Trouble, Verdict, plus,
+            Instance, ProviderCall, RuleBook, Seen, Situation, Specs, Trouble, plus,
             rehearse::{bare_spec, specs_of},
         },
     },
@@ -83,13 +83,9 @@ impl Draft {
     /// looked for in the slot then, since what it makes has another id.
     pub(super) fn may_take_its_slot_again(&self, instance: &Instance) -> bool {
         let unanswered = |call: &ProviderCall| {
-            call.instance_id == instance.id
-                && call.verb == Verb::Create
-                && call.identity == IdentityKind::Slot
-                && matches!(call.verdict, Verdict::FoundUndone | Verdict::Open)
+            call.instance_id == instance.id && call.identity == IdentityKind::Slot && call.is_unanswered_create()
         };
-        let gone = matches!(instance.seen, Seen::Absent { .. }) && instance.twin.is_none();
-        gone && self.calls.iter().any(unanswered)
+        instance.twin.is_none() && instance.seen.shows_nothing() && self.calls.iter().any(unanswered)
     }
 
     pub(super) fn new(

@@ -153,7 +153,7 @@ impl Engine {
                 let seen = instance.seen.and_found(observed, now);
                 let found = Instance { seen: seen.clone(), ..instance.clone() };
                 // Another one than was recorded: a late create has made it where the first had gone.
-                let again = matches!(instance.seen, Seen::Absent { .. }) && instance.twin.is_none();
+                let again = instance.seen.shows_nothing() && instance.twin.is_none();
                 if let Some(observed) = found.present().filter(|_| instance.cloud_id.is_none() || again) {
                     instance.cloud_id = Some(observed.cloud_id.clone());
                 }

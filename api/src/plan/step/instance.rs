@@ -68,7 +68,7 @@ impl<'a> Case<'a> {
     /// Whether it was not there at the last look, and no call about it is without answer.
     pub(super) fn looks_gone(&self) -> bool {
         let open = self.calls.iter().any(|c| c.verdict == Verdict::Open);
-        !open && (matches!(self.instance.seen, Seen::Absent { .. }) || is_tombstone(&self.instance.seen))
+        !open && self.instance.seen.shows_nothing()
     }
 
     /// What it needs.
@@ -99,7 +99,7 @@ impl<'a> Case<'a> {
         if call.identity == IdentityKind::Slot && self.instance.foreign().is_some() {
             return self.resolve(call, Verdict::FoundUndone);
         }
-        let absent = matches!(self.instance.seen, Seen::Absent { .. }) || is_tombstone(&self.instance.seen);
+        let absent = self.instance.seen.shows_nothing();
         if absent && !self.doomed() && self.can_retry_at_once(call.identity) {
             return self.resolve(call, Verdict::FoundUndone);
         }
@@ -447,7 +447,7 @@ impl<'a> Case<'a> {
         match &self.instance.seen {
             Seen::Absent { since, at, times } => *times >= 2 && *at >= plus(*since, self.config.visibility_lag_ms),
             // A tombstone is the cloud's own word that it is gone.
-            seen @ Seen::Present { .. } => is_tombstone(seen),
+            seen @ Seen::Present { .. } => seen.shows_nothing(),
             Seen::Never | Seen::Unknown { .. } => false,
         }
     }
@@ -477,8 +477,7 @@ impl<'a> Case<'a> {
 
     /// Creates whose fate was never answered, nor seen.
     fn unanswered_creates(&self) -> impl Iterator<Item = &'a ProviderCall> {
-        let fate = |c: &&ProviderCall| matches!(c.verdict, Verdict::FoundUndone | Verdict::Open);
-        self.calls.iter().copied().filter(move |c| c.verb == Verb::Create && fate(c))
+        self.calls.iter().copied().filter(|call| call.is_unanswered_create())
     }
 
     /// Whether no create that went without an answer can still show up, by the last look.
@@ -520,13 +519,5 @@ impl<'a> Case<'a> {
     pub(super) fn slow(&self, tries: u32) -> u64 {
         let doubled = 1u64.checked_shl(tries.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
         self.config.poll_ms.saturating_mul(12).saturating_mul(doubled).min(3_600_000)
-    }
-}
-
-/// A terminal state counts as absent.
-fn is_tombstone(seen: &Seen) -> bool {
-    match seen {
-        Seen::Present { observed, .. } => observed.presence == Presence::Gone,
-        Seen::Never | Seen::Absent { .. } | Seen::Unknown { .. } => false,
     }
 }

@@ -142,7 +142,25 @@ impl TryFrom<SeenRow> for Seen {
     }
 }
 
+impl ProviderCall {
+    /// Whether it is a create whose fate was never answered, nor seen.
+    #[must_use]
+    pub fn is_unanswered_create(&self) -> bool {
+        self.verb == Verb::Create && matches!(self.verdict, Verdict::FoundUndone | Verdict::Open)
+    }
+}
+
 impl Seen {
+    /// Whether the last look showed nothing that is there: a terminal state counts as absent.
+    #[must_use]
+    pub fn shows_nothing(&self) -> bool {
+        match self {
+            Self::Absent { .. } => true,
+            Self::Present { observed, .. } => observed.presence == Presence::Gone,
+            Self::Never | Self::Unknown { .. } => false,
+        }
+    }
+
     /// One more look, which found this. Another resource, or a clock that was stepped back, starts the row anew.
     #[must_use]
     pub fn and_found(&self, observed: Observed, now: Timestamp) -> Self {
