@@ -184,7 +184,7 @@ impl Engine {
             sightings = rest;
         }
         if sweeps {
-            self.sweep(account, &lists, &found.known).await?;
+            self.sweep(account, &lists, began, &found.known).await?;
         }
         Ok(())
     }

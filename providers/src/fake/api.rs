@@ -6,7 +6,7 @@ use tieline_openapi::{problem::ProviderDetail, v1::Verb};
 
 use super::{
     state::{Parts, Refusal, State, Write},
-    world::{FakeWorld, Fault, Gate, Picks, Request, WireRecord},
+    world::{FakeObject, FakeWorld, Fault, Gate, Picks, Request, WireRecord},
 };
 use crate::{
     api::{Accepted, CloudApi, ListPage, ListScope, Secrets, Target},
@@ -128,22 +128,21 @@ impl FakeApi {
         let now = self.world.now();
         let mut state = self.world.state();
         let at = state.as_of(now);
-        let shown = || {
-            state
-                .objects
-                .values()
-                .filter(|o| o.account == self.account && o.kind == target.spec.key.kind && State::shows(o, at))
-        };
+        let of_kind = |o: &&FakeObject| o.account == self.account && o.kind == target.spec.key.kind;
+        let shown = || state.objects.values().filter(of_kind).filter(|o| State::shows(o, at));
+        let gone = || state.objects.values().filter(of_kind).filter(|o| state.shows_tombstone(o, at));
+        let ours = |o: &&FakeObject| o.owner == Some(target.lookup.owner);
+        let in_slot = |o: &&FakeObject| o.slot.is_some() && o.slot == target.spec.slot;
         let found = match &target.lookup.cloud_id {
             Some(id) => {
-                let found = state.objects.get(id);
-                found.filter(|o| o.account == self.account && o.kind == target.spec.key.kind && State::shows(o, at))
+                let found = state.objects.get(id).filter(of_kind);
+                found.filter(|o| State::shows(o, at) || state.shows_tombstone(o, at))
             }
             None => match self.rules.identity(&target.spec.key.kind) {
                 IdentityKind::Blind => None,
-                IdentityKind::Slot => shown().find(|o| o.slot.is_some() && o.slot == target.spec.slot),
+                IdentityKind::Slot => shown().find(in_slot).or_else(|| gone().find(|o| in_slot(o) && ours(o))),
                 IdentityKind::Named | IdentityKind::Token { .. } | IdentityKind::Tagged => {
-                    shown().find(|o| o.owner == Some(target.lookup.owner))
+                    shown().find(ours).or_else(|| gone().find(ours))
                 }
             },
         };
@@ -185,7 +184,7 @@ impl CloudApi for FakeApi {
             o.account == self.account
                 && o.kind == scope.kind
                 && (scope.parent.is_none() || o.parent == scope.parent)
-                && State::shows(o, at)
+                && (State::shows(o, at) || state.shows_tombstone(o, at))
         });
         let items: Vec<_> =
             rest.by_ref().take(self.rules.list_page() as usize).map(|o| state.observed(o, at)).collect();

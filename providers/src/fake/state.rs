@@ -81,6 +81,8 @@ pub(super) struct State {
     pub counter: u64,
     pub noise: u64,
     pub timing: Timing,
+    /// How long what was deleted is still shown, as gone.
+    pub tombstones_ms: u64,
 }
 
 /// One end of a BGP session: VLAN, own address, the other end's.
@@ -318,9 +320,21 @@ impl State {
         at >= object.created_at && object.deleted_at.is_none_or(|gone| at < gone)
     }
 
+    /// Whether it had gone by that time and was still shown, as gone. Parts of others leave nothing.
+    pub(super) fn shows_tombstone(&self, object: &FakeObject, at: Timestamp) -> bool {
+        let until = |gone| plus(gone, self.tombstones_ms);
+        object.parent.is_none() && object.deleted_at.is_some_and(|gone| gone <= at && at < until(gone))
+    }
+
     /// A resource as the cloud showed it at a time.
     pub(super) fn observed(&self, object: &FakeObject, at: Timestamp) -> Observed {
-        let usable = at >= plus(object.created_at, self.timing.settle_ms);
+        let (provider_state, presence) = if object.deleted_at.is_some_and(|gone| gone <= at) {
+            ("DELETED", Presence::Gone)
+        } else if at >= plus(object.created_at, self.timing.settle_ms) {
+            ("ACTIVE", Presence::Usable)
+        } else {
+            ("CREATING", Presence::Settling)
+        };
         let before = object.before.as_ref().filter(|(updated, _)| at < *updated);
         let mut fields = Value::clone(before.map_or(&object.fields, |(_, fields)| fields));
         if let Value::Object(map) = &mut fields {
@@ -332,8 +346,8 @@ impl State {
             kind: object.kind.clone(),
             cloud_id: object.cloud_id.clone(),
             owner: object.owner,
-            provider_state: if usable { "ACTIVE" } else { "CREATING" }.to_owned(),
-            presence: if usable { Presence::Usable } else { Presence::Settling },
+            provider_state: provider_state.to_owned(),
+            presence,
             bgp: (object.kind != ATTACHMENT).then(|| self.session(object)),
             bfd: None,
             learned: Learned {

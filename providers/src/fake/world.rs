@@ -203,6 +203,11 @@ impl FakeWorld {
         self.state().timing = timing;
     }
 
+    /// From now on what is deleted is shown for so long, as gone: AWS shows virtual interfaces so.
+    pub fn set_tombstones(&self, millis: u64) {
+        self.state().tombstones_ms = millis;
+    }
+
     /// Puts a stranger's resource into a cloud.
     pub fn add_stranger(
         &self,

@@ -146,7 +146,7 @@ impl ProviderCall {
     /// Whether it is a create whose fate was never answered, nor seen.
     #[must_use]
     pub fn is_unanswered_create(&self) -> bool {
-        self.verb == Verb::Create && matches!(self.verdict, Verdict::FoundUndone | Verdict::Open)
+        self.verb == Verb::Create && self.verdict.is_no_answer()
     }
 }
 
@@ -206,6 +206,14 @@ pub enum Verdict {
     FoundDone,
     /// No answer; later observation, after every lag, showed that it had none.
     FoundUndone,
+}
+
+impl Verdict {
+    /// Whether the fate of the call was never answered, nor seen.
+    #[must_use]
+    pub const fn is_no_answer(&self) -> bool {
+        matches!(self, Self::FoundUndone | Self::Open)
+    }
 }
 
 /// One ledger row.

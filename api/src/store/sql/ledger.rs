@@ -3,9 +3,9 @@
 
 use tieline_openapi::{
     ids::{AccountId, ConnectionId, InstanceId, ProviderCallId},
-    v1::Timestamp,
+    v1::{Timestamp, Verb},
 };
-use tieline_providers::{Observed, ResourceKey};
+use tieline_providers::{IdentityKind, Observed, ResourceKey};
 
 use super::{
     SqlStore, claims,
@@ -261,37 +261,41 @@ impl SqlStore {
         let mut tx = self.read().await?;
         let id = || args![instance.uuid()];
         let row = tx
-            .row("SELECT connection_id, project, cloud_id, retired_at, doc FROM instances WHERE id = $1", id())
+            .row("SELECT connection_id, project, cloud_id, {now} - retired_at, doc FROM instances WHERE id = $1", id())
             .await?;
         let Some(mut row) = row else { return Ok(None) };
         let (connection_id, project, recorded) = (row.id()?, row.id()?, row.opt_text()?);
-        let live = row.opt_int()?.is_none();
+        // A time that is still to come is from a clock that was stepped back: nobody waits for it.
+        let retired_ms_ago = row.opt_int()?.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX));
         let document: Instance = row.doc("instance")?;
         let mut facts = LedgerFacts {
             connection_id,
             project,
             key: document.key,
             cloud_id: recorded,
-            live,
+            retired_ms_ago,
             first_create_at: None,
             open: false,
-            last_verb: None,
+            may_take_its_slot: false,
         };
         let rows = tx
             .rows(
-                "SELECT verb, written_at, is_open, cloud_id FROM provider_calls WHERE instance_id = $1 ORDER BY seq",
+                "SELECT verb, identity, verdict, written_at, is_open, cloud_id FROM provider_calls
+                 WHERE instance_id = $1 ORDER BY seq",
                 id(),
             )
             .await?;
         tx.done().await?;
         let mut told = None;
         for mut row in rows {
-            let (verb, written_at) = (row.word("verb")?, row.time()?);
-            if verb == tieline_openapi::v1::Verb::Create && facts.first_create_at.is_none() {
+            let verb: Verb = row.word("verb")?;
+            let (identity, verdict): (IdentityKind, Verdict) = (row.doc("identity")?, row.doc("verdict")?);
+            let written_at = row.time()?;
+            if verb == Verb::Create && facts.first_create_at.is_none() {
                 facts.first_create_at = Some(written_at);
             }
             facts.open |= row.int()? != 0;
-            facts.last_verb = Some(verb);
+            facts.may_take_its_slot |= verb == Verb::Create && identity == IdentityKind::Slot && verdict.is_no_answer();
             told = row.opt_text()?.or(told);
         }
         facts.cloud_id = facts.cloud_id.or(told);

@@ -2,7 +2,7 @@
 
 use tieline_openapi::{
     ids::{ConnectionId, ProjectId},
-    v1::{Timestamp, Verb},
+    v1::Timestamp,
 };
 use tieline_providers::ResourceKey;
 
@@ -17,12 +17,13 @@ pub struct LedgerFacts {
     pub key: ResourceKey,
     /// The cloud's id that was recorded.
     pub cloud_id: Option<String>,
-    /// Whether the instance is still wanted or on its way out under a connection.
-    pub live: bool,
+    /// How long ago the instance was retired, by the store's time, in milliseconds. None: it is still wanted or on its way
+    /// out under a connection.
+    pub retired_ms_ago: Option<u64>,
     /// When its first create was written.
     pub first_create_at: Option<Timestamp>,
     /// Whether a call about it is without verdict.
     pub open: bool,
-    /// What the last call did.
-    pub last_verb: Option<Verb>,
+    /// Whether a create of it was given up that may yet take its slot. While it is live, its connection looks there itself.
+    pub may_take_its_slot: bool,
 }

@@ -3,6 +3,7 @@
 mod errors;
 mod faults;
 mod inventory;
+mod late;
 mod plans;
 mod sched;
 mod schedule;

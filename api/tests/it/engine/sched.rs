@@ -176,6 +176,6 @@ impl Gate for SimGate {
 
     async fn at_socket(&self, request: &Request) {
         self.sched.wait(self.replica, "socket", None).await;
-        self.rows.leave(self.replica, request.instance, request.verb);
+        self.rows.leave(request.instance, request.verb);
     }
 }

@@ -1,7 +1,7 @@
 //! The real store behind the scheduler: every call of the engine waits its turn, and the store's time is the test's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
@@ -26,6 +26,7 @@ use tieline_openapi::{
     v1::{Event, Gateway, Issue, KernelLane, Observations, Operation, PathSample, Plan, Timestamp, Verb},
 };
 use tieline_providers::ResourceKey;
+use tokio::task;
 
 use super::sched::{Running, Sched};
 
@@ -52,8 +53,9 @@ struct Noted {
     places: BTreeMap<InstanceId, Place>,
     /// The instance whose name a twin carries.
     twins: BTreeMap<InstanceId, InstanceId>,
-    /// When the newest row of a replica about an instance was composed, in milliseconds since the start.
-    composed: BTreeMap<(u32, InstanceId, &'static str), u64>,
+    /// When the newest row of a pass about an instance was composed, in milliseconds since the start. A replica that lost a
+    /// claim may be in two passes of one connection at a time.
+    composed: HashMap<(task::Id, InstanceId, &'static str), u64>,
     /// When the first row of a create of an instance was composed.
     first_created: BTreeMap<InstanceId, u64>,
     /// The same of the request that has just left the socket.
@@ -80,10 +82,10 @@ impl Rows {
         self.noted().places.get(&instance).cloned()
     }
 
-    /// A request of a replica leaves the socket.
-    pub(crate) fn leave(&self, replica: u32, instance: InstanceId, of: Verb) {
+    /// A request of the pass that asks leaves the socket.
+    pub(crate) fn leave(&self, instance: InstanceId, of: Verb) {
         let mut noted = self.noted();
-        noted.leaving = noted.composed.get(&(replica, instance, verb(of))).copied().unwrap_or(0);
+        noted.leaving = noted.composed.get(&(task::id(), instance, verb(of))).copied().unwrap_or(0);
     }
 
     /// When the row of the request that has just left was composed.
@@ -120,7 +122,7 @@ impl Rows {
         std::mem::take(&mut self.noted().removed)
     }
 
-    fn note(&self, replica: u32, composed: u64, claim: Option<&Claim>, writes: &[EngineWrite]) {
+    fn note(&self, composed: u64, claim: Option<&Claim>, writes: &[EngineWrite]) {
         let mut noted = self.noted();
         for write in writes {
             match (write, claim) {
@@ -139,7 +141,7 @@ impl Rows {
                     noted.log.push(row);
                     let named = noted.twins.get(&call.instance_id).copied().unwrap_or(call.instance_id);
                     *noted.calls.entry((named, verb(call.verb))).or_default() += 1;
-                    noted.composed.insert((replica, named, verb(call.verb)), composed);
+                    noted.composed.insert((task::id(), named, verb(call.verb)), composed);
                     if call.verb == Verb::Create {
                         noted.first_created.entry(named).or_insert(composed);
                         noted.open_creates.insert(call.id, composed);
@@ -357,7 +359,7 @@ impl Store for SimStore {
         let written = writes.clone();
         let result = self.inner.write_fenced(claim, writes).await;
         if result.is_ok() {
-            self.ledger.note(self.replica, composed, Some(claim), &written);
+            self.ledger.note(composed, Some(claim), &written);
         }
         result
     }
@@ -415,7 +417,7 @@ impl Store for SimStore {
         let written = writes.clone();
         let result = self.inner.write_unclaimed(writes).await;
         if result.is_ok() {
-            self.ledger.note(self.replica, self.sched.now_ms(), None, &written);
+            self.ledger.note(self.sched.now_ms(), None, &written);
         }
         result
     }

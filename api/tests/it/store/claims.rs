@@ -208,7 +208,7 @@ async fn removal_keeps_what_outlives_a_connection(db: Db) {
     assert_eq!(db.store.operation(&project(), operation).await.unwrap().id, operation);
     assert_eq!(db.store.events(&project(), 0, 9).await.unwrap().len(), 2);
     let facts = db.store.ledger_facts(instance.id).await.unwrap().unwrap();
-    assert!(!facts.live && facts.connection_id == id);
+    assert!(facts.retired_ms_ago == Some(0) && facts.connection_id == id);
     let allocated = db.allocated().await;
     assert_eq!((allocated.vlans.len(), allocated.bandwidth.len()), (1, 0), "the VLAN waits in quarantine");
     // The name is free again.

@@ -7,14 +7,17 @@ use tieline_api::{
 };
 use tieline_openapi::{
     ids::{ConnectionId, IssueId},
+    problem::ProviderDetail,
     v1::{Issue, IssueState, Severity, Verb},
 };
+use tieline_providers::IdentityKind;
 
 use super::{fixture::*, on_both};
 
 on_both!(
     a_call_is_written_before_it_is_decided,
     the_ledger_outlives_its_instance,
+    what_may_still_take_a_slot_is_told,
     a_resource_has_one_living_instance,
     a_twin_waits_for_its_connection,
     a_twin_wakes_a_connection_that_is_gone,
@@ -54,10 +57,10 @@ async fn a_call_is_written_before_it_is_decided(db: Db) {
             project: project(),
             key: key(),
             cloud_id: Some("vif-1".to_owned()),
-            live: true,
+            retired_ms_ago: None,
             first_create_at: Some(ms(START + 100)),
             open: true,
-            last_verb: Some(Verb::Delete),
+            may_take_its_slot: false,
         })
     );
     assert_eq!(db.store.ledger_facts(db.uuid().into()).await.unwrap(), None);
@@ -83,8 +86,52 @@ async fn the_ledger_outlives_its_instance(db: Db) {
     assert!(work.record.instances.is_empty());
     assert_eq!(work.calls, [lost], "what has no verdict is not forgotten");
     let facts = db.store.ledger_facts(instance.id).await.unwrap().unwrap();
-    assert!(!facts.live && facts.open);
+    assert!(facts.retired_ms_ago == Some(0) && facts.open);
     assert_eq!(facts.cloud_id.as_deref(), Some("vif-9"), "as the call was told");
+}
+
+async fn what_may_still_take_a_slot_is_told(db: Db) {
+    db.created("a").await;
+    let claim = db.claim("one").await;
+    let refused = Verdict::Refused {
+        kind: "Quota".to_owned(),
+        detail: ProviderDetail {
+            name: "fake".to_owned(),
+            code: "Quota".to_owned(),
+            message: "none is left".to_owned(),
+            request_id: None,
+        },
+    };
+    let cases = [
+        (IdentityKind::Slot, Verb::Create, Verdict::FoundUndone, true),
+        (IdentityKind::Slot, Verb::Create, Verdict::FoundDone, false),
+        (IdentityKind::Slot, Verb::Create, Verdict::Accepted, false),
+        (IdentityKind::Slot, Verb::Create, refused, false),
+        (IdentityKind::Slot, Verb::Delete, Verdict::FoundUndone, false),
+        (IdentityKind::Named, Verb::Create, Verdict::FoundUndone, false),
+    ];
+    for (n, (identity, verb, verdict, expected)) in cases.into_iter().enumerate() {
+        let instance = db.instance(1, u32::try_from(n).unwrap() + 1);
+        let put = EngineWrite::PutInstance(Box::new(instance.clone()));
+        let (call, mut open) = db.call(&instance, verb, 0);
+        let EngineWrite::OpenCall { call: row, .. } = &mut open else { panic!("{open:?}") };
+        row.identity = identity;
+        let what = format!("{verb:?} {identity:?} {verdict:?}");
+        let decide =
+            EngineWrite::DecideCall { id: call.id, verdict, at: ms(START + 1), cloud_id: None, request_id: None };
+        // What follows it changes nothing.
+        let (after, open_after) = db.call(&instance, Verb::Delete, 2);
+        let done = EngineWrite::DecideCall {
+            id: after.id,
+            verdict: Verdict::Accepted,
+            at: ms(START + 3),
+            cloud_id: None,
+            request_id: None,
+        };
+        db.store.write_fenced(&claim, vec![put, open, decide, open_after, done]).await.unwrap();
+        let facts = db.store.ledger_facts(instance.id).await.unwrap().unwrap();
+        assert_eq!((facts.may_take_its_slot, facts.open), (expected, false), "{what}");
+    }
 }
 
 async fn a_resource_has_one_living_instance(db: Db) {
