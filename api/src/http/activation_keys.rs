@@ -1,13 +1,13 @@
 //! Activation keys that customers have from providers that we are paired with.
 
 use axum::{Json, extract::State, response::Response};
-use tieline_openapi::v1::{ActivationKeyAcceptance, ActivationKeyText, Connection, DecodedActivationKey, Plan};
+use tieline_openapi::v1::{ActivationKeyAcceptance, ActivationKeyText, DecodedActivationKey};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    connections::{MutationQuery, answer, dry},
     extract::{self, Headers, Nothing, Query},
+    mutation::{IdempotencyKeyHeader, MutationAnswers, MutationQuery, answer, dry},
     problem::Fault,
 };
 use crate::app::Caller;
@@ -19,22 +19,12 @@ pub(super) fn routes() -> OpenApiRouter<Http> {
 /// Makes a connection from an activation key that the customer has from the other provider. Ours is made first, then that
 /// provider is asked for its half.
 #[utoipa::path(post, path = "/v1/activationKeys:accept", operation_id = "acceptActivationKey", tag = "connections",
-    params(MutationQuery,
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
-            description = "The same key and request get the same answer for seven days; another request gets 422.")),
+    params(MutationQuery, IdempotencyKeyHeader),
     request_body = ActivationKeyAcceptance,
     responses(
-        (status = 202, description = "Accepted. Follow the operation in `Operation-Location`.", body = Connection,
-            headers(
-                ("Location", description = "The connection."),
-                ("Operation-Location", description = "The operation."),
-                ("ETag", description = "The generation of the intent."),
-                ("Idempotent-Replayed", description = "`true` where this answer was given before."))),
-        (status = 200, description = "With `dryRun=true`: what would be done.", body = Plan,
-            headers(("Dry-Run", description = "`true`."))),
+        MutationAnswers,
         (status = 409, description = "The key was brought already, the name is taken, or this installation is not paired \
-                                      with any provider."),
-        (status = 422, description = "The idempotency key was used with another request.")))]
+                                      with any provider.")))]
 async fn accept(
     State(http): State<Http>,
     caller: Caller,

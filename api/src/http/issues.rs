@@ -9,8 +9,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    connections::saved,
     extract::{self, Headers, Id, NoBody, Nothing, Query},
+    mutation::{IdempotencyKeyHeader, saved},
     operations::PageQuery,
     pages::Cut,
     problem::Fault,
@@ -70,9 +70,7 @@ async fn acknowledge(
 /// `create-without-answer`. The engine creates again, or takes what is named once a look shows that it fits; then the issue
 /// resolves. What does not fit is asked again.
 #[utoipa::path(post, path = "/v1/issues/{id}:resolve", operation_id = "resolveIssue", tag = "issues",
-    params(("id" = IssueId, Path, description = "The issue."),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
-            description = "The same key and request get the same answer for seven days; another request gets 422.")),
+    params(("id" = IssueId, Path, description = "The issue."), IdempotencyKeyHeader),
     request_body = IssueAnswer,
     responses(
         (status = 202, description = "Noted. The issue resolves when the engine has gone on.", body = Issue,

@@ -20,6 +20,7 @@ mod home;
 mod interconnects;
 mod issues;
 mod metrics;
+mod mutation;
 mod operations;
 mod pages;
 mod plans;

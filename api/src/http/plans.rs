@@ -5,15 +5,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use tieline_openapi::{
     ids::{ConnectionId, PlanId},
-    v1::{Connection, Plan, PlanList, PlanRequest},
+    v1::{Plan, PlanList, PlanRequest},
 };
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    connections::{MutationQuery, answer, dry, saved},
     extract::{self, Headers, Id, NoBody, Nothing, Query},
+    mutation::{IdempotencyKeyHeader, MutationAnswers, MutationQuery, answer, dry, saved},
     pages::Cut,
     problem::Fault,
     with_verb,
@@ -66,9 +66,7 @@ async fn list(
 }
 
 /// Computes a plan and saves it for an hour. It reserves nothing. What cannot be met is a plan with findings that are errors.
-#[utoipa::path(post, path = "/v1/plans", operation_id = "createPlan", tag = "plans", params(PlanQuery,
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
-            description = "The same key and request get the same answer for seven days; another request gets 422.")),
+#[utoipa::path(post, path = "/v1/plans", operation_id = "createPlan", tag = "plans", params(PlanQuery, IdempotencyKeyHeader),
     request_body = PlanRequest,
     responses(
         (status = 201, description = "The saved plan.", body = Plan, headers(
@@ -107,21 +105,13 @@ async fn show(
 
 /// Applies exactly this plan, taking its allocations in one transaction, or says what moved.
 #[utoipa::path(post, path = "/v1/plans/{id}:apply", operation_id = "applyPlan", tag = "plans",
-    params(("id" = PlanId, Path, description = "The plan."), MutationQuery,
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
-            description = "The same key and request get the same answer for seven days; another request gets 422.")),
+    params(("id" = PlanId, Path, description = "The plan."), MutationQuery, IdempotencyKeyHeader),
     responses(
-        (status = 202, description = "Accepted. Follow the operation in `Operation-Location`.", body = Connection,
-            headers(
-                ("Location", description = "The connection."),
-                ("Operation-Location", description = "The operation."),
-                ("ETag", description = "The generation of the intent."),
-                ("Idempotent-Replayed", description = "`true` where this answer was given before."))),
+        MutationAnswers,
         (status = 200, description = "With `dryRun=true`: the plan, which could be applied now.", body = Plan,
             headers(("Dry-Run", description = "`true`."))),
         (status = 409, description = "The plan was applied before, has errors, or its name is taken."),
-        (status = 412, description = "The plan is too old, or what it was computed from has moved."),
-        (status = 422, description = "The idempotency key was used with another request.")))]
+        (status = 412, description = "The plan is too old, or what it was computed from has moved.")))]
 async fn apply(
     State(http): State<Http>,
     caller: Caller,

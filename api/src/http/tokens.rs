@@ -15,8 +15,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Http,
-    connections::REPLAYED,
     extract::{self, Headers, Id, NoBody, Nothing, Query},
+    mutation::REPLAYED,
     operations::PageQuery,
     pages::Cut,
     problem::Fault,

@@ -197,7 +197,16 @@ fn problem_line(problem: &Problem) -> String {
         line.push_str(&format!(" (held by {holder})"));
     }
     if !problem.remediation.is_empty() && !line.contains(&problem.remediation) {
-        line.push_str(&format!("; {}", problem.remediation));
+        // A sentence of its own, or the end of this one.
+        let sentence = problem.remediation.starts_with(char::is_uppercase);
+        let stop = if !sentence {
+            "; "
+        } else if line.ends_with('.') {
+            " "
+        } else {
+            ". "
+        };
+        line.push_str(&format!("{stop}{}", problem.remediation));
     }
     if let Some(id) = problem.request_id.as_deref().filter(|_| problem.code == ProblemCode::Internal) {
         line.push_str(&format!(" (request {id})"));

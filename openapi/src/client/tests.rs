@@ -78,7 +78,7 @@ fn events(body: &str) -> String {
 fn problem(code: ProblemCode) -> String {
     let body = serde_json::json!({
         "type": format!("/problems/{}", code.as_str()), "title": "t", "status": code.status(), "code": code,
-        "detail": "VLAN 7 is in use", "retryable": code.retryable(), "remediation": "wish another",
+        "detail": "VLAN 7 is in use", "retryable": code.retryable(), "remediation": "Wish another.",
         "errors": [{"pointer": "/wanted/vlanId", "message": "7 is taken on port p1"}],
     });
     body.to_string()
@@ -176,7 +176,7 @@ async fn plans_are_tried_dry_listed_and_made_once() {
 async fn an_error_is_one_line_that_says_what_to_do() {
     let server = Server::start(vec![reply("400 Bad Request", "", &problem(ProblemCode::Unsatisfiable))]).await;
     let line = server.client().connection(id()).await.unwrap_err().line();
-    assert_eq!(line, "VLAN 7 is in use; /wanted/vlanId: 7 is taken on port p1; wish another");
+    assert_eq!(line, "VLAN 7 is in use; /wanted/vlanId: 7 is taken on port p1. Wish another.");
 
     let server = Server::start(vec![reply("404 Not Found", "", "<html>\n</html>")]).await;
     let line = server.client().connection(id()).await.unwrap_err().line();
