@@ -20,6 +20,19 @@ fn a_reader_that_goes_away_ends_a_command_without_a_word() -> anyhow::Result<()>
 }
 
 #[test]
+fn a_machine_without_authorities_needs_none_for_plain_http() -> anyhow::Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    drop(listener);
+    let none = [("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    let words = ["connections", "list", "--token", "x", "--url", &url];
+    let out = Command::new(binary()).args(words).envs(none).output()?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(69), "it asks, and nobody listens there: {said}");
+    Ok(())
+}
+
+#[test]
 fn a_completion_script_is_one_that_bash_takes() -> anyhow::Result<()> {
     let mut script = String::new();
     let mut tieline = Command::new(binary()).args(["completion", "bash"]).stdout(Stdio::piped()).spawn()?;

@@ -191,7 +191,7 @@ impl Schedule {
             self.sim.trace.push(format!("        crash {replica}"));
             self.sim.crash(replica).await;
             self.until(4_000, End::Restart);
-        } else if self.chance(6) && !(self.strict && self.about_to_send(Some(replica))) {
+        } else if self.chance(6) && !(self.strict && self.sim.about_to_send(Some(replica))) {
             let until = self.sim.sched.now_ms() + self.dice.below(6_000);
             self.sim.trace.push(format!("        freeze {replica} until {until}"));
             self.sim.frozen.insert(replica, until);
@@ -218,17 +218,10 @@ impl Schedule {
             self.sim.stranger_goes();
         } else if !matches!(self.identity, IdentityKind::Named | IdentityKind::Blind) && self.chance(3) {
             self.sim.impostor_comes().await;
-        } else if self.chance(8) && !(self.strict && self.about_to_send(None)) {
+        } else if self.chance(8) && !(self.strict && self.sim.about_to_send(None)) {
             let to = self.sim.sched.now_ms() + self.dice.below(2_000);
             self.sim.advance_to(to);
         }
-    }
-
-    /// Whether a replica, or any, is past its last look at its lease.
-    fn about_to_send(&self, of: Option<u32>) -> bool {
-        let past = ["after-row", "before-send", "parent", "socket"];
-        let waits = self.sim.sched.list();
-        waits.iter().any(|(_, replica, what, _)| of.is_none_or(|of| of == *replica) && past.contains(&what.as_str()))
     }
 
     /// What users do: change, delete, create again.

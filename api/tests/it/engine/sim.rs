@@ -316,6 +316,13 @@ impl Sim {
             .collect()
     }
 
+    /// Whether a replica, or any, is past its last look at its lease: what it sends nothing holds back any more.
+    pub(crate) fn about_to_send(&self, of: Option<u32>) -> bool {
+        let past = ["after-row", "before-send", "parent", "socket"];
+        let waits = self.sched.list();
+        waits.iter().any(|(_, replica, what, _)| of.is_none_or(|of| of == *replica) && past.contains(&what.as_str()))
+    }
+
     /// When something next becomes ready by itself.
     pub(crate) fn next_ready(&self) -> Option<u64> {
         let now = self.sched.now_ms();

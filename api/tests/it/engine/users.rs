@@ -152,6 +152,10 @@ impl Sim {
 
     /// A person answers what nothing else can tell, once nothing of it can be on its way any more; and errs at times.
     pub(crate) async fn answer_issues(&self, after_ms: u64) {
+        // However long it was held.
+        if self.about_to_send(None) {
+            return;
+        }
         let page = tieline_api::store::Page { limit: 100, after: None };
         let late = self.world.late_creates();
         for issue in self.store.issues(&project(), page).await.unwrap() {
