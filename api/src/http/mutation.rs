@@ -54,7 +54,7 @@ pub(super) struct IfMatchHeader {
 
 /// How a change of a connection is answered, as documented.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "only its documentation is used")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "only its documentation is used")]
 pub(super) enum MutationAnswers {
     /// Accepted. Follow the operation in `Operation-Location`.
     #[response(status = 202, headers(

@@ -475,9 +475,13 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Creates whose fate was never answered, nor seen.
+    /// Creates whose fate was never answered, nor seen. What was found may be of any of several that were sent, so then one
+    /// that was held to have made it may have its effect yet.
     fn unanswered_creates(&self) -> impl Iterator<Item = &'a ProviderCall> {
-        self.calls.iter().copied().filter(|call| call.is_unanswered_create())
+        let several = self.calls.iter().any(|call| call.is_unanswered_create());
+        let held_to_have = |call: &ProviderCall| call.verb == Verb::Create && call.verdict == Verdict::FoundDone;
+        let calls = self.calls.iter().copied();
+        calls.filter(move |call| call.is_unanswered_create() || (several && held_to_have(call)))
     }
 
     /// Whether no create that went without an answer can still show up, by the last look.

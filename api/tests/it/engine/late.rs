@@ -16,12 +16,9 @@ use tieline_providers::{
 
 use super::sim::{Database, Sim};
 
-/// How long the second create is on its way: for longer than the resource of the first takes to be made and deleted.
-const LATE_MS: u64 = 3_400;
-
-/// The first create of an attachment has its effect, the second has it late; neither is answered.
-#[derive(Default)]
+/// Two creates of an attachment are on their way for so long; neither is answered.
 struct TwoLate {
+    late_ms: [u64; 2],
     creates: AtomicUsize,
 }
 
@@ -30,20 +27,17 @@ impl Chaos for TwoLate {
         if request.verb != Verb::Create || request.kind != ATTACHMENT {
             return Fault::None;
         }
-        match self.creates.fetch_add(1, Ordering::SeqCst) {
-            0 => Fault::Late(1_500),
-            1 => Fault::Late(LATE_MS),
-            _ => Fault::None,
-        }
+        let n = self.creates.fetch_add(1, Ordering::SeqCst);
+        self.late_ms.get(n).map_or(Fault::None, |ms| Fault::Late(*ms))
     }
 }
 
 /// A connection that is to go, at the moment at which the second create has made its resource in the slot of the first one,
 /// which was deleted.
-async fn made_after_it_went(tombstones_ms: u64) -> (Sim, ConnectionId, String) {
+async fn made_after_it_went(late_ms: [u64; 2], tombstones_ms: u64) -> (Sim, ConnectionId, String) {
     let timing = Timing { lag_ms: 0, settle_ms: 0 };
     let mut sim = Sim::new(1, IdentityKind::Slot, timing, Database::Memory, |_, _| {
-        Some(Arc::new(TwoLate::default()) as Arc<dyn Chaos>)
+        Some(Arc::new(TwoLate { late_ms, creates: AtomicUsize::new(0) }) as Arc<dyn Chaos>)
     })
     .await;
     sim.world.set_tombstones(tombstones_ms);
@@ -77,22 +71,22 @@ async fn run_without(sim: &mut Sim, held: &str, until: &str) {
 
 #[tokio::test]
 async fn what_a_late_create_puts_into_the_slot_is_found_by_its_connection_whoever_comes_first() {
-    // A cloud forgets what was deleted at once, or shows it for as long as the deletion takes.
-    for tombstones_ms in [0, 60_000] {
-        // The sweep asks the ledger about what it has seen; a pass looks by itself.
-        for (held, until) in [("claim", "ledger_facts"), ("list", "read")] {
-            let (mut sim, id, second) = made_after_it_went(tombstones_ms).await;
-            run_without(&mut sim, held, until).await;
-            let gone = sim.run_until(60_000, async |sim| sim.record(id).await.is_none()).await;
-            assert!(gone, "{:#?}\n{}", sim.last_operation(id).await, sim.trace.join("\n"));
-            assert_eq!(
-                sim.rows.take_found(),
-                [],
-                "{until} first: the sweep was not needed, tombstones {tombstones_ms}"
-            );
-            assert_eq!(sim.last_operation(id).await.state, OperationState::Succeeded);
-            assert!(sim.ours().is_empty(), "{second} is left");
-            sim.verify_clean_slate();
+    // The first is given up as well, or what it makes is taken for what the second made.
+    for late_ms in [[1_500, 3_400], [1_000, 4_300]] {
+        // A cloud forgets what was deleted at once, or shows it for as long as the deletion takes.
+        for tombstones_ms in [0, 60_000] {
+            // The sweep asks the ledger about what it has seen; a pass looks by itself.
+            for (held, until) in [("claim", "ledger_facts"), ("list", "read")] {
+                let case = format!("{late_ms:?}, tombstones {tombstones_ms}, {until} first");
+                let (mut sim, id, second) = made_after_it_went(late_ms, tombstones_ms).await;
+                run_without(&mut sim, held, until).await;
+                let gone = sim.run_until(60_000, async |sim| sim.record(id).await.is_none()).await;
+                assert!(gone, "{case}: {:#?}\n{}", sim.last_operation(id).await, sim.trace.join("\n"));
+                assert_eq!(sim.rows.take_found(), [], "{case}: the sweep was not needed");
+                assert_eq!(sim.last_operation(id).await.state, OperationState::Succeeded);
+                assert!(sim.ours().is_empty(), "{case}: {second} is left");
+                sim.verify_clean_slate();
+            }
         }
     }
 }
