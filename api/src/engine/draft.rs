@@ -79,13 +79,12 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Whether a create that was never answered may yet take the slot of an instance whose recorded resource has gone. It is
-    /// looked for in the slot then, since what it makes has another id.
-    pub(super) fn may_take_its_slot_again(&self, instance: &Instance) -> bool {
+    /// Whether a create that was never answered may yet take the slot of an instance, though another made what is recorded.
+    pub(super) fn may_take_its_slot(&self, instance: &Instance) -> bool {
         let unanswered = |call: &ProviderCall| {
             call.instance_id == instance.id && call.identity == IdentityKind::Slot && call.is_unanswered_create()
         };
-        instance.twin.is_none() && instance.seen.shows_nothing() && self.calls.iter().any(unanswered)
+        instance.twin.is_none() && self.calls.iter().any(unanswered)
     }
 
     pub(super) fn new(

@@ -7,7 +7,9 @@ use tieline_openapi::{
     problem::ProviderDetail,
     v1::Timestamp,
 };
-use tieline_providers::{CallError, ListScope, Lookup, Observed, OwnerTag, ResourceKind, ResourceSpec, Target};
+use tieline_providers::{
+    CallError, ListScope, Lookup, Observed, OwnerTag, Presence, ResourceKind, ResourceSpec, Target,
+};
 use uuid::Uuid;
 
 use super::{
@@ -42,6 +44,11 @@ impl Blind {
     }
 }
 
+/// Whether a look was taken and showed nothing that is there: a terminal state counts as absent.
+fn shows_nothing(look: &Result<Option<Observed>, Blind>) -> bool {
+    look.as_ref().is_ok_and(|found| found.as_ref().is_none_or(|seen| seen.presence == Presence::Gone))
+}
+
 impl Engine {
     pub(super) fn owner_tag(&self, instance: InstanceId) -> OwnerTag {
         OwnerTag::new(self.installation, instance)
@@ -61,12 +68,15 @@ impl Engine {
         let time = draft.time;
         let looks = ids.iter().filter_map(|id| draft.instance(*id)).map(|instance| {
             let mut target = self.target(instance, draft.spec(instance));
-            if draft.may_take_its_slot_again(instance) {
-                target.lookup.cloud_id = None;
-            }
+            let in_slot = draft.may_take_its_slot(instance) && target.lookup.cloud_id.is_some();
             let (id, account) = (instance.id, instance.account_id.clone());
             async move {
-                let (asked_at, look) = self.look_at(&account, &target, time, lane).await;
+                let (mut asked_at, mut look) = self.look_at(&account, &target, time, lane).await;
+                if in_slot && shows_nothing(&look) {
+                    // What a late create makes where the recorded one has gone has another id.
+                    target.lookup.cloud_id = None;
+                    (asked_at, look) = self.look_at(&account, &target, time, lane).await;
+                }
                 (id, asked_at, look)
             }
         });
@@ -152,9 +162,8 @@ impl Engine {
             Ok(Some(observed)) => {
                 let seen = instance.seen.and_found(observed, now);
                 let found = Instance { seen: seen.clone(), ..instance.clone() };
-                // Another one than was recorded: a late create has made it where the first had gone.
-                let again = instance.seen.shows_nothing() && instance.twin.is_none();
-                if let Some(observed) = found.present().filter(|_| instance.cloud_id.is_none() || again) {
+                // Not the recorded one, where a late create has made it in the place of that.
+                if let Some(observed) = found.present() {
                     instance.cloud_id = Some(observed.cloud_id.clone());
                 }
                 seen
