@@ -79,6 +79,8 @@ fn daemon(ns: &Ns, name: &str) -> Runs {
     // Others give up the root that `wg set` needs of them, and have a flag of the same name against it.
     if !std::path::Path::new(&program).ends_with("wireguard-go") {
         command.arg("--disable-drop-privileges");
+        // With several threads boringtun-cli changes the order of what passes it.
+        command.env("WG_THREADS", "1");
     }
     command.args(["-f", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = ns.run(move || command.spawn()).join().unwrap().unwrap().unwrap();
