@@ -10,7 +10,7 @@ use tieline_openapi::{
     problem::ProviderDetail,
     v1::{Operation, Timestamp},
 };
-use tieline_providers::{IdentityKind, ResourceSpec};
+use tieline_providers::ResourceSpec;
 
 use super::clock::Clock;
 use crate::{
@@ -81,10 +81,8 @@ pub(super) struct Draft {
 impl Draft {
     /// Whether a create that was never answered may yet take the slot of an instance, though another made what is recorded.
     pub(super) fn may_take_its_slot(&self, instance: &Instance) -> bool {
-        let unanswered = |call: &ProviderCall| {
-            call.instance_id == instance.id && call.identity == IdentityKind::Slot && call.is_unanswered_create()
-        };
-        instance.twin.is_none() && self.calls.iter().any(unanswered)
+        let mut calls = self.calls.iter().filter(|call| call.instance_id == instance.id);
+        instance.twin.is_none() && calls.any(|call| call.verdict.may_take_its_slot(call.verb, call.identity))
     }
 
     pub(super) fn new(

@@ -20,12 +20,13 @@ use tieline_openapi::{
     v1::{End, Ends, Timestamp, Verb, Wanted},
 };
 use tieline_providers::{
-    CallErrorKind, Change, FeatureSide, IdentityKind, Learned, Observed, Presence, ResourceKey, ResourceSpec, Rules,
+    Change, FeatureSide, IdentityKind, Learned, Observed, Presence, ResourceKey, ResourceSpec, Rules,
 };
 
 use super::negotiate::{NegotiatedChannel, Refused};
 
 pub use act::next;
+pub use refusal::{kind_name, kind_of_name};
 pub use time::{earlier, millis_between, plus};
 
 /// One instance of a wanted resource, as the store has it.
@@ -213,6 +214,12 @@ impl Verdict {
     #[must_use]
     pub const fn is_no_answer(&self) -> bool {
         matches!(self, Self::FoundUndone | Self::Open)
+    }
+
+    /// Whether a call of this fate may yet put something into its instance's slot.
+    #[must_use]
+    pub fn may_take_its_slot(&self, verb: Verb, identity: IdentityKind) -> bool {
+        verb == Verb::Create && identity == IdentityKind::Slot && self.is_no_answer()
     }
 }
 
@@ -525,45 +532,6 @@ pub enum Step {
     Settled,
     /// Nothing is wanted, and nothing is left.
     Gone,
-}
-
-/// The name of an error kind, as verdicts hold it.
-#[must_use]
-pub const fn kind_name(kind: CallErrorKind) -> &'static str {
-    match kind {
-        CallErrorKind::Throttled => "Throttled",
-        CallErrorKind::Unauthenticated => "Unauthenticated",
-        CallErrorKind::Forbidden => "Forbidden",
-        CallErrorKind::Invalid => "Invalid",
-        CallErrorKind::NotFound => "NotFound",
-        CallErrorKind::SlotTaken => "SlotTaken",
-        CallErrorKind::Conflict => "Conflict",
-        CallErrorKind::Quota => "Quota",
-        CallErrorKind::Unavailable => "Unavailable",
-        CallErrorKind::Unknown => "Unknown",
-        CallErrorKind::NotSent => "NotSent",
-        CallErrorKind::Malformed => "Malformed",
-    }
-}
-
-/// The error kind of a verdict's name. A name that a newer version wrote is the one that a person must look at.
-#[must_use]
-pub fn kind_of_name(name: &str) -> CallErrorKind {
-    const ALL: [CallErrorKind; 12] = [
-        CallErrorKind::Throttled,
-        CallErrorKind::Unauthenticated,
-        CallErrorKind::Forbidden,
-        CallErrorKind::Invalid,
-        CallErrorKind::NotFound,
-        CallErrorKind::SlotTaken,
-        CallErrorKind::Conflict,
-        CallErrorKind::Quota,
-        CallErrorKind::Unavailable,
-        CallErrorKind::Unknown,
-        CallErrorKind::NotSent,
-        CallErrorKind::Malformed,
-    ];
-    ALL.into_iter().find(|kind| kind_name(*kind) == name).unwrap_or(CallErrorKind::Invalid)
 }
 
 impl Instance {

@@ -6,7 +6,6 @@ use tieline_providers::{Addressing, CallErrorKind, FeatureSide};
 use super::{
     NegotiatedChannel, ProviderCall, Refused, Step, Trouble, TroubleCode, Why,
     instance::{Case, Need},
-    kind_of_name,
     time::plus,
 };
 
@@ -176,4 +175,43 @@ fn names_negotiated(detail: &ProviderDetail, side: &FeatureSide) -> bool {
         let word = word.trim_matches(['.', ':', '/']);
         values.iter().any(|value| word == value || word.split('/').next() == Some(value.as_str()))
     })
+}
+
+/// The name of an error kind, as verdicts hold it.
+#[must_use]
+pub const fn kind_name(kind: CallErrorKind) -> &'static str {
+    match kind {
+        CallErrorKind::Throttled => "Throttled",
+        CallErrorKind::Unauthenticated => "Unauthenticated",
+        CallErrorKind::Forbidden => "Forbidden",
+        CallErrorKind::Invalid => "Invalid",
+        CallErrorKind::NotFound => "NotFound",
+        CallErrorKind::SlotTaken => "SlotTaken",
+        CallErrorKind::Conflict => "Conflict",
+        CallErrorKind::Quota => "Quota",
+        CallErrorKind::Unavailable => "Unavailable",
+        CallErrorKind::Unknown => "Unknown",
+        CallErrorKind::NotSent => "NotSent",
+        CallErrorKind::Malformed => "Malformed",
+    }
+}
+
+/// The error kind of a verdict's name. A name that a newer version wrote is the one that a person must look at.
+#[must_use]
+pub fn kind_of_name(name: &str) -> CallErrorKind {
+    const ALL: [CallErrorKind; 12] = [
+        CallErrorKind::Throttled,
+        CallErrorKind::Unauthenticated,
+        CallErrorKind::Forbidden,
+        CallErrorKind::Invalid,
+        CallErrorKind::NotFound,
+        CallErrorKind::SlotTaken,
+        CallErrorKind::Conflict,
+        CallErrorKind::Quota,
+        CallErrorKind::Unavailable,
+        CallErrorKind::Unknown,
+        CallErrorKind::NotSent,
+        CallErrorKind::Malformed,
+    ];
+    ALL.into_iter().find(|kind| kind_name(*kind) == name).unwrap_or(CallErrorKind::Invalid)
 }

@@ -295,7 +295,7 @@ impl SqlStore {
                 facts.first_create_at = Some(written_at);
             }
             facts.open |= row.int()? != 0;
-            facts.may_take_its_slot |= verb == Verb::Create && identity == IdentityKind::Slot && verdict.is_no_answer();
+            facts.may_take_its_slot |= verdict.may_take_its_slot(verb, identity);
             told = row.opt_text()?.or(told);
         }
         facts.cloud_id = facts.cloud_id.or(told);
