@@ -19,7 +19,8 @@ pub const MAX_LANES: u8 = 16;
 /// The most lanes that are chosen without being asked for: each is a port that firewalls must let through.
 const MAX_AUTOMATIC: usize = 8;
 
-/// A lane for every two cores of the machine: it has a thread for each direction.
+/// A lane for every two cores of the machine, up to eight: the kernel's half of the work wants the others, and each lane costs
+/// memory and timers for every peer.
 #[must_use]
 pub fn automatic_lanes() -> u8 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -51,7 +52,7 @@ pub struct GatewayOptions {
     pub private_next_hop: Option<IpAddr>,
     /// The TUN device's name; `None`: [`TUN_NAME`].
     pub tun_name: Option<String>,
-    /// Lanes of the tunnel, 1 to [`MAX_LANES`], each with a key, a UDP port (that of lane 0 and up) and two threads; `None`: by
+    /// Lanes of the tunnel, 1 to [`MAX_LANES`], each with a key, a UDP port (that of lane 0 and up) and a thread; `None`: by
     /// [`automatic_lanes`]. Settled when the gateway joins: its peers are told.
     pub lanes: Option<u8>,
     /// Which WireGuard carries, until a person says otherwise at the local control; [`TunnelBackend::Kernel`] where the kernel

@@ -196,8 +196,7 @@ impl Receiver {
         }
     }
 
-    /// Waits for datagrams for as long as the socket's timeout is, and takes all that are there and fit. `take` gets each
-    /// buffer's bytes.
+    /// Takes the datagrams that are there and fit, without waiting. `take` gets each buffer's bytes.
     pub(crate) fn receive(&mut self, socket: &UdpSocket, mut take: impl FnMut(Received, &[u8])) -> io::Result<()> {
         // SAFETY: `iovec` and `mmsghdr` are plain old data, for which all zeroes is a value.
         let (mut pieces, mut messages): ([libc::iovec; BUFFERS], [libc::mmsghdr; BUFFERS]) = unsafe { mem::zeroed() };
@@ -218,7 +217,7 @@ impl Receiver {
                 socket.as_raw_fd(),
                 messages.as_mut_ptr(),
                 BUFFERS as _,
-                libc::MSG_WAITFORONE as _,
+                libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };

@@ -151,7 +151,7 @@ pub struct Dataplane {
     lanes: Arc<Lanes>,
     board: Arc<Board>,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    receivers: Vec<JoinHandle<io::Result<()>>>,
+    carriers: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl std::fmt::Debug for Dataplane {
@@ -229,13 +229,12 @@ impl Dataplane {
                 }
             }
         }
-        let mut receivers = Vec::new();
+        let mut carriers = Vec::new();
         for n in 0..lanes.own.len() {
-            let (out, back) = (Arc::clone(&lanes), Arc::clone(&lanes));
-            threads.push(netns.spawn(&format!("tl-out-{n}"), move || out.outbound(n)).map_err(thread("outbound"))?);
-            receivers.push(netns.spawn(&format!("tl-in-{n}"), move || back.inbound(n)).map_err(thread("inbound"))?);
+            let lanes = Arc::clone(&lanes);
+            carriers.push(netns.spawn(&format!("tl-lane-{n}"), move || lanes.carry(n)).map_err(thread("lane"))?);
         }
-        Ok(Self { commands, lanes, board, threads, receivers })
+        Ok(Self { commands, lanes, board, threads, carriers })
     }
 
     /// Makes this the configuration. What is unchanged goes on undisturbed.
@@ -315,8 +314,8 @@ impl Dataplane {
     pub(super) fn leave(mut self) {
         let handover = &self.lanes.handover;
         handover.leaves.store(true, Ordering::Release);
-        handover.deaf.store(true, Ordering::Release);
-        join(&mut self.receivers);
+        handover.ends.store(true, Ordering::Release);
+        join(&mut self.carriers);
         self.lanes.handover.close();
         self.order(Command::Leave);
         self.lanes.stop.store(true, Ordering::Relaxed);
@@ -324,7 +323,7 @@ impl Dataplane {
     }
 
     fn join(&mut self) {
-        join(&mut self.receivers);
+        join(&mut self.carriers);
         join(&mut self.threads);
     }
 
@@ -432,7 +431,7 @@ fn stand_on(options: &DataplaneOptions, routes: &mut Routes, taken: Option<Taken
     for ((key, tun), n) in lanes.zip(0..) {
         let address = SocketAddr::new(listen, options.listen_port.saturating_add(n));
         let socket =
-            sockets::tunnel(address, NAP, &offloads).map_err(|source| DataplaneError::Socket { address, source })?;
+            sockets::tunnel(address, &offloads).map_err(|source| DataplaneError::Socket { address, source })?;
         own.push(OwnLane::new(socket, tun, key.clone()));
     }
     let address = SocketAddr::new(options.private_address, PROBE_PORT);

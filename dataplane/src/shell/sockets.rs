@@ -3,11 +3,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    time::Duration,
+    os::fd::AsRawFd,
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::offloads::{Offload, Offloads};
 use crate::proto::probe::PROBE_PORT;
@@ -32,12 +32,11 @@ fn udp(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The socket that a lane's datagrams come and go by. It blocks, for at most `nap` when it receives; it tells the traffic
+/// The socket that a lane's datagrams come and go by. It blocks when it sends what there is no room for; it tells the traffic
 /// class of what it receives, and joins datagrams where that is on.
-pub(crate) fn tunnel(address: SocketAddr, nap: Duration, offloads: &Offloads) -> io::Result<UdpSocket> {
+pub(crate) fn tunnel(address: SocketAddr, offloads: &Offloads) -> io::Result<UdpSocket> {
     let socket = udp(address, TUNNEL_BUFFER)?;
     socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(nap))?;
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?;
     } else {
@@ -47,6 +46,27 @@ pub(crate) fn tunnel(address: SocketAddr, nap: Duration, offloads: &Offloads) ->
         offloads.switch_off(Offload::UdpGro);
     }
     Ok(socket)
+}
+
+mod ioctl {
+    // SIOCOUTQ is TIOCOUTQ by another name (<linux/sockios.h>).
+    nix::ioctl_read_bad!(outq, libc::TIOCOUTQ, libc::c_int);
+}
+
+/// Bytes of memory that what a socket still has to send takes (`man 7 udp`, SIOCOUTQ).
+pub(crate) fn unsent(socket: &UdpSocket) -> usize {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open, and SIOCOUTQ writes an int.
+    match unsafe { ioctl::outq(socket.as_raw_fd(), &raw mut bytes) } {
+        Ok(_) => usize::try_from(bytes).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+/// How much a socket may have to send and still be said to have room (`sock_writeable` in <net/sock.h>: less than half of its
+/// buffer).
+pub(crate) fn most_unsent(socket: &UdpSocket) -> usize {
+    SockRef::from(socket).send_buffer_size().map_or(TUNNEL_BUFFER, |bytes| bytes / 2)
 }
 
 /// A lane's socket that another process has made.

@@ -28,7 +28,7 @@ unsafe impl GlobalAlloc for Counting {
         let mut name = [0_u8; 16];
         // SAFETY: PR_GET_NAME writes at most 16 bytes.
         unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-        if name.starts_with(b"tl-out") || name.starts_with(b"tl-in") {
+        if name.starts_with(b"tl-lane") {
             TAKEN.fetch_add(1, Ordering::Relaxed);
         }
         // SAFETY: the caller's own promise.
@@ -366,6 +366,45 @@ async fn a_lane_that_does_not_get_through_is_not_used() {
     let status = until(&gateways[0], "it answers", |_| true).await;
     let alive: Vec<bool> = status.connections[0].peers[0].lanes.iter().map(|lane| lane.alive).collect();
     assert_eq!(alive, [true, false]);
+    stop(gateways);
+}
+
+/// Bytes that gateway 0's tunnel socket has still to send, as `ss` shows them (skmem, t).
+fn unsent(world: &World) -> usize {
+    let shown = world.gateway[0].sh("ss -Huanm src :51820");
+    let after = shown.split("skmem:(").nth(1).unwrap();
+    let field = after.split([',', ')']).find_map(|field| field.strip_prefix('t')?.parse().ok());
+    field.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_in_does_not_wait_for_a_way_out_that_is_full() {
+    if cannot_run() {
+        return;
+    }
+    let world = World::new();
+    let gateways = tunnelled(&world, [1, 1], &[], |_, _| {}).await;
+    // A way on which the buffer of a socket, 16 MiB, takes two minutes.
+    if let Err(error) = world.gateway[0].try_sh("tc qdisc add dev wan0 root tbf rate 1mbit burst 200kb limit 64mb") {
+        println!("SKIPPED: no `tbf` here: {error}");
+        return stop(gateways);
+    }
+    let flood = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..60_000 {
+            let _ = socket.send_to(&[7; 1_300], "10.1.1.2:9");
+        }
+    };
+    let started = Instant::now();
+    while unsent(&world) < 7 << 20 {
+        assert!(started.elapsed() < PATIENCE, "{} bytes wait", unsent(&world));
+        world.host[0].run(flood).join().unwrap().unwrap();
+    }
+    world.host[0].run(flood).join().unwrap().unwrap();
+    assert!(unsent(&world) < 10 << 20, "half of the buffer, and a batch: {} bytes wait", unsent(&world));
+    let got = datagrams(&world.host[1], &world.host[0], "10.0.1.2:9301".parse().unwrap(), 1_000, 1_200);
+    assert!(got > 900, "{got} of 1000 datagrams came in");
+    world.gateway[0].sh("tc qdisc del dev wan0 root");
     stop(gateways);
 }
 

@@ -11,18 +11,8 @@ impl Sum {
     /// Adds bytes that start at an even offset of what is summed. Odd lengths only at the end.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let word = |block: &[u8; 32], at: usize| {
-            u64::from(u32::from_ne_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]))
-        };
-        // Four sums side by side, which the compiler makes vectors of; none overflows before 2^32 blocks.
-        let mut sums = [0_u64; 4];
         let (blocks, rest) = bytes.as_chunks::<32>();
-        for block in blocks {
-            for (n, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.wrapping_add(word(block, n * 8)).wrapping_add(word(block, n * 8 + 4));
-            }
-        }
-        let mut sum = self.0 + sums.iter().sum::<u64>();
+        let mut sum = self.0 + blocks_sum(blocks);
         let (words, last) = rest.as_chunks::<2>();
         for word in words {
             sum += u64::from(u16::from_ne_bytes(*word));
@@ -65,6 +55,34 @@ impl Sum {
         // Not above 0xffff.
         sum as u16
     }
+}
+
+/// By the widest vectors that the processor has: this is done to each byte that is carried.
+fn blocks_sum(blocks: &[[u8; 32]]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { blocks_sum_avx2(blocks) };
+    }
+    blocks_sum_inline(blocks)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn blocks_sum_avx2(blocks: &[[u8; 32]]) -> u64 {
+    blocks_sum_inline(blocks)
+}
+
+#[inline(always)]
+fn blocks_sum_inline(blocks: &[[u8; 32]]) -> u64 {
+    // Eight sums side by side, which the compiler makes vectors of; none overflows before 2^32 blocks.
+    let mut sums = [0_u64; 8];
+    for block in blocks {
+        for (sum, word) in sums.iter_mut().zip(block.as_chunks::<4>().0) {
+            *sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
+        }
+    }
+    sums.iter().sum()
 }
 
 /// The sum of the pseudo header (RFC 9293, section 3.1; RFC 768; RFC 8200, section 8.1) of a packet whose transport part

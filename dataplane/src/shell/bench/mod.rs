@@ -173,7 +173,7 @@ fn cpu() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |text: String| -> Option<u64> {
         let (name, rest) = text.split_once('(')?.1.rsplit_once(") ")?;
-        let ours = name.starts_with("tl-out") || name.starts_with("tl-in") || name == "tl-timers";
+        let ours = name.starts_with("tl-lane") || name == "tl-timers";
         // utime and stime are fields 14 and 15; the rest begins with field 3.
         ours.then(|| rest.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
     };

@@ -32,8 +32,8 @@ pub(crate) struct Handover {
     /// A new process is to take over.
     gives: AtomicBool,
     outboxes: Mutex<Option<Arc<Vec<Channel>>>>,
-    /// The network is not read any more: the new process does.
-    pub(crate) deaf: AtomicBool,
+    /// Nothing is carried any more: the new process does.
+    pub(crate) ends: AtomicBool,
     /// Nothing is to be removed at the end: it is the new process's.
     pub(crate) leaves: AtomicBool,
 }

@@ -42,8 +42,8 @@ struct Held<'t> {
     seen: Option<((IpAddr, IpAddr), Option<&'t Flow>)>,
 }
 
-/// One lane's thread.
-struct Inbound<'a> {
+/// One lane's way in.
+pub(super) struct Inbound<'a> {
     lanes: &'a Lanes,
     /// The lane, and its queue of the TUN device.
     n: usize,
@@ -52,35 +52,27 @@ struct Inbound<'a> {
     coalescer: Coalescer,
 }
 
-impl Lanes {
-    /// Reads the socket of lane `n` and decrypts, until stopped.
-    pub(crate) fn inbound(&self, n: usize) {
-        let mut inbound = Inbound {
-            lanes: self,
-            n,
-            arena: vec![0; ARENA].into_boxed_slice(),
-            used: 0,
-            coalescer: Coalescer::new(MAX_PACKETS),
-        };
-        if let Some(inbox) = self.handover.inbox(n) {
-            inbound.take_over(inbox);
-        }
-        let mut receiver = Receiver::new();
-        while !self.stopped() && !self.handover.deaf.load(Ordering::Acquire) {
-            let mut table: Option<Arc<Table>> = None;
-            // An error is the timeout, or an ICMP error for an earlier datagram; the next read is a new one.
-            let _ = receiver.receive(&self.own[n].socket, |received, bytes| {
-                let table = table.get_or_insert_with(|| self.table());
-                inbound.buffer(table, received, bytes);
-            });
-            inbound.write();
-        }
+impl<'a> Inbound<'a> {
+    pub(super) fn new(lanes: &'a Lanes, n: usize) -> Self {
+        let arena = vec![0; ARENA].into_boxed_slice();
+        Self { lanes, n, arena, used: 0, coalescer: Coalescer::new(MAX_PACKETS) }
     }
-}
 
-impl Inbound<'_> {
+    /// Decrypts and writes what the socket has, up to `receiver`'s buffers. Returns whether there was something.
+    pub(super) fn turn(&mut self, receiver: &mut Receiver) -> bool {
+        let lanes = self.lanes;
+        let mut table: Option<Arc<Table>> = None;
+        let received = receiver.receive(&lanes.own[self.n].socket, |received, bytes| {
+            let table = table.get_or_insert_with(|| lanes.table());
+            self.buffer(table, received, bytes);
+        });
+        self.write();
+        // An error is that there is nothing, or an ICMP error for an earlier datagram; the next read is a new one.
+        received.is_ok()
+    }
+
     /// Takes what the old process has received for this one, until it receives nothing any more.
-    fn take_over(&mut self, mut inbox: Inbox) {
+    pub(super) fn take_over(&mut self, mut inbox: Inbox) {
         while !self.lanes.stopped() {
             // After the old process has stopped, there is what it has sent, and no more.
             let waits = self.lanes.handover.waits();

@@ -1,5 +1,8 @@
-//! The packet path: TUN to WireGuard and back. Each lane has a key, a UDP port, a queue of the TUN device and two blocking
-//! threads; lanes share the table, and nothing that is written per packet.
+//! The packet path: TUN to WireGuard and back. Each lane has a key, a UDP port, a queue of the TUN device and a thread, which
+//! carries both ways in turns; lanes share the table, and nothing that is written per packet.
+//!
+//! One thread and not one for each way, since both want the same lock, that of the `Tunn` which they encrypt and decrypt with: a
+//! thread that waits for it sleeps, and to be woken costs more than an acknowledgement takes.
 
 mod handover;
 mod inbound;
@@ -9,6 +12,7 @@ mod table;
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
@@ -21,13 +25,15 @@ use boringtun::{
     x25519::{PublicKey, StaticSecret},
 };
 use ipnet::IpNet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tieline_openapi::v1::TunnelBackend;
 
 pub(crate) use self::handover::Handover;
 use super::{
     clock,
-    datagrams::{self, Batch},
+    datagrams::{self, Batch, Receiver},
     offloads::Offloads,
+    sockets,
     status::{LaneStatus, PacketPathStatus},
     tun::Tun,
 };
@@ -37,7 +43,7 @@ use crate::proto::{
 };
 
 pub(crate) use self::table::{Wanted, Way};
-use self::{shares::Shares, table::Table};
+use self::{inbound::Inbound, outbound::Outbound, shares::Shares, table::Table};
 
 /// How long a thread sleeps at most before it looks at the shutdown flag.
 pub(super) const NAP: Duration = Duration::from_millis(200);
@@ -174,6 +180,8 @@ impl Peer {
 /// What a gateway's lane stands on.
 pub(crate) struct OwnLane {
     socket: UdpSocket,
+    /// Bytes that the socket holds to be sent when it is asked to take no more for now.
+    most_unsent: usize,
     tun: Tun,
     private: StaticSecret,
     public: PublicKey,
@@ -190,7 +198,13 @@ impl OwnLane {
         let public = PublicKey::from(&private);
         let gate = RateLimiter::new(&public, HANDSHAKES_PER_SECOND);
         let open = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { socket, tun, private, public, gate, shares: Shares::new(), open }
+        let most_unsent = sockets::most_unsent(&socket);
+        Self { socket, most_unsent, tun, private, public, gate, shares: Shares::new(), open }
+    }
+
+    /// Whether more for the socket would soon have to wait for what it holds already.
+    fn is_congested(&self) -> bool {
+        sockets::unsent(&self.socket) >= self.most_unsent
     }
 
     pub(crate) fn limiter(&self) -> Arc<RateLimiter> {
@@ -279,6 +293,40 @@ impl Lanes {
             tun_refused: number(&self.unclaimed.tun_refused),
             not_sent: self.offloads.lost(),
         }
+    }
+
+    /// Carries the packets of lane `n`, until stopped.
+    pub(crate) fn carry(&self, n: usize) {
+        let (mut inbound, mut outbound, mut receiver) =
+            (Inbound::new(self, n), Outbound::new(self, n), Receiver::new());
+        if let Some(inbox) = self.handover.inbox(n) {
+            inbound.take_over(inbox);
+        }
+        while self.handover.waits() && !self.stopped() {
+            std::thread::sleep(TICK / 100);
+        }
+        let mut congested: Option<usize> = None;
+        while !self.stopped() && !self.handover.ends.load(Ordering::Acquire) {
+            let came = inbound.turn(&mut receiver);
+            let went = congested.is_none() && outbound.turn();
+            congested = outbound.to_look_at().or(congested).filter(|lane| self.own[*lane].is_congested());
+            if !came && !went {
+                self.wait(n, congested);
+            }
+        }
+        outbound.send();
+    }
+
+    /// Waits for a datagram, and for a packet of the TUN device or, while a socket has too much to send, for room there.
+    fn wait(&self, n: usize, congested: Option<usize>) {
+        let own = &self.own[n];
+        let way_out = match congested {
+            Some(lane) => PollFd::new(self.own[lane].socket.as_fd(), PollFlags::POLLOUT),
+            None => PollFd::new(own.tun.as_fd(), PollFlags::POLLIN),
+        };
+        let mut wanted = [PollFd::new(own.socket.as_fd(), PollFlags::POLLIN), way_out];
+        // Interrupted or not: what there is is looked at next.
+        let _ = poll(&mut wanted, PollTimeout::from(NAP.as_millis() as u16));
     }
 
     fn stopped(&self) -> bool {

@@ -3,11 +3,8 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::AsFd,
     sync::{MutexGuard, atomic::Ordering},
 };
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Flow, Lanes, NAP, PeerLane, table::Table};
 use crate::{
@@ -20,7 +17,7 @@ use crate::{
         },
         probe::{PROBE_LEN, PROBE_PORT},
         table::addresses,
-        tunnel::{Lane, MAX_HANDSHAKE, OVERHEAD, Output, TICK, is_data},
+        tunnel::{Lane, MAX_HANDSHAKE, OVERHEAD, Output, is_data},
     },
     shell::{
         datagrams::{self, Batch, Sent},
@@ -63,44 +60,57 @@ struct Out {
 /// The lane in use, locked for as long as packets go to it.
 type Held<'t> = Option<(&'t PeerLane, MutexGuard<'t, Lane>)>;
 
-/// One lane's thread.
+/// One lane's way out.
 pub(super) struct Outbound<'a> {
     lanes: &'a Lanes,
     /// The queue of the TUN device.
     queue: usize,
+    gathered: Box<[u8]>,
     out: Out,
+    /// The lane by whose socket was sent last.
+    sent_by: usize,
+    /// Bytes sent since that socket was looked at.
+    unlooked: usize,
 }
 
-impl Lanes {
-    /// Reads queue `n` of the TUN device and encrypts, until stopped.
-    pub(crate) fn outbound(&self, n: usize) {
-        let mut outbound = Outbound { lanes: self, queue: n, out: Out::new() };
-        let mut gathered = vec![0; GATHER + MAX_READ].into_boxed_slice();
-        let mut reads = [0_usize; MAX_READS];
-        while self.handover.waits() && !self.stopped() {
-            std::thread::sleep(TICK / 100);
+impl<'a> Outbound<'a> {
+    pub(super) fn new(lanes: &'a Lanes, queue: usize) -> Self {
+        let gathered = vec![0; GATHER + MAX_READ].into_boxed_slice();
+        Self { lanes, queue, gathered, out: Out::new(), sent_by: queue, unlooked: 0 }
+    }
+
+    /// Encrypts and sends what the TUN device has, up to a batch. Returns whether there was something.
+    pub(super) fn turn(&mut self) -> bool {
+        let mut reads = [0; MAX_READS];
+        let (count, more) = self.gather(&mut reads);
+        if count > 0 {
+            let table = self.lanes.table();
+            let mut gathered = std::mem::take(&mut self.gathered);
+            self.carry(&table, &mut gathered, &reads[..count]);
+            self.gathered = gathered;
         }
-        while !self.stopped() {
-            let (count, more) = self.gather(n, &mut gathered, &mut reads);
-            if count > 0 {
-                let table = self.table();
-                outbound.carry(&table, &mut gathered, &reads[..count]);
-            }
-            // While there is more, what is left goes with what comes: a super-packet has some segments more than fit into
-            // one sending.
-            if !more {
-                outbound.send();
-                self.wait_for_tun(n);
-            }
+        // While there is more, what is left goes with what comes: a super-packet has some segments more than fit into one
+        // sending.
+        if !more {
+            self.send();
         }
+        count > 0
+    }
+
+    /// The lane whose socket has got so much that it is time to look whether it can take more.
+    pub(super) fn to_look_at(&mut self) -> Option<usize> {
+        (self.unlooked >= self.lanes.own[self.sent_by].most_unsent / 8).then(|| {
+            self.unlooked = 0;
+            self.sent_by
+        })
     }
 
     /// Reads what is there, up to a batch. The reads stand one behind the other, each with room to pad. Returns their number,
     /// and whether there may be more.
-    fn gather(&self, n: usize, gathered: &mut [u8], reads: &mut [usize; MAX_READS]) -> (usize, bool) {
+    fn gather(&mut self, reads: &mut [usize; MAX_READS]) -> (usize, bool) {
         let (mut at, mut count) = (0, 0);
         while count < MAX_READS && at < GATHER {
-            match self.own[n].tun.read(&mut gathered[at..at + MAX_READ - SLACK]) {
+            match self.lanes.own[self.queue].tun.read(&mut self.gathered[at..at + MAX_READ - SLACK]) {
                 Ok(length) => {
                     reads[count] = length;
                     count += 1;
@@ -109,7 +119,7 @@ impl Lanes {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     if error.kind() != io::ErrorKind::WouldBlock {
-                        // The device is down, or gone: nothing to carry until it is back.
+                        // The device is gone: there is nothing to carry, either way.
                         tracing::debug!(%error, "the TUN device cannot be read");
                         std::thread::sleep(NAP);
                     }
@@ -118,12 +128,6 @@ impl Lanes {
             }
         }
         (count, true)
-    }
-
-    fn wait_for_tun(&self, n: usize) {
-        let mut wanted = [PollFd::new(self.own[n].tun.as_fd(), PollFlags::POLLIN)];
-        // Interrupted or not: what there is is looked at next.
-        let _ = poll(&mut wanted, PollTimeout::from(NAP.as_millis() as u16));
     }
 }
 
@@ -245,11 +249,13 @@ impl Outbound<'_> {
     }
 
     /// Sends what is encrypted.
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         if let Some((index, n, to)) = self.out.to.filter(|_| self.out.used > 0) {
             let bytes = &self.out.buffer[..self.out.used];
             let batch = Batch { bytes, each: self.out.each, class: self.out.class, to };
             let socket = &self.lanes.own[n].socket;
+            self.sent_by = n;
+            self.unlooked += bytes.len();
             let sent = if self.out.whole {
                 datagrams::send_whole(socket, batch)
             } else {
