@@ -78,14 +78,12 @@ impl Measure {
         matches!(self, Self::Udp1372 | Self::Udp64)
     }
 
-    /// What iperf3 is told. TCP is CUBIC (RFC 9438), the default of Linux, whatever that of this machine is: BBR keeps to a pace
-    /// that it sets itself, and without a tunnel does not use half of the wire.
     const fn arguments(self) -> &'static str {
         match self {
-            Self::Tcp1 | Self::Idle | Self::Loaded => "-O 1 -C cubic",
-            Self::Tcp1Back => "-O 1 -C cubic -R",
-            Self::Tcp4 => "-O 1 -C cubic -P 4",
-            Self::Tcp4Back => "-O 1 -C cubic -P 4 -R",
+            Self::Tcp1 | Self::Idle | Self::Loaded => "-O 1",
+            Self::Tcp1Back => "-O 1 -R",
+            Self::Tcp4 => "-O 1 -P 4",
+            Self::Tcp4Back => "-O 1 -P 4 -R",
             Self::Udp1372 => "-u -b 0 -l 1372",
             Self::Udp64 => "-u -b 0 -l 64",
         }

@@ -34,6 +34,8 @@ use crate::shell::{
 /// MTU inside, in bytes: 1,500 less IPv6, UDP and WireGuard's headers.
 const MTU: u16 = 1_420;
 const PORT: u16 = 51_820;
+/// The default of Linux (RFC 9438). BBR, which some machines have as theirs, keeps to a pace that it sets itself.
+const TCP: &str = "cubic";
 /// Longest wait for the tunnel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -62,6 +64,10 @@ impl Ground {
         ground.within(0, move || wire(&there)).map_err(failed("lay a wire between two namespaces"))?;
         for n in 0..2 {
             ground.within(n, move || address(n)).map_err(failed("give the wire addresses"))?;
+            // Before there is a socket: one that has begun with BBR keeps its pace.
+            if let Err(error) = ground.within(n, || std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", TCP)) {
+                tracing::debug!(%error, "TCP is what it is on this machine");
+            }
         }
         Ok(ground)
     }

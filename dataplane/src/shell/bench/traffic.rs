@@ -1,7 +1,6 @@
 //! Traffic from one namespace to the other, and what arrives of it.
 
 use std::{
-    ffi::OsString,
     io::{self, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{
@@ -11,8 +10,6 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-
-use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Ends, ground::Ground};
 use crate::shell::clock;
@@ -67,10 +64,6 @@ pub(super) fn tcp(ground: &Ground, ends: Ends, streams: usize, time: Duration) -
     let mut threads: Vec<Thread> = Vec::new();
     for _ in 0..streams {
         let mut from = ground.within(0, move || TcpStream::connect_timeout(&ends.to, PATIENCE))?;
-        // The default of Linux. BBR, which some machines have as theirs, keeps to a pace that it sets itself.
-        if let Err(error) = setsockopt(&from, sockopt::TcpCongestion, &OsString::from("cubic")) {
-            tracing::debug!(%error, "TCP is what it is on this machine");
-        }
         let (mut to, _) = listener.accept()?;
         from.set_write_timeout(Some(PATIENCE))?;
         to.set_read_timeout(Some(PATIENCE))?;
