@@ -309,7 +309,7 @@ impl Lanes {
         while !self.stopped() && !self.handover.ends.load(Ordering::Acquire) {
             let came = inbound.turn(&mut receiver);
             let went = congested.is_none() && outbound.turn();
-            congested = outbound.to_look_at().or(congested).filter(|lane| self.own[*lane].is_congested());
+            congested = outbound.due().or(congested).filter(|lane| self.own[*lane].is_congested());
             if !came && !went {
                 self.wait(n, congested);
             }

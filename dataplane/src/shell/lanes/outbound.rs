@@ -98,7 +98,7 @@ impl<'a> Outbound<'a> {
     }
 
     /// The lane whose socket has got so much that it is time to look whether it can take more.
-    pub(super) fn to_look_at(&mut self) -> Option<usize> {
+    pub(super) fn due(&mut self) -> Option<usize> {
         (self.unlooked >= self.lanes.own[self.sent_by].most_unsent / 8).then(|| {
             self.unlooked = 0;
             self.sent_by
