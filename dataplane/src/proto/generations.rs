@@ -51,10 +51,11 @@ pub(super) struct Generations {
     pub(super) recipe: Recipe,
     index: u32,
     current: Machine,
-    /// Made from the recipe as it is now, and without a session yet.
-    next: Option<Machine>,
+    /// Made from the recipe as it is now, and without a session yet. Apart, as the previous one: a `Tunn` is 10 KiB, and most
+    /// of the time there is neither.
+    next: Option<Box<Machine>>,
     /// Receives only; until when, which the next tick settles.
-    previous: Option<(Machine, Option<Instant>)>,
+    previous: Option<(Box<Machine>, Option<Instant>)>,
     knock_at: Option<Instant>,
     knock_in: Duration,
     /// Whether the next initiation is the new machine's to answer.
@@ -71,7 +72,7 @@ impl Generations {
     /// Begins a new machine from the recipe.
     pub(super) fn renew(&mut self) {
         let generation = (self.current.generation + 1) % (1 << BITS);
-        self.next = Some(machine(&self.recipe, self.recipe.keys.preshared.clone(), self.index, generation));
+        self.next = Some(Box::new(machine(&self.recipe, self.recipe.keys.preshared.clone(), self.index, generation)));
         // Its index may have been of the one before the current one.
         self.previous = None;
         (self.knock_at, self.knock_in, self.new_answers) = (None, KNOCK, true);
@@ -109,7 +110,7 @@ impl Generations {
             None if self.next.is_some() => {
                 let new = self.new_answers;
                 self.new_answers = !new;
-                let machine = if new { self.next.as_mut() } else { None }.unwrap_or(&mut self.current);
+                let machine = if new { self.next.as_deref_mut() } else { None }.unwrap_or(&mut self.current);
                 machine.tunn.decapsulate(Some(from), datagram, out)
             }
             None => self.current.tunn.decapsulate(Some(from), datagram, out),
@@ -136,9 +137,9 @@ impl Generations {
     }
 
     fn promote(&mut self) {
-        if let Some(next) = self.next.take() {
-            let old = std::mem::replace(&mut self.current, next);
-            self.previous = Some((old, None));
+        if let Some(mut machine) = self.next.take() {
+            std::mem::swap(&mut self.current, &mut machine);
+            self.previous = Some((machine, None));
             self.knock_at = None;
         }
     }
