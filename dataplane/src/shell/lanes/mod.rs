@@ -302,9 +302,6 @@ impl Lanes {
         if let Some(inbox) = self.handover.inbox(n) {
             inbound.take_over(inbox);
         }
-        while self.handover.waits() && !self.stopped() {
-            std::thread::sleep(TICK / 100);
-        }
         let mut congested: Option<usize> = None;
         while !self.stopped() && !self.handover.ends.load(Ordering::Acquire) {
             let came = inbound.turn(&mut receiver);
