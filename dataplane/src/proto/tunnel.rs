@@ -428,7 +428,7 @@ impl Lane {
         }
     }
 
-    /// Drives the timers; call it every [`TICK`] with at least [`MAX_HANDSHAKE`] bytes.
+    /// Drives the timers; call it every [`TICK`], and less often while it [is calm](Self::is_calm), with at least [`MAX_HANDSHAKE`] bytes.
     pub fn tick<'a>(&mut self, now: Instant, out: &'a mut [u8]) -> Output<'a> {
         if std::mem::take(&mut self.heard) {
             self.heard_at = now;
@@ -464,6 +464,12 @@ impl Lane {
             return self.initiate(out);
         }
         sent(self.machines.tick(now, out))
+    }
+
+    /// Whether nothing is under way: until it is used again, no timer needs a [`tick`](Self::tick) more often than twice a second.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.staged == 0 && !self.is_changing() && self.handshake_age().is_some_and(|age| age < self.rekey)
     }
 
     /// Begins a handshake now, whether or not there is a session: traffic goes on by the old one until the new one is up.

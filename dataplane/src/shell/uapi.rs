@@ -203,7 +203,7 @@ fn device(lanes: &Lanes, n: usize) -> Device {
     let now = clock::timestamp();
     let now = Duration::from_millis(u64::try_from(now.as_millisecond()).unwrap_or(0));
     let peer = |(peer, allowed_ips): (Arc<PeerLane>, Vec<IpNet>)| {
-        let lane = peer.lane();
+        let lane = peer.peek();
         let counters = lane.counters;
         let payload = |packets: u64, bytes: u64| bytes + packets * OVERHEAD as u64;
         Peer {

@@ -67,6 +67,26 @@ fn knocks_at_once_and_carries() {
 }
 
 #[test]
+fn is_calm_while_a_session_is_all_there_is() {
+    let now = origin();
+    let (mut a, mut b) = pair(now);
+    let (mut x, mut y) = ([0; 2_048], [0; 2_048]);
+    let from = SocketAddr::from(([198, 51, 100, 1], 1));
+    assert!(!a.is_calm(), "it knocks");
+    let initiation = datagram(a.tick(now, &mut x));
+    assert!(!a.is_calm(), "it waits for an answer");
+    let packet = ipv4([10, 0, 0, 1], 100);
+    assert!(matches!(a.encapsulate(&packet, packet.len(), &mut x), Output::Nothing));
+    let response = datagram(b.decapsulate(from, &initiation, &mut y));
+    datagram(a.decapsulate(from, &response, &mut x));
+    assert!(!a.is_calm(), "a packet waits");
+    datagram(a.staged(&mut x));
+    assert!(a.is_calm());
+    a.configure(from, Some(Zeroizing::new([8; 32])));
+    assert!(!a.is_calm(), "another key is tried");
+}
+
+#[test]
 fn knocks_often_and_then_every_second_until_answered() {
     let now = origin();
     let (mut a, _) = pair(now);

@@ -228,7 +228,7 @@ impl Heartbeat {
             lane.be_patient();
         }
         lane.configure(endpoint, preshared.wanted.clone());
-        Arc::new(PeerLane::new(n, key, index, lane, cautious))
+        own.peer_lane(n, key, index, lane, cautious)
     }
 
     fn open_senders(&mut self, ports: u8) {

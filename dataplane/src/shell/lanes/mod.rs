@@ -8,6 +8,7 @@ mod handover;
 mod inbound;
 mod outbound;
 mod shares;
+mod stirred;
 mod table;
 
 use std::{
@@ -43,7 +44,7 @@ use crate::proto::{
 };
 
 pub(crate) use self::table::{Wanted, Way};
-use self::{inbound::Inbound, outbound::Outbound, shares::Shares, table::Table};
+use self::{inbound::Inbound, outbound::Outbound, shares::Shares, stirred::Stirred, table::Table};
 
 /// How long a thread sleeps at most before it looks at the shutdown flag.
 pub(super) const NAP: Duration = Duration::from_millis(200);
@@ -51,6 +52,9 @@ pub(super) const NAP: Duration = Duration::from_millis(200);
 const HANDSHAKES_PER_SECOND: u64 = 100;
 /// Initiations that one tick makes at most: a restart with a thousand peers is spread over some seconds.
 const INITIATIONS_A_TICK: usize = 32;
+/// A lane where nothing happens is looked at in every fifth tick only: what can become due for it then is counted in seconds
+/// (whitepaper, section 6.1), so it comes half a second late at most.
+const CALM_TICKS: u32 = 5;
 /// Sizes that were refused, kept until they are taken: they are hints, and one says it all.
 const MAX_REFUSED: usize = 64;
 /// How often long datagrams are tried in batches again.
@@ -97,12 +101,14 @@ pub(crate) struct PeerLane {
     pub(crate) cautious: bool,
     /// Only receives, and begins nothing: another WireGuard of ours has its place.
     rests: AtomicBool,
+    stirred: Arc<Stirred>,
 }
 
 impl PeerLane {
-    pub(crate) fn new(n: usize, key: [u8; 32], index: u32, lane: Lane, cautious: bool) -> Self {
+    fn new(n: usize, key: [u8; 32], index: u32, lane: Lane, cautious: bool, stirred: Arc<Stirred>) -> Self {
         let (alive, rests) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { n, key, index, lane: Mutex::new(lane), alive, cautious, rests }
+        stirred.stir(index);
+        Self { n, key, index, lane: Mutex::new(lane), alive, cautious, rests, stirred }
     }
 
     fn look(&self, lane: &Lane, now: Instant) {
@@ -116,9 +122,19 @@ impl PeerLane {
         if rests {
             self.alive.store(false, Ordering::Relaxed);
         }
+        self.stirred.stir(self.index);
     }
 
+    /// To use it; the next tick looks at it.
     pub(crate) fn lane(&self) -> MutexGuard<'_, Lane> {
+        let lane = self.peek();
+        // Under the lock: a tick that has taken this before waits for it, and sees what happens now.
+        self.stirred.stir(self.index);
+        lane
+    }
+
+    /// Only to look at it.
+    pub(crate) fn peek(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -158,7 +174,7 @@ impl Peer {
     /// Each lane.
     pub(crate) fn status(&self) -> Vec<LaneStatus> {
         let status = |peer: &Arc<PeerLane>| {
-            let lane = peer.lane();
+            let lane = peer.peek();
             LaneStatus {
                 n: peer.n,
                 peer_backend: match &self.kernel {
@@ -243,6 +259,7 @@ pub(crate) struct Lanes {
     table: RwLock<Arc<Table>>,
     pub(crate) own: Vec<OwnLane>,
     pub(crate) offloads: Arc<Offloads>,
+    stirred: Arc<Stirred>,
     pub(crate) unclaimed: Unclaimed,
     /// Index of a lane, and bytes of a packet that could not be sent to its peer in one piece.
     refused_sizes: Mutex<Vec<(u32, u16)>>,
@@ -257,6 +274,7 @@ impl Lanes {
             table: RwLock::default(),
             own,
             offloads,
+            stirred: Arc::new(Stirred::new()),
             unclaimed: Unclaimed::default(),
             refused_sizes: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -266,6 +284,11 @@ impl Lanes {
 
     pub(crate) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A lane to a peer, by our lane `n`.
+    pub(crate) fn peer_lane(&self, n: usize, key: [u8; 32], index: u32, lane: Lane, cautious: bool) -> Arc<PeerLane> {
+        Arc::new(PeerLane::new(n, key, index, lane, cautious, Arc::clone(&self.stirred)))
     }
 
     fn refuse_size(&self, lane: u32, packet: usize) {
@@ -351,12 +374,13 @@ impl Lanes {
     /// Drives the timers of every lane until stopped. Not the heartbeat's work: a handshake takes half a millisecond.
     pub(crate) fn timers(&self) {
         let mut try_again = clock::now() + TRY_AGAIN;
-        let mut from = 0;
+        let (mut from, mut turn) = (0, 0);
         while !self.stopped() {
             let now = clock::now();
             // A process that hands over begins nothing.
             if !self.handover.gives() {
-                from = self.tick(now, from);
+                from = self.tick(now, from, turn);
+                turn = (turn + 1) % CALM_TICKS;
             }
             if now >= try_again {
                 try_again = now + TRY_AGAIN;
@@ -367,27 +391,35 @@ impl Lanes {
     }
 
     /// One tick, which starts with the lane of index `from`; the next one starts where this one stopped making initiations.
-    fn tick(&self, now: Instant, from: u32) -> u32 {
+    /// Of the calm lanes it is the turn of those whose index leaves `turn` over.
+    fn tick(&self, now: Instant, from: u32, turn: u32) -> u32 {
         for lane in &self.own {
             lane.gate.reset_count();
             lane.shares.renew();
         }
         let table = self.table();
-        let (before, after) = table.in_order.split_at(table.in_order.partition_point(|peer| peer.index < from));
+        let (before, after) = table.in_order.split_at(table.in_order.partition_point(|(index, _)| *index < from));
         let mut out = [0; 2_048];
         let mut initiations = 0;
-        for peer in after.iter().chain(before) {
+        for (index, peer) in after.iter().chain(before) {
             if initiations == INITIATIONS_A_TICK {
-                return peer.index;
+                return *index;
             }
-            let mut lane = peer.lane();
+            if !self.stirred.take(*index) && index % CALM_TICKS != turn {
+                continue;
+            }
+            let mut lane = peer.peek();
             if peer.rests.load(Ordering::Relaxed) {
                 lane.forget(now);
                 if lane.handshake_age().is_none() {
                     continue;
                 }
             }
-            if let Output::Send(datagram) = lane.tick(now, &mut out) {
+            let output = lane.tick(now, &mut out);
+            if !lane.is_calm() {
+                self.stirred.stir(*index);
+            }
+            if let Output::Send(datagram) = output {
                 initiations += usize::from(datagram.len() == MAX_HANDSHAKE);
                 let to = lane.endpoint();
                 peer.look(&lane, now);

@@ -31,8 +31,8 @@ pub(crate) struct Allowed {
 pub(crate) struct Table {
     pub(super) by_index: HashMap<u32, (Arc<PeerLane>, Arc<Allowed>)>,
     pub(super) by_key: HashMap<[u8; 32], u32>,
-    /// All lanes, by their indices: for whoever goes through all of them, again and again.
-    pub(super) in_order: Vec<Arc<PeerLane>>,
+    /// All lanes, by their indices: for whoever goes through all of them, again and again, and looks at few.
+    pub(super) in_order: Vec<(u32, Arc<PeerLane>)>,
     pub(super) out: PrefixTable<(Arc<Peer>, Arc<Flow>)>,
 }
 
@@ -83,10 +83,10 @@ impl Table {
             for lane in peer.all() {
                 table.by_key.insert(lane.key, lane.index);
                 table.by_index.insert(lane.index, (Arc::clone(lane), Arc::clone(&allowed)));
-                table.in_order.push(Arc::clone(lane));
+                table.in_order.push((lane.index, Arc::clone(lane)));
             }
         }
-        table.in_order.sort_unstable_by_key(|lane| lane.index);
+        table.in_order.sort_unstable_by_key(|(index, _)| *index);
         table
     }
 }
