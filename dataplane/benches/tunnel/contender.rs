@@ -32,6 +32,7 @@ pub(crate) struct Pair(pub(crate) [Ns; 2]);
 impl Pair {
     pub(crate) fn new() -> Self {
         let pair = [Ns::new(), Ns::new()];
+        let _cubic = CubicAllowed::everywhere();
         pair[0].link("wan0", &format!("{}/24", outer(0)), &pair[1], "wan0", &format!("{}/24", outer(1)));
         for (n, ns) in pair.iter().enumerate() {
             // The site's side of a gateway, which is not used.
@@ -44,6 +45,35 @@ impl Pair {
             ns.sh("sysctl -qw net.ipv4.tcp_congestion_control=cubic");
         }
         Self(pair)
+    }
+}
+
+/// A machine whose default is another one may keep CUBIC from namespaces; while this lives it does not.
+struct CubicAllowed {
+    /// What was allowed, where that has been changed.
+    before: Option<String>,
+}
+
+impl CubicAllowed {
+    const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+
+    fn everywhere() -> Self {
+        let before = std::fs::read_to_string(Self::ALLOWED).unwrap();
+        let missing = before.split_whitespace().all(|name| name != "cubic");
+        Self {
+            before: missing.then(|| {
+                std::fs::write(Self::ALLOWED, format!("{} cubic", before.trim())).unwrap();
+                before
+            }),
+        }
+    }
+}
+
+impl Drop for CubicAllowed {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.before.take().map(|before| std::fs::write(Self::ALLOWED, before)) {
+            eprintln!("CUBIC stays allowed in every namespace: {error}");
+        }
     }
 }
 

@@ -34,8 +34,10 @@ use crate::shell::{
 /// MTU inside, in bytes: 1,500 less IPv6, UDP and WireGuard's headers.
 const MTU: u16 = 1_420;
 const PORT: u16 = 51_820;
-/// The default of Linux (RFC 9438). BBR, which some machines have as theirs, keeps to a pace that it sets itself.
-const TCP: &str = "cubic";
+/// The default of Linux (RFC 9438), and what every namespace may have. BBR, which some machines have as their default, keeps to a
+/// pace that it sets itself.
+const TCP: [&str; 2] = ["cubic", "reno"];
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 /// Longest wait for the tunnel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,8 +67,9 @@ impl Ground {
         for n in 0..2 {
             ground.within(n, move || address(n)).map_err(failed("give the wire addresses"))?;
             // Before there is a socket: one that has begun with BBR keeps its pace.
-            if let Err(error) = ground.within(n, || std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", TCP)) {
-                tracing::debug!(%error, "TCP is what it is on this machine");
+            let mut found = TCP.iter().map(|name| ground.within(n, move || std::fs::write(CONGESTION_CONTROL, name)));
+            if !found.any(|set| set.is_ok()) {
+                tracing::debug!("TCP is what it is on this machine");
             }
         }
         Ok(ground)
