@@ -428,7 +428,8 @@ impl Lane {
         }
     }
 
-    /// Drives the timers; call it every [`TICK`], and less often while it [is calm](Self::is_calm), with at least [`MAX_HANDSHAKE`] bytes.
+    /// Drives the timers; call it every [`TICK`], or twice a second while it [is calm](Self::is_calm), with at least
+    /// [`MAX_HANDSHAKE`] bytes.
     pub fn tick<'a>(&mut self, now: Instant, out: &'a mut [u8]) -> Output<'a> {
         if std::mem::take(&mut self.heard) {
             self.heard_at = now;

@@ -67,9 +67,11 @@ impl Ground {
         for n in 0..2 {
             ground.within(n, move || address(n)).map_err(failed("give the wire addresses"))?;
             // Before there is a socket: one that has begun with BBR keeps its pace.
-            let mut found = TCP.iter().map(|name| ground.within(n, move || std::fs::write(CONGESTION_CONTROL, name)));
-            if !found.any(|set| set.is_ok()) {
-                tracing::debug!("TCP is what it is on this machine");
+            for name in TCP {
+                match ground.within(n, move || std::fs::write(CONGESTION_CONTROL, name)) {
+                    Ok(()) => break,
+                    Err(error) => tracing::debug!(%error, name, "TCP is not this on this machine"),
+                }
             }
         }
         Ok(ground)

@@ -21,7 +21,8 @@ impl Stirred {
         (&self.0[bit / WORD], 1 << (bit % WORD))
     }
 
-    /// Has the next tick look at this lane. Lanes that are used all the time share the word, so it is written only when it has to be.
+    /// Has the next tick look at this lane. Lanes that are used all the time share the word, so it is written only when it
+    /// has to be.
     pub(super) fn stir(&self, index: u32) {
         let (word, bit) = self.place(index);
         if word.load(Ordering::Relaxed) & bit == 0 {
